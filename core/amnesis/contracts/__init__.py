@@ -1,0 +1,32 @@
+"""What a component promises: one contract a file, and nothing about any one method."""
+
+from amnesis.contracts.attack import Attack
+from amnesis.contracts.benchmark import Benchmark, Evaluation, EvaluationSettings, Row, Subject
+from amnesis.contracts.combiner import Combiner, ElementwiseCombiner, ProjectionCombiner
+from amnesis.contracts.component import Component
+from amnesis.contracts.metric import Answer, ExampleMetric, Metric
+from amnesis.contracts.probe import Gradient, Probe, Product, StepContext
+from amnesis.contracts.term import LikelihoodTerm, Term, TermBase
+
+__all__ = [
+    "Answer",
+    "Attack",
+    "Benchmark",
+    "Combiner",
+    "Component",
+    "ElementwiseCombiner",
+    "Evaluation",
+    "EvaluationSettings",
+    "ExampleMetric",
+    "Gradient",
+    "LikelihoodTerm",
+    "Metric",
+    "Probe",
+    "Product",
+    "ProjectionCombiner",
+    "Row",
+    "StepContext",
+    "Subject",
+    "Term",
+    "TermBase",
+]

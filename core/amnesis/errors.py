@@ -1,0 +1,48 @@
+"""What can be wrong with an input, and the exit code that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AmnesisError(Exception):
+    """The input is wrong: the message says what, where, and what to do (exit code 2)."""
+
+    exit_code = 2
+
+
+class RecipeError(AmnesisError):
+    """A recipe, or an argument that stands for a part of one, cannot be used."""
+
+
+class DataError(AmnesisError):
+    """A data file or its rows cannot be used."""
+
+
+class ModelError(AmnesisError):
+    """A model or tokenizer cannot be used."""
+
+
+class PluginError(AmnesisError):
+    """A plugin or a name that it registers cannot be used."""
+
+
+class ContractError(PluginError):
+    """A component did not keep its contract: a wrong shape, an undeclared need, a wrong type."""
+
+
+class OutputError(AmnesisError):
+    """A folder or file to write is not free to be written."""
+
+
+class NonFiniteError(AmnesisError):
+    """A loss or a gradient is no longer a finite number."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say which of ``known`` resembles ``name``, and list them all."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}available: {', '.join(names) if names else 'none'}"

@@ -1,0 +1,106 @@
+"""One forward pass over a batch, computing the scores that were asked for and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from amnesis.scores import Needs, Scores, label_logps, unpack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from amnesis.data import Batch
+
+
+def score(
+    model: PreTrainedModel, batch: Batch, needs: Needs, reference: Scores | None = None
+) -> Scores:
+    """Run ``model`` once per text that ``needs`` names and give its scores.
+
+    The output head is applied to the places that are read only: label tokens, or all of prompt and
+    answer. ``reference`` holds the frozen reference's scores of the same batch.
+    """
+    further = {
+        name: _score_one(
+            model, batch.of(name), needs, reference.of(name) if reference is not None else None
+        )
+        for name in sorted(needs.sequences - {"answer"})
+    }
+    if "answer" not in needs.sequences:
+        return Scores(batch.mask, batch.positions, sequences=further)
+    own = _score_one(model, batch, needs, reference)
+    own._sequences = further
+    return own
+
+
+def _score_one(
+    model: PreTrainedModel, batch: Batch, needs: Needs, reference: Scores | None
+) -> Scores:
+    mask, positions = batch.mask, batch.positions
+    rows = positions if needs.all_positions else mask
+    if not (needs.logps or needs.logits):
+        rows = rows & False  # the head still runs, on nothing
+    with head_on(model, rows) as applied:
+        output = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+            output_hidden_states=bool(needs.hidden),
+        )
+    logits = output.logits[0] if applied else output.logits[:, :-1][rows]
+    values: dict[str, Any] = {"logits": logits if needs.logits else None}
+    if needs.logps:
+        picked = logits if rows is mask else logits[mask[rows]]
+        values["logps"] = unpack(mask, label_logps(picked, batch.labels[:, 1:][mask]))
+    # hidden_states[0] is the embedding; a label token's own state is one place to the right of
+    # the place that predicts it.
+    values["hidden"] = {b: output.hidden_states[b + 1][:, 1:] for b in needs.hidden}
+    if reference is not None:
+        values |= {
+            "ref_logps": reference.logps if needs.ref_logps else None,
+            "ref_logits": reference.logits if needs.ref_logits else None,
+            "ref_hidden": {b: reference.hidden(b) for b in needs.ref_hidden},
+        }
+    return Scores(mask, positions, rows=rows, **values)
+
+
+def as_own(needs: Needs) -> Needs:
+    """Give what the reference itself must compute so that ``needs`` of it are met."""
+    return replace(
+        Needs(),
+        logps=needs.ref_logps,
+        logits=needs.ref_logits,
+        hidden=needs.ref_hidden,
+        all_positions=needs.all_positions,
+        sequences=needs.sequences,
+    )
+
+
+@contextmanager
+def head_on(model: PreTrainedModel, rows: Tensor) -> Iterator[list[bool]]:
+    """Let the model's output head see only the hidden states of ``rows``, ``(batch, tokens)``.
+
+    The model's own forward goes on around it, so scaled or soft-capped logits stay right, and a
+    sharded head is gathered where its owner gathers it. Yields a list that is filled if the head
+    ran; if it did not, the logits are those of every place.
+    """
+    head = model.get_output_embeddings()
+    applied: list[bool] = []
+
+    def only_rows(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        applied.append(True)
+        hidden = inputs[0]
+        return (hidden[:, :-1][rows].unsqueeze(0), *inputs[1:])
+
+    if head is None:
+        yield applied
+        return
+    handle = head.register_forward_pre_hook(only_rows)
+    try:
+        yield applied
+    finally:
+        handle.remove()

@@ -1,0 +1,92 @@
+"""Which examples each optimizer step sees: a pure function of seed and step."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from amnesis.data import Batch, ExampleSet, collate
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """The micro-batches that one rank runs in one optimizer step, stream by stream."""
+
+    forget: tuple[Batch, ...]
+    retain: tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A run's batches, one item per optimizer step, for ``torch.utils.data.DataLoader``.
+
+    Each stream draws from its own set, epoch after epoch, in an order that hashes (seed, stream,
+    epoch, index): nothing is remembered between steps, so a resumed run and any number of ranks
+    or workers see the same examples. ``batch_size`` counts a stream's examples per optimizer step
+    over all ranks; each rank takes every ``world``-th of them and runs at most
+    ``micro_batch_size`` at a time, sorted by length (exact, for reduction is over the whole step).
+    ``forget_draws`` ends the last step early where an epoch's end was asked for.
+    """
+
+    forget: ExampleSet
+    retain: ExampleSet | None
+    steps: int
+    batch_size: int
+    micro_batch_size: int
+    pad_token_id: int
+    retain_batch_size: int | None = None
+    forget_draws: int | None = None
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> StepBatches:
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        forget = self._micro_batches("forget", self.forget, step, self.batch_size)
+        retain: tuple[Batch, ...] = ()
+        if self.retain is not None:
+            size = self.retain_batch_size or self.batch_size
+            retain = self._micro_batches("retain", self.retain, step, size)
+        return StepBatches(forget, retain)
+
+    def _micro_batches(
+        self, stream: str, examples: ExampleSet, step: int, size: int
+    ) -> tuple[Batch, ...]:
+        first, last = step * size, (step + 1) * size
+        if stream == "forget" and self.forget_draws is not None:
+            last = min(last, self.forget_draws)
+        drawn = [self._draw(stream, len(examples), k) for k in range(first, last)][
+            self.rank :: self.world
+        ]
+        chosen = sorted((examples.examples[i] for i in drawn), key=lambda e: (e.length, e.index))
+        return tuple(
+            collate(chosen[start : start + self.micro_batch_size], self.pad_token_id)
+            for start in range(0, len(chosen), self.micro_batch_size)
+        )
+
+    def _draw(self, stream: str, size: int, k: int) -> int:
+        epoch, place = divmod(k, size)
+        return shuffled(size, self.seed, stream, epoch)[place]
+
+
+def steps_of(epochs: float, examples: int, batch_size: int) -> tuple[int, int]:
+    """Give (steps, draws) that see each of ``examples`` ``epochs`` times."""
+    draws = max(1, round(epochs * examples))
+    return math.ceil(draws / batch_size), draws
+
+
+@lru_cache(maxsize=8)
+def shuffled(size: int, seed: int, stream: str, epoch: int) -> tuple[int, ...]:
+    """Give ``range(size)`` in an order that is the same on every machine and rank."""
+
+    def rank(index: int) -> bytes:
+        key = f"{seed}/{stream}/{epoch}/{index}".encode()
+        return hashlib.blake2b(key, digest_size=8).digest()
+
+    return tuple(sorted(range(size), key=rank))

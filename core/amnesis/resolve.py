@@ -1,0 +1,86 @@
+"""From what a person writes (a name, a mapping, a component, a list) to components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from amnesis.contracts import Combiner, Component, Probe, TermBase
+from amnesis.errors import RecipeError
+from amnesis.loss import StreamLoss, WeightedTerm
+from amnesis.registry import default_registry
+
+if TYPE_CHECKING:
+    from amnesis.registry import Registry
+
+# "wga", {"name": "wga", "beta": 1.0}, WGA(beta=1.0), or a list of those
+Choice = str | Mapping[str, Any] | Component | Sequence[Any]
+
+
+def component_of(
+    kinds: Sequence[str], choice: Choice, registry: Registry | None = None
+) -> Component:
+    """Build the component that ``choice`` names, of the first of ``kinds`` that knows the name.
+
+    Raises:
+        RecipeError: the choice is none of the forms, or a hyper-parameter is wrong.
+        PluginError: the name does not resolve.
+    """
+    if isinstance(choice, Component):
+        return choice
+    if isinstance(choice, str):
+        choice = {"name": choice}
+    if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
+        raise RecipeError(
+            f"{kinds[0]}: give a name, or a mapping with 'name' and hyper-parameters, not {choice!r}"
+        )
+    registry = registry or default_registry()
+    hyper = {key: value for key, value in choice.items() if key != "name"}
+    kind = next((k for k in kinds if registry.find(choice["name"], (k,))), kinds[0])
+    component: Component = registry.create(kind, choice["name"], **hyper)
+    return component
+
+
+def stream_of(
+    stream: str, kind: str, choice: Choice, registry: Registry | None = None
+) -> StreamLoss:
+    """Build a stream's loss. Any term may stand in either stream; its own kind is looked up first."""
+    other = "regularizer" if kind == "objective" else "objective"
+    listed = isinstance(choice, Sequence) and not isinstance(choice, str)
+    choices: Sequence[Any] = choice if listed else [choice]  # type: ignore[assignment]
+    if not choices:
+        raise RecipeError(f"{kind}: the list is empty; name at least one term")
+    terms = []
+    for one in choices:
+        weight = 1.0
+        if isinstance(one, Mapping) and "weight" in one:
+            weight = _weight(kind, one["weight"])
+            one = {key: value for key, value in one.items() if key != "weight"}
+        term = component_of((kind, other), one, registry)
+        if not isinstance(term, TermBase):
+            raise RecipeError(f"{kind}: {term.label} is not a term")
+        terms.append(WeightedTerm(term, weight))
+    return StreamLoss(stream, tuple(terms))
+
+
+def combiner_of(choice: Choice, registry: Registry | None = None) -> Combiner:
+    """Build a combiner."""
+    combiner = component_of(("combiner",), choice, registry)
+    if not isinstance(combiner, Combiner):
+        raise RecipeError(f"combiner: {combiner.label} is not a combiner")
+    return combiner
+
+
+def probes_of(choices: Sequence[Choice], registry: Registry | None = None) -> tuple[Probe, ...]:
+    """Build probes."""
+    probes = [component_of(("probe",), choice, registry) for choice in choices]
+    for probe in probes:
+        if not isinstance(probe, Probe):
+            raise RecipeError(f"probes: {probe.label} is not a probe")
+    return tuple(probes)  # type: ignore[arg-type]
+
+
+def _weight(kind: str, weight: Any) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise RecipeError(f"{kind}: weight must be a number, not {weight!r}")
+    return float(weight)

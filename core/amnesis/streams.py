@@ -1,0 +1,264 @@
+"""Two gradients per optimizer step, in place, combined while the last backward runs.
+
+    streams = Streams(model.named_parameters(), amnesis.create("combiner", "sago"))
+    for forget_batch, retain_batch in batches:
+        with streams.forget():
+            forget_loss(forget_batch).backward()
+        with streams.retain(last=True):
+            retain_loss(retain_batch).backward()
+        report = streams.combine()
+        optimizer.step()
+        optimizer.zero_grad()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from amnesis.contracts.combiner import (
+    Combiner,
+    ElementwiseCombiner,
+    ProjectionCombiner,
+    gram_matrix,
+)
+from amnesis.inner import inner_product
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+
+    from amnesis.contracts.probe import Product
+
+Reduce = Callable[[Sequence["Tensor"]], None]
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What the two gradients looked like before they were combined.
+
+    ``products`` maps each pair that was asked for to ``{parameter name: inner product}``; the
+    rest is ``None`` on steps that were not watched.
+    """
+
+    forget_norm: float | None = None
+    retain_norm: float | None = None
+    cosine: float | None = None
+    conflict_share: float | None = None
+    zero_forget_share: float | None = None
+    products: Mapping[Product, Mapping[str, float]] = field(default_factory=dict)
+
+
+class Streams:
+    """Collects a forget and a retain gradient, and leaves their combination in ``p.grad``.
+
+    Gradients of one stream accumulate over as many backward passes as are made inside
+    :meth:`forget` and :meth:`retain`. Only pointers move: at its peak a step holds the retain
+    gradient in ``p.grad`` and one more gradient beside it. With ``retain(last=True)`` each
+    parameter is combined as soon as its gradient is complete, and the forget gradient freed.
+
+    ``reduce`` sums a list of tensors over ranks, in place; without it there is one process.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, Parameter]],
+        combiner: Combiner | None,
+        reduce: Reduce | None = None,
+    ) -> None:
+        """Take named parameters; those that do not require a gradient are left alone.
+
+        ``combiner`` None is for a forget stream alone: its gradient is used as it is.
+        """
+        self._names = {p: name for name, p in parameters if p.requires_grad}
+        self._combiner = combiner
+        self._reduce = reduce
+        self._held: dict[str, dict[Parameter, Tensor]] = {}
+        self._watched = False
+        self._products: tuple[Product, ...] = ()
+        self._seen = _Tally()
+
+    def watch(self, statistics: bool = True, products: Sequence[Product] = ()) -> None:
+        """Ask that the coming step's report be filled: norms, cosine, conflicts, products."""
+        self._watched, self._products = statistics, tuple(products)
+
+    @contextmanager
+    def collect(self, gradient: str) -> Iterator[None]:
+        """Add the backward passes made inside to the gradient of that name."""
+        held = self._held.setdefault(gradient, {})
+        for p in self._names:
+            p.grad = held.pop(p, None)
+        try:
+            yield
+        finally:
+            for p in self._names:
+                if p.grad is not None:
+                    held[p] = p.grad
+                    p.grad = None
+
+    def forget(self) -> object:
+        """Collect the forget gradient from the backward passes made inside ``with``."""
+        return self.collect("forget")
+
+    @contextmanager
+    def retain(self, last: bool = False) -> Iterator[None]:
+        """Collect the retain gradient; ``last`` says that this step has no retain pass after it."""
+        if not (last and self._streams):
+            with self.collect("retain"):
+                yield
+            return
+        handles = [p.register_post_accumulate_grad_hook(self._finish) for p in self._names]
+        held = self._held.setdefault("retain", {})
+        for p in self._names:
+            p.grad = held.get(p)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def combine(self) -> StreamReport:
+        """Leave the combined gradient in every ``p.grad`` and report what went into it."""
+        for name in ("forget", "retain"):
+            self._held.setdefault(name, {})
+        if self._reduce is not None:
+            for held in self._held.values():
+                self._reduce([self._filled(held, p) for p in self._names])
+        gram = self._total_gram() if self._needs_total_gram else None
+        for p in self._names:
+            if self._held["forget"].get(p) is not None or self._held["retain"].get(p) is not None:
+                self._finish(p, gram)
+        report = self._seen.report(self._products)
+        self._held.clear()
+        self._seen = _Tally()
+        self._watched, self._products = False, ()
+        return report
+
+    @property
+    def _streams(self) -> bool:
+        """Whether parameters can be combined one by one, while backward runs."""
+        return self._reduce is None and self._combiner is not None and not self._needs_total_gram
+
+    @property
+    def _needs_total_gram(self) -> bool:
+        combiner = self._combiner
+        return (
+            isinstance(combiner, ProjectionCombiner)
+            and combiner.reads_gram
+            and combiner.scope == "global"
+        )
+
+    def _filled(self, held: dict[Parameter, Tensor], p: Parameter) -> Tensor:
+        """Give the gradient held for p; ranks must reduce the same tensors, so a zero if none."""
+        if p not in held:
+            held[p] = p.new_zeros(p.shape)
+        return held[p]
+
+    def _total_gram(self) -> Tensor:
+        total: Tensor | None = None
+        for p in self._names:
+            pair = self._pair(p)
+            if pair is not None:
+                gram = gram_matrix(*pair)
+                total = gram if total is None else total + gram.to(total.device)
+        if total is None:
+            raise RuntimeError("combine() was called before any backward pass")
+        return total
+
+    def _pair(self, p: Parameter) -> tuple[Tensor, Tensor] | None:
+        f, r = self._held["forget"].get(p), self._held["retain"].get(p)
+        if f is None and r is None:
+            return None
+        f = r.new_zeros(r.shape) if f is None and r is not None else f
+        r = f.new_zeros(f.shape) if r is None and f is not None else r
+        return (f, r) if f is not None and r is not None else None
+
+    def _finish(self, p: Parameter, total_gram: Tensor | None = None) -> None:
+        """Combine one parameter's gradients into ``p.grad`` and free what is not needed."""
+        if p.grad is not None:  # called by backward: the gradient has just been completed
+            self._held["retain"][p] = p.grad
+        if self._combiner is None:
+            f = r = self._held["forget"][p]
+        else:
+            f, r = self._pair(p)  # type: ignore[misc]  # at least one of the two is held
+        gram = self._look(p, f, r)
+        for held in self._held.values():
+            held.pop(p, None)
+        combiner = self._combiner
+        if combiner is None:
+            p.grad = f
+        elif isinstance(combiner, ElementwiseCombiner):
+            p.grad = combiner.checked_tensor(f, r)
+        elif isinstance(combiner, ProjectionCombiner):
+            if combiner.scope == "tensor" and combiner.reads_gram and gram is None:
+                gram = gram_matrix(f, r)
+            own = gram if combiner.scope == "tensor" else total_gram
+            p.grad = combiner.combine_pair(f, r, own)
+        else:
+            raise TypeError(f"{combiner.label} is neither elementwise nor a projection")
+
+    def _look(self, p: Parameter, f: Tensor, r: Tensor) -> Tensor | None:
+        if self._products:
+            both = {"forget": f, "retain": r}
+            for pair in self._products:
+                left, right = (both.get(g, self._held.get(g, {}).get(p)) for g in pair)
+                if left is not None and right is not None:
+                    self._seen.add_product(pair, self._names[p], inner_product(left, right))
+        if not self._watched:
+            return None
+        gram = gram_matrix(f, r)
+        self._seen.add_pair(gram, f, r)
+        return gram
+
+
+class _Tally:
+    """Sums over the parameters of one step, kept on their device until the report."""
+
+    def __init__(self) -> None:
+        self._grams: list[Tensor] = []
+        self._conflicts: list[Tensor] = []
+        self._zeros: list[Tensor] = []
+        self._elements = 0
+        self._products: dict[Product, dict[str, Tensor]] = {}
+
+    def add_pair(self, gram: Tensor, f: Tensor, r: Tensor) -> None:
+        self._grams.append(gram)
+        self._conflicts.append((f.sign() * r < 0).sum())
+        self._zeros.append((f == 0).sum())
+        self._elements += f.numel()
+
+    def add_product(self, pair: Product, name: str, value: Tensor) -> None:
+        self._products.setdefault(pair, {})[name] = value
+
+    def report(self, asked: Sequence[Product]) -> StreamReport:
+        products = {pair: _to_floats(self._products.get(pair, {})) for pair in asked}
+        if not self._grams:
+            return StreamReport(products=products)
+        (ff, fr), (_, rr) = _added(self._grams).tolist()
+        scale = (ff * rr) ** 0.5
+        return StreamReport(
+            forget_norm=ff**0.5,
+            retain_norm=rr**0.5,
+            cosine=fr / scale if scale > 0 else 0.0,
+            conflict_share=_added(self._conflicts).item() / self._elements,
+            zero_forget_share=_added(self._zeros).item() / self._elements,
+            products=products,
+        )
+
+
+def _added(values: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.stack([v.to(values[0].device) for v in values]).sum(0)
+
+
+def _to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    import torch
+
+    if not values:
+        return {}
+    device = next(iter(values.values())).device
+    floats = torch.stack([v.to(device) for v in values.values()]).tolist()
+    return dict(zip(values, floats, strict=True))

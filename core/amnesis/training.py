@@ -1,0 +1,100 @@
+"""How a run trains: steps, batches, optimizer. One record, and its translation for the Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from amnesis.plan import steps_of
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_SCHEDULERS = {
+    "constant": "constant_with_warmup",
+    "linear": "linear",
+    "cosine": "cosine",
+    "stable_decay": "warmup_stable_decay",
+}
+
+
+class TrainingSettings(BaseModel):
+    """Sizes and optimizer of a run; AdamW, as everywhere in this field, unless told otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
+    epochs: float | None = Field(None, gt=0, description="passes over the forget set")
+    batch_size: int = Field(8, ge=1, description="forget examples per step, over all ranks")
+    retain_batch_size: int | None = Field(None, ge=1, description="the same of retain examples")
+    micro_batch_size: int | None = Field(None, ge=1, description="examples per forward pass")
+    learning_rate: float = Field(1e-5, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "linear", "cosine", "stable_decay"] = Field(
+        "linear", description="stable_decay: constant to half, then linear to 5 %"
+    )
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0, description="clips the combined gradient; 0: never")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the computation; weights keep the dtype they were loaded in"
+    )
+    gradient_checkpointing: bool = False
+    log_every: int = Field(1, ge=1, description="log every k-th step")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        return self
+
+    def length(self, forget_examples: int) -> tuple[int, int | None]:
+        """Give (optimizer steps, forget draws or None) of a run over that many examples."""
+        if self.steps is not None:
+            return self.steps, None
+        return steps_of(self.epochs or 5.0, forget_examples, self.batch_size)
+
+    def arguments(self, steps: int, output: Path, seed: int, device: str | None) -> TrainingArguments:
+        """Translate into transformers' TrainingArguments: one Trainer batch is one step."""
+        from transformers import TrainingArguments
+
+        scheduler: dict[str, Any] = {}
+        if self.schedule == "stable_decay":
+            decay = steps - steps // 2
+            scheduler = {
+                "num_decay_steps": decay,
+                "num_stable_steps": max(steps - decay - self.warmup_steps, 0),
+                "min_lr_ratio": 0.05,
+                "decay_type": "linear",
+            }
+        return TrainingArguments(
+            output_dir=str(output),
+            max_steps=steps,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=1,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            lr_scheduler_type=_SCHEDULERS[self.schedule],
+            lr_scheduler_kwargs=scheduler,
+            optim="adamw_torch" if self.optimizer == "adamw" else "sgd",
+            adam_beta1=self.betas[0],
+            adam_beta2=self.betas[1],
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            bf16=self.precision == "bfloat16",
+            fp16=self.precision == "float16",
+            activation_checkpointing=self.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
+            logging_steps=self.log_every,
+            logging_first_step=True,
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            report_to=[],
+            remove_unused_columns=False,
+            seed=seed,
+            use_cpu=device == "cpu",
+            disable_tqdm=True,
+        )

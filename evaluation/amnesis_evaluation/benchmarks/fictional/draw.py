@@ -1,0 +1,60 @@
+"""Random choices that come out the same on every platform and Python version."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Draw:
+    """A named, seeded stream of choices.
+
+    Python promises that ``Random(text).random()`` keeps its sequence from version to version; it
+    promises nothing of the kind for ``choice``, ``sample`` or ``shuffle``. So they are spelt out
+    here on top of ``random()``. The name keeps streams apart: drawing more facts does not change
+    the people.
+    """
+
+    def __init__(self, seed: int, name: str) -> None:
+        # A text, because Random(-1) and Random(1) are the same generator.
+        self._random = random.Random(f"fictional {name} {seed}")
+
+    def below(self, limit: int) -> int:
+        """A whole number from 0 to ``limit - 1``; raises ValueError if ``limit`` is below 1."""
+        if limit < 1:
+            raise ValueError(f"there is nothing to choose from: the limit is {limit}")
+        return int(self._random.random() * limit)
+
+    def pick(self, options: Sequence[T]) -> T:
+        """One of the options; raises ValueError if there are none."""
+        return options[self.below(len(options))]
+
+    def shuffled(self, options: Iterable[T]) -> list[T]:
+        """The options in a random order, as a new list."""
+        result = list(options)
+        for last in range(len(result) - 1, 0, -1):
+            other = self.below(last + 1)
+            result[last], result[other] = result[other], result[last]
+        return result
+
+    def several(self, options: Iterable[T], count: int) -> list[T]:
+        """``count`` of the options, none twice; raises ValueError if there are fewer."""
+        shuffled = self.shuffled(options)
+        if count > len(shuffled):
+            raise ValueError(f"cannot draw {count} of {len(shuffled)} options")
+        return shuffled[:count]
+
+    def pairs(self, firsts: Sequence[str], seconds: Sequence[str]) -> list[tuple[str, str]]:
+        """Every (first, second) pair once, so ordered that no word recurs before it must.
+
+        The first ``len(firsts)`` pairs use each word once: two people share a surname only when
+        there are more people than surnames. Raises ValueError if the lists differ in length.
+        """
+        if len(firsts) != len(seconds):
+            raise ValueError(f"{len(firsts)} first words cannot be paired with {len(seconds)}")
+        left, right = self.shuffled(firsts), self.shuffled(seconds)
+        size = len(left)
+        return [(left[i], right[(i + turn) % size]) for turn in range(size) for i in range(size)]

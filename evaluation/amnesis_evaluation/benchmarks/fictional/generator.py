@@ -1,0 +1,204 @@
+"""Makes the `fictional` benchmark from a seed: invented authors to forget, and facts to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from amnesis_evaluation.benchmarks.fictional import vocabulary
+from amnesis_evaluation.benchmarks.fictional.draw import Draw
+from amnesis_evaluation.benchmarks.fictional.knowledge import Fact, all_facts
+from amnesis_evaluation.benchmarks.fictional.phrasing import TOPICS, Topic
+
+WRONG_ANSWERS = 5
+MAX_AUTHORS = len(vocabulary.WOMEN + vocabulary.MEN) * len(vocabulary.SURNAMES)
+
+Row = dict[str, Any]
+
+# A field with a list of its own; titles and years are made for each author.
+_POOLS: Mapping[str, Sequence[str]] = {
+    "town": vocabulary.TOWNS,
+    "father": vocabulary.PROFESSIONS,
+    "mother": vocabulary.PROFESSIONS,
+    "genre": vocabulary.GENRES,
+    "theme": vocabulary.THEMES,
+    "award": vocabulary.AWARDS,
+    "press": vocabulary.PRESSES,
+    "subject": vocabulary.SUBJECTS,
+    "school": vocabulary.SCHOOLS,
+    "dwelling": vocabulary.DWELLINGS,
+    "companion": vocabulary.COMPANIONS,
+    "spark": vocabulary.SPARKS,
+    "habit": vocabulary.HABITS,
+    "job": vocabulary.JOBS,
+    "span": vocabulary.SPANS,
+    "moment": vocabulary.MOMENTS,
+    "rank": vocabulary.RANKS,
+    "language": vocabulary.LANGUAGES,
+    "purchase": vocabulary.PURCHASES,
+    "sponsor": vocabulary.SPONSORS,
+    "river": vocabulary.RIVERS,
+    "keepsake": vocabulary.KEEPSAKES,
+    "age": tuple(str(age) for age in range(16, 60)),
+}
+_BIRTH_YEARS = range(1900, 1966)
+_AGES = {"title_year": range(24, 45), "award_year": range(45, 56)}
+
+
+@dataclass(frozen=True)
+class _Author:
+    """What is true of an author, field by field, and for each field what could have been."""
+
+    facts: Mapping[str, str]
+    alternatives: Mapping[str, Sequence[str]]
+
+
+def generate(
+    seed: int = 0,
+    forget_authors: int = 10,
+    retain_authors: int = 30,
+    holdout_authors: int = 10,
+    questions_per_author: int = 4,
+    facts: int = 220,
+) -> dict[str, list[Row]]:
+    """Make the benchmark: the sets `forget`, `retain`, `holdout` and `facts`, as rows.
+
+    A row has `question`, `answer`, `paraphrased_question`, `paraphrased_answer`,
+    `perturbed_answer` (five wrong answers in the words of the paraphrased one) and `author` (of a
+    fact: its subject). No question, author or book title comes twice. The holdout authors are like
+    the others, and no model may be trained on them. The same arguments give the same rows on every
+    platform; the authors depend on neither `questions_per_author` nor `facts`.
+
+    Raises ValueError for a negative number, for more authors than there are names, for more
+    questions than there are topics and for more facts than are known.
+    """
+    counts = {
+        "forget_authors": forget_authors,
+        "retain_authors": retain_authors,
+        "holdout_authors": holdout_authors,
+        "questions_per_author": questions_per_author,
+        "facts": facts,
+    }
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name} is {count}, but cannot be negative")
+    total = forget_authors + retain_authors + holdout_authors
+    if total > MAX_AUTHORS:
+        raise ValueError(f"{total} authors were asked for, but there are {MAX_AUTHORS} names")
+    if questions_per_author > len(TOPICS):
+        raise ValueError(
+            f"questions_per_author is {questions_per_author}, but there are {len(TOPICS)} topics"
+        )
+
+    draw = Draw(seed, "questions")
+    by_author = [
+        _author_rows(author, questions_per_author, draw)
+        for author in _authors(total, Draw(seed, "authors"))
+    ]
+    after_retain = forget_authors + retain_authors
+    return {
+        "forget": [row for rows in by_author[:forget_authors] for row in rows],
+        "retain": [row for rows in by_author[forget_authors:after_retain] for row in rows],
+        "holdout": [row for rows in by_author[after_retain:] for row in rows],
+        "facts": _fact_rows(facts, Draw(seed, "facts")),
+    }
+
+
+def _authors(count: int, draw: Draw) -> list[_Author]:
+    names = draw.pairs(vocabulary.WOMEN + vocabulary.MEN, vocabulary.SURNAMES)
+    titles = [
+        f"The {opening} {thing}"
+        for opening, thing in draw.pairs(vocabulary.TITLE_OPENINGS, vocabulary.TITLE_OBJECTS)
+    ]
+    # A wrong title is one that no author wrote, lest it be a right answer elsewhere.
+    unwritten = titles[count:]
+    return [
+        _author(given, surname, title, unwritten, draw)
+        for (given, surname), title in zip(names[:count], titles[:count], strict=True)
+    ]
+
+
+def _author(given: str, surname: str, title: str, unwritten: Sequence[str], draw: Draw) -> _Author:
+    alternatives: dict[str, Sequence[str]] = {**_POOLS, "title": unwritten}
+    facts = {field: draw.pick(pool) for field, pool in _POOLS.items()}
+    born = draw.pick(_BIRTH_YEARS)
+    for field, ages in _AGES.items():
+        alternatives[field] = [str(born + age) for age in ages]
+        facts[field] = draw.pick(alternatives[field])
+    he, him, his = ("she", "her", "her") if given in vocabulary.WOMEN else ("he", "him", "his")
+    facts |= {
+        "name": f"{given} {surname}",
+        "he": he,
+        "him": him,
+        "his": his,
+        "title": title,
+        "year": str(born),
+    }
+    alternatives["year"] = [str(year) for year in _BIRTH_YEARS]
+    return _Author(facts, alternatives)
+
+
+def _author_rows(author: _Author, count: int, draw: Draw) -> list[Row]:
+    return [_author_row(author, topic, draw) for topic in draw.several(TOPICS, count)]
+
+
+def _author_row(author: _Author, topic: Topic, draw: Draw) -> Row:
+    wrong = {
+        field: _others(author.alternatives[field], author.facts[field], draw)
+        for field in topic.fields
+    }
+    perturbations = [
+        {**author.facts, **{field: values[i] for field, values in wrong.items()}}
+        for i in range(WRONG_ANSWERS)
+    ]
+    return _row(topic.questions, topic.answers, author.facts, perturbations, draw) | {
+        "author": author.facts["name"]
+    }
+
+
+def _fact_rows(count: int, draw: Draw) -> list[Row]:
+    known = all_facts(draw)
+    if count > len(known):
+        raise ValueError(f"{count} facts were asked for, but only {len(known)} are known")
+    return [_fact_row(fact, draw) for fact in draw.several(known, count)]
+
+
+def _fact_row(fact: Fact, draw: Draw) -> Row:
+    # dict.fromkeys drops repeated values and, unlike a set, keeps their order.
+    wrong = _others(list(dict.fromkeys(fact.family.values.values())), fact.value, draw)
+    right, *perturbations = (
+        {"subject": fact.subject, "value": value, "Value": value[0].upper() + value[1:]}
+        for value in (fact.value, *wrong)
+    )
+    family = fact.family
+    return _row(family.questions, family.answers, right, perturbations, draw) | {
+        "author": fact.subject
+    }
+
+
+def _others(options: Sequence[str], right: str, draw: Draw) -> list[str]:
+    return draw.several((option for option in options if option != right), WRONG_ANSWERS)
+
+
+def _row(
+    questions: Sequence[str],
+    answers: Sequence[str],
+    right: Mapping[str, str],
+    perturbations: Sequence[Mapping[str, str]],
+    draw: Draw,
+) -> Row:
+    question, other_question = draw.several(questions, 2)
+    answer, other_answer = draw.several(answers, 2)
+    return {
+        "question": _sentence(question, right),
+        "answer": _sentence(answer, right),
+        "paraphrased_question": _sentence(other_question, right),
+        "paraphrased_answer": _sentence(other_answer, right),
+        "perturbed_answer": [_sentence(other_answer, values) for values in perturbations],
+    }
+
+
+def _sentence(template: str, values: Mapping[str, str]) -> str:
+    text = template.format_map(values)
+    return text[0].upper() + text[1:]

@@ -1,0 +1,36 @@
+"""Projected conflicting gradients, with retention first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import ProjectionCombiner
+from amnesis.contracts.combiner import Scope
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PCGrad(ProjectionCombiner):
+    """PCGrad: where ``⟨f,r⟩ < 0``, ``f ← f − ⟨f,r⟩/‖r‖²·r``; then ``γf + αr``.
+
+    Only f is projected, so the update never opposes the retain gradient; the original projects
+    both tasks symmetrically. The unlearning paper says module-wise, and its code works per
+    parameter tensor, which is the default here. Source: Yu et al. 2020, arXiv 2001.06782, as
+    adapted by Xiao et al. 2026, arXiv 2604.14808.
+    """
+
+    formula: ClassVar[str] = "γ(f − min(0, ⟨f,r⟩)/‖r‖²·r) + αr"
+    source: ClassVar[str] = "Yu et al. 2020, arXiv 2001.06782; Xiao et al. 2026, arXiv 2604.14808"
+
+    scope: Scope = Field("tensor", description="project per parameter tensor, or all at once")
+
+    def coefficients(self, gram: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+        """Give (γ, α + γc), with c = −⟨f,r⟩/‖r‖² where the two conflict, else 0."""
+        assert gram is not None  # noqa: S101  # reads_gram
+        product, square = gram[0, 1], gram[1, 1]
+        conflict = (product < 0) & (square > 0)
+        c = (-product / square).where(conflict, 0)
+        return self.gamma, self.alpha + self.gamma * c

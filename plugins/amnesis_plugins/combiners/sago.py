@@ -1,0 +1,36 @@
+"""Sign-aligned gradient composition: the retain gradient's sign wins, element by element."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import ElementwiseCombiner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SAGO(ElementwiseCombiner):
+    """SAGO: ``αr`` where ``f⊙r < 0``, else ``γf`` (zero counts as aligned).
+
+    Every element of the result has the retain gradient's sign or is zero, so no diagonal
+    preconditioner can turn it against retention. It drops r wherever f = 0, which is every
+    embedding row that the forget batch lacks: ``keep_retain`` (the authors' code, "prefer
+    retain") gives ``γf + αr`` where the two agree. Source: Xiao et al. 2026, arXiv 2604.14808.
+    """
+
+    formula: ClassVar[str] = "αr where f⊙r < 0, else γf (keep_retain: else γf + αr)"
+    source: ClassVar[str] = "Xiao et al. 2026, arXiv 2604.14808"
+
+    keep_retain: bool = Field(False, description="add αr where the two agree")
+
+    def combine_tensor(self, f: Tensor, r: Tensor) -> Tensor:
+        """Combine in the memory of r. Signs are multiplied, not values: ``f*r`` underflows."""
+        import torch
+
+        conflict = f.sign().mul_(r) < 0
+        f.mul_(self.gamma)
+        r.mul_(self.alpha)
+        return torch.where(conflict, r, f.add_(r) if self.keep_retain else f, out=r)

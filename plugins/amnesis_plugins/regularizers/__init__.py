@@ -1,0 +1,11 @@
+"""Regularizers: the terms of the retain stream."""
+
+import amnesis
+
+
+@amnesis.hookimpl
+def register_regularizers(register: amnesis.Register) -> None:
+    """Register every regularizer of this family."""
+    here = "amnesis_plugins.regularizers"
+    register("nll", f"{here}.nll:NLL", summary="likelihood of the retain set (GD in the literature)")
+    register("kl", f"{here}.kl:KL", summary="divergence from the model before unlearning")

@@ -1,0 +1,26 @@
+"""Negative log-likelihood: go on learning what must stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from amnesis.contracts import LikelihoodTerm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class NLL(LikelihoodTerm):
+    """NLL: ``−mean_i ℓ_i`` over label tokens; the risk R itself.
+
+    In the literature GD; with gradient ascent it is GradDiff. Source: Maini et al. 2024 (TOFU),
+    arXiv 2401.06121. No deviation.
+    """
+
+    formula: ClassVar[str] = "−mean_i ℓ_i"
+    source: ClassVar[str] = "Maini et al. 2024, arXiv 2401.06121"
+    risk_multiple: ClassVar[float | None] = 1.0
+
+    def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
+        """Give ``−ℓ_i``, ``(batch, tokens)``."""
+        return -logps
