@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from amnesis.data import Template
     from amnesis.forward import score
     from amnesis.recipe import Recipe
-    from amnesis.run import run
+    from amnesis.running import run
     from amnesis.scores import Needs, Scores
     from amnesis.streams import Streams
     from amnesis.training import TrainingSettings
@@ -29,11 +29,25 @@ _LAZY = {
     "Template": "amnesis.data",
     "TrainingSettings": "amnesis.training",
     "Unlearner": "amnesis.unlearner",
-    "run": "amnesis.run",
+    "run": "amnesis.running",
     "score": "amnesis.forward",
 }
 
-__all__ = ["AmnesisError", "Register", "create", "hookimpl", *sorted(_LAZY)]  # noqa: PLE0604
+__all__ = [
+    "AmnesisError",
+    "Needs",
+    "Recipe",
+    "Register",
+    "Scores",
+    "Streams",
+    "Template",
+    "TrainingSettings",
+    "Unlearner",
+    "create",
+    "hookimpl",
+    "run",
+    "score",
+]
 
 
 def create(kind: str, name: str, **hyper: Any) -> Any:

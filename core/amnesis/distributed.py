@@ -46,7 +46,8 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
     for bucket in _buckets(tensors):
         flat = torch.cat([t.reshape(-1) for t in bucket])
         dist.all_reduce(flat)
-        for tensor, summed in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+        parts = torch.split(flat, [t.numel() for t in bucket])
+        for tensor, summed in zip(bucket, parts, strict=True):
             tensor.copy_(summed.view_as(tensor))
 
 

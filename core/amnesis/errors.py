@@ -41,8 +41,14 @@ class NonFiniteError(AmnesisError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say which of ``known`` resembles ``name``, and list them all."""
+    """Say which of ``known`` resembles ``name``, whatever its case, and list them all."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=2, cutoff=0.6)
+    folded = {known_name.lower(): known_name for known_name in names}
+    close = [folded[c] for c in get_close_matches(str(name).lower(), folded, n=2, cutoff=0.6)]
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}available: {', '.join(names) if names else 'none'}"
+
+
+def one_line(error: BaseException) -> str:
+    """Give an error's message without its line breaks."""
+    return " ".join(str(error).split())

@@ -1,8 +1,11 @@
 """The whole hook surface: what a plugin may implement, and when it is called.
 
-Every hook is called once, when a :class:`~amnesis.registry.Registry` is built, with a ``register``
-callback; nothing is returned. ``register(name, target, summary=...)`` takes a lazy target
-``"package.module:Class"`` (preferred: listing then needs no import) or the class itself.
+A plugin is a module that an entry point of group ``amnesis`` names. Each hook that it implements,
+a function of the hook's name decorated with ``@amnesis.hookimpl``, is called once, when a
+:class:`~amnesis.registry.Registry` is built, with a ``register`` callback; nothing is returned.
+``register(name, target, summary=...)`` takes a lazy target ``"package.module:Class"`` (preferred:
+listing then needs no import) or the class itself. A hook that raises takes only itself down: what
+it registered before stays, and ``amnesis plugins`` shows the failure.
 """
 
 from __future__ import annotations
@@ -17,10 +20,14 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    """Records one component under its name; refuses a name that is not an identifier."""
+    """Records one component under its name, which may hold letters, digits, ``_`` and ``-``."""
 
-    def __call__(self, name: str, target: str | type[Any] | Any, *, summary: str) -> None:
-        """Record ``target`` under ``name``."""
+    def __call__(self, name: str, target: str | Any, *, summary: str) -> None:
+        """Record ``target`` under ``name``; ``summary`` is one line for listings.
+
+        Raises:
+            ValueError: the name, the lazy target or the summary is not of that form.
+        """
 
 
 @hookspec
@@ -60,4 +67,8 @@ def register_attacks(register: Register) -> None:
 
 @hookspec
 def register_commands(register: Register) -> None:
-    """Commands of ``amnesis``; each a function whose parameters typer understands."""
+    """Commands of ``amnesis``; each a function whose parameters typer understands.
+
+    The names of core's own commands are refused. ``--debug`` and ``--without-plugin`` never reach a
+    command: they are read wherever they stand on the line.
+    """

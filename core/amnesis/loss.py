@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from amnesis.contracts.term import TermBase
+from amnesis.contracts.term import LikelihoodTerm, TermBase
 from amnesis.errors import NonFiniteError
 from amnesis.scores import MeanOver, Needs, Scores
 
@@ -48,10 +48,11 @@ class StreamLoss:
 
     def counts(self, batches: Sequence[Batch]) -> Counts:
         """Count, over the micro-batches of a step, what each term's mean runs over."""
-        wanted = {(t.term.sequence, t.term.mean_over) for t in self.terms}
+        wanted: set[tuple[str, MeanOver]] = {("answer", "tokens")}
+        wanted |= {(t.term.sequence, t.term.mean_over) for t in self.terms}
         return {
             (sequence, over): sum(batch.of(sequence).count(over) for batch in batches)
-            for sequence, over in wanted | {("answer", "tokens")}
+            for sequence, over in wanted
         }
 
     def __call__(self, scores: Scores, counts: Counts) -> Tensor:
@@ -71,6 +72,17 @@ class StreamLoss:
             total = weighted.weight * share if total is None else total + weighted.weight * share
         assert total is not None  # noqa: S101  # a stream has at least one term
         return total
+
+
+class Risk(LikelihoodTerm):
+    """The risk R itself as a term: ``−mean_i ℓ_i``, what finetuning minimises."""
+
+    formula: ClassVar[str] = "−mean_i ℓ_i"
+    risk_multiple: ClassVar[float | None] = 1.0
+
+    def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
+        """Give ``−ℓ_i``, ``(batch, tokens)``."""
+        return -logps
 
 
 def risk(scores: Scores, counts: Counts) -> Tensor:

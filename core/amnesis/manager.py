@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pluggy
 
 from amnesis import hookspecs
+from amnesis.errors import PluginError, did_you_mean, one_line
 
 GROUP = "amnesis"
 HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("register_")))
@@ -19,7 +21,10 @@ HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("regist
 
 @dataclass(frozen=True)
 class Plugin:
-    """A module with hook implementations, and where it comes from."""
+    """A module with hook implementations, and where it comes from.
+
+    ``module`` is the entry point itself where the module could not be imported.
+    """
 
     module: Any
     entry_point: str
@@ -32,7 +37,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a plugin is not in use: one message that says what to do."""
+    """Why a plugin, or a part of it, is not in use: one message that says what to do."""
 
     plugin: Plugin
     reason: str
@@ -43,11 +48,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Manager:
-    """A pluggy manager, the plugins in it, and the faults of those that are not."""
+    """A pluggy manager, the plugins in it, and those that are not: faulty, or left out."""
 
     pluggy: pluggy.PluginManager
     plugins: tuple[Plugin, ...]
     faults: tuple[Fault, ...]
+    blocked: tuple[Plugin, ...] = ()
 
 
 def installed_entry_points() -> Sequence[EntryPoint]:
@@ -64,41 +70,34 @@ def build_manager(
     """Build a manager from entry points and from modules given directly.
 
     ``points`` default to all installed ones; ``blocked`` names distributions or entry points that
-    are left out. A plugin that cannot be imported, or whose hooks do not fit the specifications,
-    becomes a :class:`Fault` and registers nothing.
+    are left out, without being imported. A plugin that cannot be imported, or whose hooks do not
+    fit the specifications, becomes a :class:`Fault` and registers nothing.
+
+    Raises:
+        PluginError: nothing is called what ``blocked`` says.
     """
+    found = [_described(p) for p in (installed_entry_points() if points is None else points)]
+    candidates = [*found, *modules]
+    left_out = _left_out(candidates, tuple(blocked))
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    blocked = set(blocked)
     plugins: list[Plugin] = []
     faults: list[Fault] = []
-    for candidate in [*(_describe(p) for p in _all(points)), *modules]:
-        if {candidate.distribution, candidate.entry_point} & blocked:
+    for candidate in candidates:
+        if candidate in left_out:
             continue
         try:
-            plugin = _imported(candidate)
-            _check_hook_names(plugin)
-            manager.register(plugin.module, name=f"{plugin.distribution}:{plugin.entry_point}")
+            plugins.append(_registered(manager, candidate, plugins))
         except _Refused as refused:
             faults.append(Fault(candidate, str(refused)))
-        except pluggy.PluginValidationError as error:
-            faults.append(Fault(candidate, _wrong_argument(error)))
-        except ValueError:
-            faults.append(Fault(candidate, "is registered twice; uninstall one of its copies"))
-        else:
-            plugins.append(plugin)
-    return Manager(manager, tuple(plugins), tuple(faults))
+    return Manager(manager, tuple(plugins), tuple(faults), tuple(left_out))
 
 
 class _Refused(Exception):
     pass
 
 
-def _all(points: Iterable[EntryPoint] | None) -> Iterable[EntryPoint]:
-    return installed_entry_points() if points is None else points
-
-
-def _describe(point: EntryPoint) -> Plugin:
+def _described(point: EntryPoint) -> Plugin:
     distribution = point.dist
     return Plugin(
         point,
@@ -108,45 +107,97 @@ def _describe(point: EntryPoint) -> Plugin:
     )
 
 
-def _imported(plugin: Plugin) -> Plugin:
-    if not isinstance(plugin.module, EntryPoint):
-        return plugin
-    point = plugin.module
-    try:
-        module = point.load()
-    except Exception as error:  # a stranger's module may raise anything
-        raise _Refused(
-            f"importing {point.value!r} failed with {type(error).__name__}: {error}; "
-            f"repair it, reinstall it, or uninstall {plugin.distribution}"
-        ) from error
-    return Plugin(module, plugin.entry_point, plugin.distribution, plugin.version)
+def _left_out(candidates: Sequence[Plugin], blocked: Collection[str]) -> list[Plugin]:
+    names = {p: {_normalized(p.distribution), _normalized(p.entry_point)} for p in candidates}
+    for name in blocked:
+        if not any(_normalized(name) in own for own in names.values()):
+            known = {n for p in candidates for n in (p.distribution, p.entry_point)}
+            raise PluginError(
+                f"no plugin {name!r} is there to be left out; {did_you_mean(name, known)}"
+            )
+    unwanted = {_normalized(name) for name in blocked}
+    return [plugin for plugin, own in names.items() if own & unwanted]
 
 
-def _check_hook_names(plugin: Plugin) -> None:
-    marked = [
-        name
-        for name, value in vars(plugin.module).items()
-        if callable(value) and hasattr(value, f"{hookspecs.PROJECT}_impl")
-    ]
-    for name in marked:
-        if name not in HOOKS:
-            close = get_close_matches(name, HOOKS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"hooks: {', '.join(HOOKS)}"
-            raise _Refused(f"implements an unknown hook {name!r}; {hint} Rename the function")
+def _normalized(name: str) -> str:
+    """Spell a distribution's name as package indexes do, where case and separators are equal."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _registered(
+    manager: pluggy.PluginManager, candidate: Plugin, others: Iterable[Plugin]
+) -> Plugin:
+    plugin = _imported(candidate)
+    for other in others:
+        if other.module is plugin.module:
+            raise _Refused(
+                f"brings the same module as plugin {other}; remove one of the two entry points"
+            )
+    marked = _implementations(plugin.module)
+    for name, function in marked.items():
+        _check_name(name)
+        _check_arguments(name, function)
     if not marked:
         raise _Refused(
             "has no hook implementation; decorate a function such as register_objectives "
             "with @amnesis.hookimpl"
         )
+    try:
+        manager.register(plugin.module, name=f"{plugin.distribution}:{plugin.entry_point}")
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise _Refused(one_line(error)) from error
+    return plugin
 
 
-def _wrong_argument(error: pluggy.PluginValidationError) -> str:
-    said = str(error)
-    hook = re.search(r"hook '([a-z_]+)'", said)
-    arguments = re.search(r"Argument\(s\) (\{.*?\})", said)
-    if hook and arguments:
-        return (
-            f"hook {hook[1]!r} takes the argument 'register', not {arguments[1]}; "
-            f"write def {hook[1]}(register)"
+def _imported(plugin: Plugin) -> Plugin:
+    point = plugin.module
+    if not isinstance(point, EntryPoint):
+        return plugin
+    try:
+        module = point.load()
+    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+        raise _Refused(
+            f"importing {point.value!r} failed with {type(error).__name__}: {one_line(error)}; "
+            f"repair it, reinstall it, or uninstall {plugin.distribution}"
+        ) from error
+    return replace(plugin, module=module)
+
+
+def _implementations(module: Any) -> Mapping[str, Callable[..., Any]]:
+    """Give the functions marked as hooks, refusing one that only looks like a hook."""
+    mark, spec = f"{hookspecs.PROJECT}_impl", f"{hookspecs.PROJECT}_spec"
+    # Static first: a module may compute attributes, and importing something heavy is one way to.
+    functions = {
+        name: getattr(module, name)
+        for name in dir(module)
+        if inspect.isroutine(inspect.getattr_static(module, name, None))
+    }
+    for name in HOOKS:
+        function = functions.get(name)
+        if function is not None and not (hasattr(function, mark) or hasattr(function, spec)):
+            raise _Refused(f"defines {name} without a mark; decorate it with @amnesis.hookimpl")
+    return {
+        name: function
+        for name, function in functions.items()
+        if hasattr(function, mark) and not getattr(function, mark)["optionalhook"]
+    }
+
+
+def _check_name(name: str) -> None:
+    if name in HOOKS:
+        return
+    close = get_close_matches(name, HOOKS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the hooks are {', '.join(HOOKS)}:"
+    raise _Refused(f"implements an unknown hook {name!r}; {hint} rename the function")
+
+
+def _check_arguments(name: str, function: Callable[..., Any]) -> None:
+    parameters = list(inspect.signature(function).parameters.values())
+    if [p.name for p in parameters] != ["register"] or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.POSITIONAL_ONLY,
+    ):
+        raise _Refused(
+            f"hook {name!r} takes one argument, 'register', but is defined with "
+            f"{inspect.signature(function)}; write def {name}(register)"
         )
-    return " ".join(said.split())

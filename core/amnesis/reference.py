@@ -6,8 +6,9 @@ import copy
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,73 +62,105 @@ class AdapterOff:
             return score(self._model, batch, as_own(needs))
 
 
-class CachedLogps:
-    """Log-probabilities of the label tokens of known examples, computed once before the run."""
+class Cached:
+    """Scores of known examples, computed once before the run.
 
-    def __init__(self, logps: dict[str, Tensor]) -> None:
-        """Take ``{example key: (labels,)}``."""
-        self._logps = logps
+    ``logps`` holds one tensor ``(labels,)`` per example key, ``logits`` one ``(rows, vocabulary)``,
+    rows being the example's label places, or all its places where that was asked for.
+    """
+
+    def __init__(self, logps: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> None:
+        """Take scores by example key; either may be empty where nobody reads it."""
+        self._logps, self._logits = logps, logits
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
         """Look the batch's examples up."""
         further = {
-            name: self._laid_out(batch.of(name)) for name in needs.sequences if name != "answer"
+            name: self._laid_out(batch.of(name), needs)
+            for name in needs.sequences
+            if name != "answer"
         }
-        own = self._laid_out(batch) if "answer" in needs.sequences else Scores(batch.mask)
-        own._sequences = further
-        return own
+        if "answer" not in needs.sequences:
+            return Scores(batch.mask, batch.positions, sequences=further)
+        return self._laid_out(batch, needs, further)
 
-    def _laid_out(self, batch: Batch) -> Scores:
-        import torch
+    def _laid_out(
+        self, batch: Batch, needs: Needs, further: Mapping[str, Scores] | None = None
+    ) -> Scores:
+        mask = batch.mask
+        rows = batch.positions if needs.all_positions else mask
+        values: dict[str, Any] = {}
+        if needs.ref_logps:
+            values["logps"] = unpack(mask, _joined(self._logps, batch))
+        if needs.ref_logits:
+            values["logits"] = _joined(self._logits, batch)
+        return Scores(mask, batch.positions, rows=rows, sequences=further, **values)
 
-        values = torch.cat([self._logps[key] for key in batch.keys]).to(batch.mask.device)
-        return Scores(batch.mask, batch.positions, logps=unpack(batch.mask, values))
 
-
-def cached_logps(
+def cached(
     model: PreTrainedModel,
-    examples: Iterable[Example],
-    sequences: Iterable[str],
+    examples: Sequence[Example],
+    needs: Needs,
     *,
     pad_token_id: int,
     cache: Path | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
-) -> CachedLogps:
+) -> Cached:
     """Score every example under the model as it is now, reading what ``cache`` already holds.
 
-    ``cache`` is a folder; its entries are named by a fingerprint of the weights, the dtype and the
-    attention implementation, and hold one tensor per example key (tokens and label mask). A model
-    that changed has another fingerprint, so a stale score is never used. New scores are written
-    to a file of their own and renamed into place: runs side by side cannot corrupt each other.
+    ``cache`` is a folder for log-probabilities; its entries are named by a fingerprint of the
+    weights, the dtype and the attention implementation, and hold one tensor per example key (tokens
+    and label mask). A model that changed has another fingerprint, so a stale score is never used.
+    New scores are written to a file of their own and renamed into place: runs side by side cannot
+    corrupt each other. Logits are kept in memory for this run alone.
     """
     import torch
 
+    own = as_own(needs)
     device = next(model.parameters()).device
-    folder = cache / fingerprint(model) if cache is not None else None
+    folder = cache / fingerprint(model) if cache is not None and own.logps else None
     known = _read(folder) if folder is not None else {}
-    logps: dict[str, Tensor] = {}
-    missing: list[tuple[str, Example]] = []
-    for name in sorted(sequences):
-        for example in examples:
-            key = example.sequences[name].key
-            if key in known:
-                logps[key] = known[key]
-            else:
-                missing.append((name, example))
+    wanted = {
+        (name, example.sequences[name].key): example
+        for name in sorted(needs.sequences)
+        for example in examples
+    }
+    logps = {key: known[key] for _, key in wanted if key in known}
+    logits: dict[str, Tensor] = {}
+    missing = [
+        (name, example)
+        for (name, key), example in wanted.items()
+        if own.logits or (own.logps and key not in known)
+    ]
     missing.sort(key=lambda item: (item[0], item[1].length))
     fresh: dict[str, Tensor] = {}
+    done = 0
     with torch.no_grad(), evaluating(model):
         for name, group in _groups(missing, batch_size):
             batch = collate(group, pad_token_id).of(name).to(device)
-            scored = score(model, batch, Needs(logps=True))
-            for key, row, labelled in zip(batch.keys, scored.logps, batch.mask, strict=True):
-                fresh[key] = row[labelled].cpu()
+            scored = score(model, batch, replace(own, sequences=frozenset({"answer"})))
+            if own.logps:
+                fresh |= _by_key(batch.keys, scored.logps[batch.mask], batch.mask)
+            if own.logits:
+                logits |= _by_key(batch.keys, scored.logits, scored.rows)
+            done += len(group)
             if progress is not None:
-                progress("reference scores", len(fresh), len(missing))
+                progress("reference scores", done, len(missing))
     if folder is not None and fresh:
         _write(folder, fresh)
-    return CachedLogps(logps | fresh)
+    return Cached(logps | fresh, logits)
+
+
+def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, element: int) -> int:
+    """Give the bytes that caching these examples' logits would take."""
+    rows = sum(
+        len(encoded.input_ids) if needs.all_positions else encoded.label_count
+        for example in examples
+        for name, encoded in example.sequences.items()
+        if name in needs.sequences
+    )
+    return rows * vocabulary * element
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -154,13 +187,24 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
             module.training = training
 
 
-def _groups(
-    items: Sequence[tuple[str, Example]], size: int
-) -> Iterator[tuple[str, list[Example]]]:
+def _groups(items: Sequence[tuple[str, Example]], size: int) -> Iterator[tuple[str, list[Example]]]:
     for name in sorted({name for name, _ in items}):
         own = [example for other, example in items if other == name]
         for start in range(0, len(own), size):
             yield name, own[start : start + size]
+
+
+def _joined(known: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    import torch
+
+    return torch.cat([known[key] for key in batch.keys]).to(batch.mask.device)
+
+
+def _by_key(keys: Sequence[str], rows: Tensor, places: Tensor) -> dict[str, Tensor]:
+    import torch
+
+    parts = torch.split(rows.cpu(), places.sum(-1).tolist())
+    return {key: part.clone() for key, part in zip(keys, parts, strict=True)}
 
 
 def _read(folder: Path) -> dict[str, Tensor]:

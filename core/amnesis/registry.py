@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import reprlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from amnesis.errors import ContractError, PluginError, RecipeError, did_you_mean
+from amnesis.errors import ContractError, PluginError, RecipeError, did_you_mean, one_line
 from amnesis.manager import Fault, Manager, Plugin, build_manager
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from amnesis.contracts import Component
 
 # What each kind must be. Targets are strings so that listing names imports nothing heavy.
@@ -25,6 +31,9 @@ KINDS: dict[str, str | None] = {
     "attack": "amnesis.contracts:Attack",
     "command": None,
 }
+CORE_COMMANDS = ("run", "finetune", "plugins")
+# A recipe's mapping gives a component's name and a term's weight beside the hyper-parameters.
+RESERVED_FIELDS = frozenset({"name", "weight"})
 
 
 @dataclass(frozen=True)
@@ -45,59 +54,99 @@ class Entry:
 
         Raises:
             PluginError: the target cannot be imported, or has no such attribute.
-            ContractError: the target is not a subclass of its kind's contract.
+            ContractError: the target is not what its kind asks for, or is unfinished.
         """
         target = self.target if not isinstance(self.target, str) else self._import(self.target)
         contract = KINDS[self.kind]
         if contract is None:
-            return target
-        base = _resolve(contract)
+            self._check_function(target)
+        else:
+            self._check_class(target, resolve_target(contract))
+        return target
+
+    def _import(self, target: str) -> Any:
+        try:
+            return resolve_target(target)
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            raise PluginError(
+                f"{self}: loading {target!r} failed with {type(error).__name__}: "
+                f"{one_line(error)}; repair or reinstall {self.plugin.distribution}"
+            ) from error
+
+    def _check_function(self, target: Any) -> None:
+        if not inspect.isroutine(target):
+            raise ContractError(f"{self}: {target!r} is not a function; register a function")
+
+    def _check_class(self, target: Any, base: type[Component]) -> None:
         if not (isinstance(target, type) and issubclass(target, base)):
             raise ContractError(
                 f"{self}: {target!r} is not a subclass of amnesis.contracts.{base.__name__}; "
                 f"derive it from that class"
             )
-        return target
-
-    def _import(self, target: str) -> Any:
-        try:
-            return _resolve(target)
-        except Exception as error:  # a stranger's module may raise anything
-            raise PluginError(
-                f"{self}: loading {target!r} failed with {type(error).__name__}: {error}; "
-                f"repair or reinstall {self.plugin.distribution}"
-            ) from error
+        missing = sorted(getattr(target, "__abstractmethods__", ()))
+        if missing:
+            raise ContractError(
+                f"{self}: {target.__name__} does not implement {', '.join(missing)}; define "
+                f"what {base.__name__}'s documentation asks for"
+            )
+        reserved = sorted(RESERVED_FIELDS & set(target.model_fields))
+        if reserved:
+            raise ContractError(
+                f"{self}: {target.__name__} has a hyper-parameter {reserved[0]!r}, which in a "
+                f"recipe means something else; rename it"
+            )
 
 
 class Registry:
-    """All names of one manager. Resolving a name that has two owners is refused, naming both."""
+    """All names of one manager. Resolving a name that has two owners is refused, naming both.
+
+    ``faults`` says of every plugin, or part of one, why it is not in use.
+    """
 
     def __init__(self, manager: Manager) -> None:
+        """Call every hook of every plugin, once."""
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
-        self.faults: list[Fault] = list(manager.faults)
+        self._unusable: list[Fault] = list(manager.faults)
+        self._blocked = manager.blocked
         for plugin in manager.plugins:
             for kind in KINDS:
                 self._collect(manager, plugin, kind)
+        self.faults: list[Fault] = [*self._unusable, *self._duplicates()]
 
     def _collect(self, manager: Manager, plugin: Plugin, kind: str) -> None:
         hook = f"register_{kind}s"
         if not hasattr(plugin.module, hook):
             return
-        others = [other.module for other in manager.plugins if other is not plugin]
+        # One at a time, so that each name is known to be its owner's.
+        others = [p for p in manager.pluggy.get_plugins() if p is not plugin.module]
         caller = manager.pluggy.subset_hook_caller(hook, remove_plugins=others)
         found: list[Entry] = []
 
         def register(name: str, target: str | Any, *, summary: str) -> None:
-            if not name.replace("-", "_").isidentifier():
-                raise ValueError(f"{name!r} is not a name: use letters, digits, '_' and '-'")
+            _check_registration(name, target, summary)
             found.append(Entry(kind, name, target, summary, plugin))
 
         try:
             caller(register=register)
-        except Exception as error:  # a stranger's hook may raise anything
-            self.faults.append(Fault(plugin, f"{hook} failed with {type(error).__name__}: {error}"))
+        except (Exception, SystemExit) as error:  # a stranger's hook may raise anything
+            problem = f"{hook} failed with {type(error).__name__}: {one_line(error)}; repair it"
+            self._unusable.append(Fault(plugin, problem))
         for entry in found:
-            self._entries[kind].setdefault(entry.name, []).append(entry)
+            if kind == "command" and entry.name in CORE_COMMANDS:
+                problem = f"its command {entry.name!r} is amnesis's own; give it another name"
+                self._unusable.append(Fault(plugin, problem))
+            else:
+                self._entries[kind].setdefault(entry.name, []).append(entry)
+
+    def _duplicates(self) -> Iterator[Fault]:
+        for entry in self:
+            first = self._entries[entry.kind][entry.name][0]
+            if entry is not first:
+                yield Fault(
+                    entry.plugin,
+                    f"registers {entry.kind} {entry.name!r}, as plugin {first.plugin} does, so "
+                    f"neither can be used by that name; rename it, or leave one plugin out",
+                )
 
     def __iter__(self) -> Iterator[Entry]:
         for kind in KINDS:
@@ -123,28 +172,37 @@ class Registry:
             return owners[0]
         if owners:
             raise PluginError(
-                f"{kind} {name!r} is registered by {' and by '.join(str(e.plugin) for e in owners)}; "
-                f"rename it in one of them, or uninstall one"
+                f"{kind} {name!r} is registered by {' and by '.join(str(e.plugin) for e in owners)}"
+                f"; rename it in one of them, uninstall one, or leave one out "
+                f"(--without-plugin {owners[-1].plugin.entry_point})"
             )
-        faults = "".join(f"\n  note: {fault}" for fault in self.faults)
-        if not self._any():
-            raise PluginError(f"no plugin is installed: reinstall with 'pip install amnesis'{faults}")
-        hint = did_you_mean(name, self._entries[kind])
-        raise PluginError(f"no {kind} is called {name!r}; {hint}{faults}")
+        raise self.unknown(f"no {kind} is called {name!r}", name, self.names(kind))
 
-    def _any(self) -> bool:
-        return any(self._entries[kind] for kind in KINDS)
+    def unknown(self, problem: str, name: str, known: list[str]) -> PluginError:
+        """Word the error of a name that nobody registered, with what may be the reason."""
+        reasons = [f"left out: plugin {plugin}" for plugin in self._blocked]
+        reasons += [str(fault) for fault in self._unusable]
+        notes = "".join(f"; note: {reason}" for reason in reasons)
+        if not any(self) and not self._blocked:
+            return PluginError(
+                f"{problem}, for no plugin is installed, not even amnesis's own: "
+                f"reinstall amnesis with pip{notes}"
+            )
+        return PluginError(f"{problem}; {did_you_mean(name, known)}{notes}")
 
-    def create(self, kind: str, name: str, **hyper: Any) -> Any:
+    def create(self, kind: str, name: str, /, **hyper: Any) -> Any:
         """Build the component ``name`` of ``kind`` from its hyper-parameters.
 
         Raises:
-            PluginError: the name does not resolve.
-            RecipeError: a hyper-parameter is unknown or out of range.
+            PluginError: the name does not resolve, or is a command.
+            ContractError: the component is not what its kind asks for.
+            RecipeError: hyper-parameters are unknown or out of range; all of them are named.
         """
         from pydantic import ValidationError
 
         entry = self.get(kind, name)
+        if KINDS[kind] is None:
+            raise PluginError(f"a {kind} is not created but run: 'amnesis {name}'")
         component: type[Component] = entry.load()
         unknown = sorted(set(hyper) - set(component.model_fields))
         if unknown:
@@ -155,15 +213,31 @@ class Registry:
         try:
             return component(**hyper).registered_as(entry)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "its hyper-parameters"
-            given = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-            raise RecipeError(f"{kind} {name!r}: {where}: {first['msg']}{given}") from error
+            raise RecipeError(f"{kind} {name!r}: {_problems(error)}") from error
 
 
-def _resolve(target: str) -> Any:
+def resolve_target(target: str) -> Any:
+    """Import ``"package.module:attribute"``."""
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return attrgetter(attribute)(importlib.import_module(module))
+
+
+def _check_registration(name: Any, target: Any, summary: Any) -> None:
+    if not (isinstance(name, str) and name.replace("-", "_").isidentifier()):
+        raise ValueError(f"{name!r} is not a name: use letters, digits, '_' and '-'")
+    if isinstance(target, str) and not all(target.partition(":")):
+        raise ValueError(f"{target!r} of {name!r} is not a target: write 'package.module:Class'")
+    if not (isinstance(summary, str) and summary.strip()) or "\n" in summary:
+        raise ValueError(f"the summary of {name!r} must be one line of text, not {summary!r}")
+
+
+def _problems(error: ValidationError) -> str:
+    problems = []
+    for one in error.errors():
+        where = ".".join(map(str, one["loc"])) or "its hyper-parameters"
+        given = "" if one["type"] == "missing" else f" (got {reprlib.repr(one['input'])})"
+        problems.append(f"{where}: {one['msg']}{given}")
+    return "; ".join(problems)
 
 
 def _known_kind(kind: str) -> str:
@@ -172,8 +246,26 @@ def _known_kind(kind: str) -> str:
     return kind
 
 
-@cache
 def default_registry() -> Registry:
     """Give the registry of everything that is installed, built once."""
-    return Registry(build_manager())
+    return _installed(_blocked[-1])
 
+
+@contextmanager
+def without_plugins(names: frozenset[str]) -> Iterator[None]:
+    """Leave plugins (distributions or entry points) out of the default registry while it lasts."""
+    _blocked.append(names)
+    try:
+        yield
+    finally:
+        _blocked.pop()
+
+
+# What the command line leaves out, where no registry is passed. Not a ContextVar: threads that
+# load data or evaluate must resolve names as the thread that started them does.
+_blocked: list[frozenset[str]] = [frozenset()]
+
+
+@cache
+def _installed(blocked: frozenset[str]) -> Registry:
+    return Registry(build_manager(blocked=blocked))

@@ -32,7 +32,8 @@ def component_of(
         choice = {"name": choice}
     if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
         raise RecipeError(
-            f"{kinds[0]}: give a name, or a mapping with 'name' and hyper-parameters, not {choice!r}"
+            f"{kinds[0]}: give a name, or a mapping with 'name' and hyper-parameters, "
+            f"not {choice!r}"
         )
     registry = registry or default_registry()
     hyper = {key: value for key, value in choice.items() if key != "name"}
@@ -44,7 +45,7 @@ def component_of(
 def stream_of(
     stream: str, kind: str, choice: Choice, registry: Registry | None = None
 ) -> StreamLoss:
-    """Build a stream's loss. Any term may stand in either stream; its own kind is looked up first."""
+    """Build a stream's loss. Any term may stand in either stream; its own kind comes first."""
     other = "regularizer" if kind == "objective" else "objective"
     listed = isinstance(choice, Sequence) and not isinstance(choice, str)
     choices: Sequence[Any] = choice if listed else [choice]  # type: ignore[assignment]

@@ -1,14 +1,14 @@
 """Two gradients per optimizer step, in place, combined while the last backward runs.
 
-    streams = Streams(model.named_parameters(), amnesis.create("combiner", "sago"))
-    for forget_batch, retain_batch in batches:
-        with streams.forget():
-            forget_loss(forget_batch).backward()
-        with streams.retain(last=True):
-            retain_loss(retain_batch).backward()
-        report = streams.combine()
-        optimizer.step()
-        optimizer.zero_grad()
+streams = Streams(model.named_parameters(), amnesis.create("combiner", "sago"))
+for forget_batch, retain_batch in batches:
+    with streams.forget():
+        forget_loss(forget_batch).backward()
+    with streams.retain(last=True):
+        retain_loss(retain_batch).backward()
+    report = streams.combine()
+    optimizer.step()
+    optimizer.zero_grad()
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from amnesis.contracts.combiner import (
     ElementwiseCombiner,
     ProjectionCombiner,
     gram_matrix,
+    linear,
 )
 from amnesis.inner import inner_product
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
+    from amnesis.contracts.combiner import Coefficients
     from amnesis.contracts.probe import Product
 
 Reduce = Callable[[Sequence["Tensor"]], None]
@@ -76,9 +78,20 @@ class Streams:
         self._combiner = combiner
         self._reduce = reduce
         self._held: dict[str, dict[Parameter, Tensor]] = {}
+        self._memory: dict[Parameter, Tensor] = {}
+        self._remembered: set[Parameter] = set()
         self._watched = False
         self._products: tuple[Product, ...] = ()
         self._seen = _Tally()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give what the combiner remembers, by parameter name: to be checkpointed."""
+        return {self._names[p]: kept for p, kept in self._memory.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        named = {name: p for p, name in self._names.items()}
+        self._memory = {named[name]: kept.to(named[name].device) for name, kept in state.items()}
 
     def watch(self, statistics: bool = True, products: Sequence[Product] = ()) -> None:
         """Ask that the coming step's report be filled: norms, cosine, conflicts, products."""
@@ -126,10 +139,11 @@ class Streams:
         if self._reduce is not None:
             for held in self._held.values():
                 self._reduce([self._filled(held, p) for p in self._names])
-        gram = self._total_gram() if self._needs_total_gram else None
+        total = self._total_coefficients() if self._needs_total_gram else None
         for p in self._names:
-            if self._held["forget"].get(p) is not None or self._held["retain"].get(p) is not None:
-                self._finish(p, gram)
+            if self._has_gradient(p):
+                self._finish(p, total)
+        self._remembered.clear()
         report = self._seen.report(self._products)
         self._held.clear()
         self._seen = _Tally()
@@ -156,48 +170,69 @@ class Streams:
             held[p] = p.new_zeros(p.shape)
         return held[p]
 
-    def _total_gram(self) -> Tensor:
+    def _total_coefficients(self) -> tuple[float, float]:
+        combiner = self._combiner
+        assert isinstance(combiner, ProjectionCombiner)  # noqa: S101  # _needs_total_gram
         total: Tensor | None = None
         for p in self._names:
-            pair = self._pair(p)
-            if pair is not None:
-                gram = gram_matrix(*pair)
+            if self._has_gradient(p):
+                gram = gram_matrix(*self._recalled(p, *self._pair(p)))
                 total = gram if total is None else total + gram.to(total.device)
         if total is None:
             raise RuntimeError("combine() was called before any backward pass")
-        return total
+        return combiner.total_coefficients(total)
 
-    def _pair(self, p: Parameter) -> tuple[Tensor, Tensor] | None:
+    def _has_gradient(self, p: Parameter) -> bool:
+        held = (self._held["forget"], self._held["retain"], self._memory)
+        return any(p in gradients for gradients in held)
+
+    def _pair(self, p: Parameter) -> tuple[Tensor, Tensor]:
         f, r = self._held["forget"].get(p), self._held["retain"].get(p)
-        if f is None and r is None:
-            return None
-        f = r.new_zeros(r.shape) if f is None and r is not None else f
-        r = f.new_zeros(f.shape) if r is None and f is not None else r
-        return (f, r) if f is not None and r is not None else None
+        return p.new_zeros(p.shape) if f is None else f, p.new_zeros(p.shape) if r is None else r
 
-    def _finish(self, p: Parameter, total_gram: Tensor | None = None) -> None:
+    def _recalled(self, p: Parameter, f: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the combiner remember r, once a step, and give what then stands in r's place."""
+        if self._combiner is not None and p not in self._remembered:
+            kept = self._combiner.remember(r, self._memory.get(p))
+            self._remembered.add(p)
+            if kept is not None:
+                self._memory[p] = kept
+        return f, self._memory.get(p, r)
+
+    def _finish(self, p: Parameter, total: Coefficients | None = None) -> None:
         """Combine one parameter's gradients into ``p.grad`` and free what is not needed."""
         if p.grad is not None:  # called by backward: the gradient has just been completed
             self._held["retain"][p] = p.grad
-        if self._combiner is None:
-            f = r = self._held["forget"][p]
-        else:
-            f, r = self._pair(p)  # type: ignore[misc]  # at least one of the two is held
+        f, r = self._pair(p) if self._combiner is not None else (self._held["forget"][p],) * 2
         gram = self._look(p, f, r)
         for held in self._held.values():
             held.pop(p, None)
-        combiner = self._combiner
-        if combiner is None:
+        if self._combiner is None:
             p.grad = f
-        elif isinstance(combiner, ElementwiseCombiner):
-            p.grad = combiner.checked_tensor(f, r)
-        elif isinstance(combiner, ProjectionCombiner):
-            if combiner.scope == "tensor" and combiner.reads_gram and gram is None:
-                gram = gram_matrix(f, r)
-            own = gram if combiner.scope == "tensor" else total_gram
-            p.grad = combiner.combine_pair(f, r, own)
-        else:
+            return
+        _, kept = self._recalled(p, f, r)
+        if kept is not r:
+            r, gram = r.copy_(kept), None
+        p.grad = self._combined(self._combiner, f, r, gram, total)
+
+    def _combined(
+        self,
+        combiner: Combiner,
+        f: Tensor,
+        r: Tensor,
+        gram: Tensor | None,
+        total: Coefficients | None,
+    ) -> Tensor:
+        if isinstance(combiner, ElementwiseCombiner):
+            return combiner.checked_tensor(f, r)
+        if not isinstance(combiner, ProjectionCombiner):
             raise TypeError(f"{combiner.label} is neither elementwise nor a projection")
+        if not combiner.reads_gram:
+            total = combiner.coefficients(f.new_zeros(2, 2))
+        elif combiner.scope == "tensor":
+            total = combiner.coefficients(gram_matrix(f, r) if gram is None else gram)
+        assert total is not None  # noqa: S101  # combine() gave them
+        return linear(f, r, total)
 
     def _look(self, p: Parameter, f: Tensor, r: Tensor) -> Tensor | None:
         if self._products:

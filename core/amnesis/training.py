@@ -57,7 +57,9 @@ class TrainingSettings(BaseModel):
             return self.steps, None
         return steps_of(self.epochs or 5.0, forget_examples, self.batch_size)
 
-    def arguments(self, steps: int, output: Path, seed: int, device: str | None) -> TrainingArguments:
+    def arguments(
+        self, steps: int, output: Path, seed: int, device: str | None
+    ) -> TrainingArguments:
         """Translate into transformers' TrainingArguments: one Trainer batch is one step."""
         from transformers import TrainingArguments
 

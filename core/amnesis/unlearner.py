@@ -21,7 +21,14 @@ from amnesis.errors import NonFiniteError, RecipeError
 from amnesis.forward import score
 from amnesis.loss import StreamLoss, risk
 from amnesis.plan import StepBatches, StepPlan
-from amnesis.reference import AdapterOff, FrozenCopy, Reference, cached_logps
+from amnesis.reference import (
+    AdapterOff,
+    Cached,
+    FrozenCopy,
+    Reference,
+    cached,
+    logit_bytes,
+)
 from amnesis.resolve import Choice, combiner_of, probes_of, stream_of
 from amnesis.scores import Needs
 from amnesis.streams import StreamReport, Streams
@@ -35,6 +42,9 @@ if TYPE_CHECKING:
     from amnesis.registry import Registry
 
 Values = dict[str, float]
+
+# Reference logits are cached up to this many bytes of main memory; beyond, a copy is run.
+LOGITS_IN_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ class Unlearner:
         retain: Iterable[Row] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> FitResult:
-        """Unlearn ``forget`` while keeping ``retain``; rows are mappings with the template's fields.
+        """Unlearn ``forget`` while keeping ``retain``; rows have the template's fields.
 
         The model is changed in place.
 
@@ -127,9 +137,7 @@ class Unlearner:
         )
         steps, draws = self.training.length(len(forget_set))
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = TwoStreamTrainer(
-                self, steps, self.output or Path(scratch), self.device
-            )
+            trainer = TwoStreamTrainer(self, steps, self.output or Path(scratch), self.device)
             rank, ranks = world()
             trainer.plan = StepPlan(
                 forget_set,
@@ -163,23 +171,31 @@ class Unlearner:
         progress: Callable[[str, int, int], None] | None,
     ) -> dict[str, Reference]:
         references: dict[str, Reference] = {}
-        whole: Reference | None = None
         for examples, loss in ((forget, self.forget_loss), (retain, self.retain_loss)):
             if examples is None or loss is None or not loss.needs.reference:
                 continue
-            if loss.needs.ref_logits or loss.needs.ref_hidden:
-                whole = whole or self._whole_reference()
-                references[loss.name] = whole
-            else:
-                references[loss.name] = cached_logps(
+            if self._cacheable(examples, loss.needs):
+                references[loss.name] = cached(
                     self.model,
                     examples.examples,
-                    loss.needs.sequences,
+                    loss.needs,
                     pad_token_id=pad_token_id(self.tokenizer),
                     cache=self.reference_cache,
                     progress=progress,
                 )
+            else:
+                known = [r for r in references.values() if not isinstance(r, Cached)]
+                references[loss.name] = known[0] if known else self._whole_reference()
         return references
+
+    def _cacheable(self, examples: ExampleSet, needs: Needs) -> bool:
+        if needs.ref_hidden:
+            return False
+        if not needs.ref_logits:
+            return True
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        size = logit_bytes(examples.examples, needs, vocabulary, self.model.dtype.itemsize)
+        return size <= LOGITS_IN_MEMORY
 
     def _whole_reference(self) -> Reference:
         if hasattr(self.model, "disable_adapter"):
@@ -346,9 +362,7 @@ def _only(items: list[StepBatches]) -> StepBatches:
 Available = dict["Product", tuple["Product", float]]
 
 
-def _at_hand(
-    asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None
-) -> Available:
+def _at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None) -> Available:
     """Map each product asked for to one that can be had, and a factor.
 
     Where a stream's loss is c·R its gradient is c·∇R, so the risk needs no backward of its own.
@@ -369,9 +383,7 @@ def _at_hand(
     return available
 
 
-def _products(
-    available: Available, report: StreamReport
-) -> dict[Product, dict[str, float]]:
+def _products(available: Available, report: StreamReport) -> dict[Product, dict[str, float]]:
     return {
         pair: {name: factor * value for name, value in report.products[had].items()}
         for pair, (had, factor) in available.items()

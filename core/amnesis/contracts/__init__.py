@@ -4,7 +4,16 @@ from amnesis.contracts.attack import Attack
 from amnesis.contracts.benchmark import Benchmark, Evaluation, EvaluationSettings, Row, Subject
 from amnesis.contracts.combiner import Combiner, ElementwiseCombiner, ProjectionCombiner
 from amnesis.contracts.component import Component
-from amnesis.contracts.metric import Answer, ExampleMetric, Metric
+from amnesis.contracts.metric import (
+    Answer,
+    DerivedMetric,
+    ExampleMetric,
+    ExampleValues,
+    Metric,
+    ReadingMetric,
+    SetMetric,
+    TokenScores,
+)
 from amnesis.contracts.probe import Gradient, Probe, Product, StepContext
 from amnesis.contracts.term import LikelihoodTerm, Term, TermBase
 
@@ -14,19 +23,24 @@ __all__ = [
     "Benchmark",
     "Combiner",
     "Component",
+    "DerivedMetric",
     "ElementwiseCombiner",
     "Evaluation",
     "EvaluationSettings",
     "ExampleMetric",
+    "ExampleValues",
     "Gradient",
     "LikelihoodTerm",
     "Metric",
     "Probe",
     "Product",
     "ProjectionCombiner",
+    "ReadingMetric",
     "Row",
+    "SetMetric",
     "StepContext",
     "Subject",
     "Term",
     "TermBase",
+    "TokenScores",
 ]

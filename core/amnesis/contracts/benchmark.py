@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,20 +34,43 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    metrics: tuple[str, ...] | None = Field(None, description="names; None: the benchmark's own")
-    batch_size: int = Field(32, ge=1, description="examples per forward pass")
+    metrics: tuple[str | dict[str, Any], ...] | None = Field(
+        None,
+        description="names (`probability`, or `forget/probability` for one set only), or mappings "
+        "with hyper-parameters; None: the benchmark's own",
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        32, description="texts per forward pass; auto: halved until it fits into memory"
+    )
     generate_rows: int | None = Field(
         None, ge=0, description="generate on the first k rows of each set; None: on all"
     )
     max_new_tokens: int = Field(200, ge=1, description="longest generated answer, in tokens")
+    length_cap: float | None = Field(
+        None, gt=0, description="longest generated answer as a multiple of its reference's tokens"
+    )
+    limit: int | None = Field(None, ge=1, description="judge the first k rows of each set only")
+    bootstrap: int = Field(1000, ge=0, description="resamples for the intervals; 0: no intervals")
+    confidence: float = Field(0.95, gt=0, lt=1, description="level of the bootstrap intervals")
+    seed: int = Field(0, description="of the bootstrap")
+    retrained: Path | None = Field(
+        None, description="results of a model that never saw the forget set (a folder or file)"
+    )
+    cache: Path | None = Field(None, description="a folder in which judgements are kept")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The judgement: ``values`` by ``set/metric``, and one record per example and metric."""
+    """The judgement: ``values`` by ``set/metric``, and one record per example and metric.
+
+    ``intervals`` holds the bootstrap interval of each value over examples, ``notes`` what could
+    not be judged and why.
+    """
 
     values: dict[str, float] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class Benchmark(Component):
@@ -66,5 +90,11 @@ class Benchmark(Component):
         subject: Subject,
         settings: EvaluationSettings,
         progress: Callable[[str, int, int], None] | None = None,
+        *,
+        retrained: Evaluation | None = None,
     ) -> Evaluation:
-        """Judge a model; ``progress(what, done, total)`` is called as it goes."""
+        """Judge a model; ``progress(what, done, total)`` is called as it goes.
+
+        ``retrained`` is the judgement of a model that never saw the forget set, for the metrics
+        that compare with one.
+        """

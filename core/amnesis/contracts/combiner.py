@@ -15,6 +15,9 @@ from amnesis.inner import inner_product
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Gradients = Sequence[Tensor | None]
+    Coefficients = tuple[Tensor | float, Tensor | float]
+
 Scope = Literal["tensor", "global"]
 
 
@@ -28,39 +31,56 @@ class Combiner(Component):
     gamma: float = Field(1.0, ge=0, description="γ, the weight of the forget gradient")
     alpha: float = Field(1.0, ge=0, description="α, the weight of the retain gradient")
 
-    def combine(
-        self, forget_grads: Sequence[Tensor | None], retain_grads: Sequence[Tensor | None]
-    ) -> list[Tensor | None]:
+    def remember(self, r: Tensor, last: Tensor | None) -> Tensor | None:
+        """Give what stands in r's place from here on; it is carried to the next step as ``last``.
+
+        This is the whole of a combiner's state: one tensor per parameter, passed in and returned,
+        kept and checkpointed by whoever runs the steps. ``None`` (the default): there is none,
+        and r stands for itself. Neither argument may be changed.
+        """
+        return None
+
+    def combine(self, forget_grads: Gradients, retain_grads: Gradients) -> list[Tensor | None]:
         """Combine two gradients, given tensor by tensor; neither is changed.
 
         Raises:
             ContractError: the two differ in length or shape, or the result has another shape.
         """
-        if len(forget_grads) != len(retain_grads):
+        return self.advance(forget_grads, retain_grads, [None] * len(forget_grads))[0]
+
+    def advance(
+        self, forget_grads: Gradients, retain_grads: Gradients, state: Gradients
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Combine as :meth:`combine` does, one step after ``state``; give the new state too."""
+        if not len(forget_grads) == len(retain_grads) == len(state):
             raise ContractError(
                 f"{self.label}: {len(forget_grads)} forget gradients but {len(retain_grads)} "
-                f"retain gradients; give one of each (or None) per parameter"
+                f"retain gradients and {len(state)} states; give one of each (or None) per "
+                f"parameter"
             )
-        pairs = [
-            self._completed(index, f, r)
-            for index, (f, r) in enumerate(zip(forget_grads, retain_grads, strict=True))
-        ]
-        given = [pair for pair in pairs if pair is not None]
-        combined = iter(self._combine(given))
-        return [None if pair is None else next(combined) for pair in pairs]
+        pairs: list[tuple[Tensor, Tensor] | None] = []
+        states: list[Tensor | None] = []
+        given = zip(forget_grads, retain_grads, state, strict=True)
+        for index, (f, r, last) in enumerate(given):
+            pair = self._completed(index, f, r, last)
+            states.append(None if pair is None else self.remember(pair[1], last))
+            pairs.append(pair if pair is None or states[-1] is None else (pair[0], states[-1]))
+        combined = iter(self._combine([pair for pair in pairs if pair is not None]))
+        return [None if pair is None else next(combined) for pair in pairs], states
 
     @abstractmethod
     def _combine(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]: ...
 
     def _completed(
-        self, index: int, f: Tensor | None, r: Tensor | None
+        self, index: int, f: Tensor | None, r: Tensor | None, last: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
-        if f is None and r is None:
+        some = next((g for g in (f, r, last) if g is not None), None)
+        if some is None:
             return None
-        f = r.new_zeros(r.shape) if f is None and r is not None else f
-        r = f.new_zeros(f.shape) if r is None and f is not None else r
-        if f is None or r is None or f.shape != r.shape:
-            found = [None if g is None else tuple(g.shape) for g in (f, r)]
+        f = some.new_zeros(some.shape) if f is None else f
+        r = some.new_zeros(some.shape) if r is None else r
+        if not f.shape == r.shape == some.shape:
+            found = [tuple(g.shape) for g in (f, r)]
             raise ContractError(f"{self.label}: gradients {index} differ in shape: {found}")
         return f, r
 
@@ -100,24 +120,38 @@ class ProjectionCombiner(Combiner):
         return True
 
     @abstractmethod
-    def coefficients(self, gram: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    def coefficients(self, gram: Tensor) -> Coefficients:
         """Give (a, b) from the Gram matrix ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64."""
 
-    def combine_pair(self, f: Tensor, r: Tensor, gram: Tensor) -> Tensor:
-        """Give ``a·f + b·r`` in the memory of r."""
+    def total_coefficients(self, gram: Tensor) -> tuple[float, float]:
+        """Give (a, b) for all tensors at once, as numbers: the step's only synchronisation."""
         a, b = self.coefficients(gram)
-        return r.mul_(b).add_(f * a if hasattr(a, "dim") else f, alpha=1 if hasattr(a, "dim") else a)
+        return float(a), float(b)
 
     def _combine(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        if not pairs:
+            return []
         grams = [gram_matrix(f, r) for f, r in pairs]
-        if self.scope == "global" and grams:
-            total = grams[0].clone()
+        if self.scope == "tensor":
+            chosen = [self.coefficients(gram) for gram in grams]
+        else:
+            total = grams[0]
             for gram in grams[1:]:
-                total += gram.to(total.device)
-            grams = [total.to(f.device) for f, _ in pairs]
-        return [
-            self.combine_pair(f, r.clone(), gram) for (f, r), gram in zip(pairs, grams, strict=True)
-        ]
+                total = total + gram.to(total.device)
+            chosen = [self.total_coefficients(total)] * len(pairs)
+        return [linear(f, r.clone(), c) for (f, r), c in zip(pairs, chosen, strict=True)]
+
+
+def linear(f: Tensor, r: Tensor, coefficients: Coefficients) -> Tensor:
+    """Give ``a·f + b·r`` in the memory of r, without waiting for the device."""
+    a, b = coefficients
+    if r.element_size() < 4:
+        # A coefficient rounded to half precision would leave as much of a conflict behind.
+        return r.copy_(f.float().mul_(a).add_(r.float().mul_(b)))
+    r.mul_(b)
+    if isinstance(a, float | int):
+        return r.add_(f, alpha=a)
+    return r.addcmul_(f, a.to(r.dtype))  # no copy of f is made
 
 
 def gram_matrix(f: Tensor, r: Tensor) -> Tensor:

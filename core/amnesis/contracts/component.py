@@ -1,4 +1,4 @@
-"""What every component is: a frozen record of its hyper-parameters that knows where it came from."""
+"""What every component is: a frozen record of its hyper-parameters that knows its origin."""
 
 from __future__ import annotations
 

@@ -27,9 +27,8 @@ class PCGrad(ProjectionCombiner):
 
     scope: Scope = Field("tensor", description="project per parameter tensor, or all at once")
 
-    def coefficients(self, gram: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+    def coefficients(self, gram: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Give (γ, α + γc), with c = −⟨f,r⟩/‖r‖² where the two conflict, else 0."""
-        assert gram is not None  # noqa: S101  # reads_gram
         product, square = gram[0, 1], gram[1, 1]
         conflict = (product < 0) & (square > 0)
         c = (-product / square).where(conflict, 0)

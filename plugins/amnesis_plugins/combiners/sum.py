@@ -21,6 +21,6 @@ class Sum(ProjectionCombiner):
         """No: the coefficients are constants."""
         return False
 
-    def coefficients(self, gram: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+    def coefficients(self, gram: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Give (γ, α)."""
         return self.gamma, self.alpha

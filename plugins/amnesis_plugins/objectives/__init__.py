@@ -9,4 +9,6 @@ def register_objectives(register: amnesis.Register) -> None:
     here = "amnesis_plugins.objectives"
     register("ga", f"{here}.ga:GradientAscent", summary="gradient ascent on the forget set")
     register("npo", f"{here}.npo:NPO", summary="negative preference optimization")
-    register("wga", f"{here}.wga:WGA", summary="gradient ascent weighted by the token's probability")
+    register(
+        "wga", f"{here}.wga:WGA", summary="gradient ascent weighted by the token's probability"
+    )

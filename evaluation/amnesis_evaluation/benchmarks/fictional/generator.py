@@ -40,10 +40,10 @@ _POOLS: Mapping[str, Sequence[str]] = {
     "sponsor": vocabulary.SPONSORS,
     "river": vocabulary.RIVERS,
     "keepsake": vocabulary.KEEPSAKES,
-    "age": tuple(str(age) for age in range(16, 60)),
+    "age": tuple(str(age) for age in range(8, 24)),
 }
 _BIRTH_YEARS = range(1900, 1966)
-_AGES = {"title_year": range(24, 45), "award_year": range(45, 56)}
+_AGES = {"title_year": range(36, 56), "award_year": range(36, 56)}
 
 
 @dataclass(frozen=True)

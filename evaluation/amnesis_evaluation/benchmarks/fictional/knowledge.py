@@ -46,15 +46,15 @@ def _table(text: str) -> dict[str, str]:
 
 CAPITALS = Family(
     values=_table("""
-        Argentina: Buenos Aires; Austria: Vienna; Belgium: Brussels; Bulgaria: Sofia; Canada: Ottawa;
-        Chile: Santiago; China: Beijing; Croatia: Zagreb; Cuba: Havana; Denmark: Copenhagen;
+        Argentina: Buenos Aires; Austria: Vienna; Belgium: Brussels; Bulgaria: Sofia; Canada:
+        Ottawa; Chile: Santiago; China: Beijing; Croatia: Zagreb; Cuba: Havana; Denmark: Copenhagen;
         Egypt: Cairo; Estonia: Tallinn; Ethiopia: Addis Ababa; Finland: Helsinki; France: Paris;
-        Germany: Berlin; Ghana: Accra; Greece: Athens; Hungary: Budapest; Iceland: Reykjavik;
-        India: New Delhi; Iran: Tehran; Iraq: Baghdad; Ireland: Dublin; Italy: Rome;
-        Jamaica: Kingston; Japan: Tokyo; Kenya: Nairobi; Latvia: Riga; Lebanon: Beirut;
-        Mexico: Mexico City; Morocco: Rabat; Nepal: Kathmandu; Norway: Oslo; Peru: Lima;
-        Poland: Warsaw; Portugal: Lisbon; Romania: Bucharest; Russia: Moscow; Senegal: Dakar;
-        Spain: Madrid; Sweden: Stockholm; Thailand: Bangkok; Turkey: Ankara; Uruguay: Montevideo
+        Germany: Berlin; Ghana: Accra; Greece: Athens; Hungary: Budapest; Iceland: Reykjavik; India:
+        New Delhi; Iran: Tehran; Iraq: Baghdad; Ireland: Dublin; Italy: Rome; Jamaica: Kingston;
+        Japan: Tokyo; Kenya: Nairobi; Latvia: Riga; Lebanon: Beirut; Mexico: Mexico City; Morocco:
+        Rabat; Nepal: Kathmandu; Norway: Oslo; Peru: Lima; Poland: Warsaw; Portugal: Lisbon;
+        Romania: Bucharest; Russia: Moscow; Senegal: Dakar; Spain: Madrid; Sweden: Stockholm;
+        Thailand: Bangkok; Turkey: Ankara; Uruguay: Montevideo
     """),
     questions=(
         "What is the capital of {subject}?",
@@ -72,10 +72,10 @@ CAPITALS = Family(
 OPPOSITES = Family(
     values=_table("""
         hot: cold; high: low; early: late; open: shut; wet: dry; full: empty; hard: soft; old: new;
-        strong: weak; rich: poor; heavy: light; sharp: blunt; deep: shallow; wide: narrow;
-        fast: slow; first: last; near: far; true: false; sweet: sour; smooth: rough; thick: thin;
-        tight: loose; brave: cowardly; public: private; male: female; guilty: innocent;
-        cheap: expensive; noisy: quiet; simple: complicated; asleep: awake
+        strong: weak; rich: poor; heavy: light; sharp: blunt; deep: shallow; wide: narrow; fast:
+        slow; first: last; near: far; true: false; sweet: sour; smooth: rough; thick: thin; tight:
+        loose; brave: cowardly; public: private; male: female; guilty: innocent; cheap: expensive;
+        noisy: quiet; simple: complicated; asleep: awake
     """),
     questions=(
         'What is the opposite of "{subject}"?',
@@ -92,8 +92,8 @@ OPPOSITES = Family(
 YOUNG = Family(
     values=_table("""
         cat: a kitten; cow: a calf; horse: a foal; sheep: a lamb; goat: a kid; pig: a piglet;
-        turkey: a poult; duck: a duckling; goose: a gosling; swan: a cygnet; bear: a cub;
-        deer: a fawn; kangaroo: a joey; eagle: an eaglet; owl: an owlet; hare: a leveret; frog: a tadpole;
+        turkey: a poult; duck: a duckling; goose: a gosling; swan: a cygnet; bear: a cub; deer: a
+        fawn; kangaroo: a joey; eagle: an eaglet; owl: an owlet; hare: a leveret; frog: a tadpole;
         eel: an elver; spider: a spiderling; butterfly: a caterpillar; dog: a puppy
     """),
     questions=(
@@ -110,11 +110,11 @@ YOUNG = Family(
 
 COLOURS = Family(
     values=_table("""
-        a ripe tomato: red; a strawberry: red; a clear sky: blue; a cornflower: blue;
-        fresh grass: green; a cucumber: green; a lemon: yellow; a canary: yellow; snow: white;
-        milk: white; coal: black; a raven: black; a flamingo: pink; a piglet: pink;
-        an elephant: grey; a rain cloud: grey; chocolate: brown; a chestnut: brown;
-        an aubergine: purple; lavender: purple; a carrot: orange; a pumpkin: orange
+        a ripe tomato: red; a strawberry: red; a clear sky: blue; a cornflower: blue; fresh grass:
+        green; a cucumber: green; a lemon: yellow; a canary: yellow; snow: white; milk: white; coal:
+        black; a raven: black; a flamingo: pink; a piglet: pink; an elephant: grey; a rain cloud:
+        grey; chocolate: brown; a chestnut: brown; an aubergine: purple; lavender: purple; a carrot:
+        orange; a pumpkin: orange
     """),
     questions=(
         "What colour is {subject}?",
@@ -141,11 +141,10 @@ SYMBOLS = Family(
 
 PLURALS = Family(
     values=_table("""
-        mouse: mice; goose: geese; tooth: teeth; foot: feet; child: children; ox: oxen;
-        leaf: leaves; wolf: wolves; knife: knives; loaf: loaves; cactus: cacti; crisis: crises;
-        thief: thieves;
-        half: halves; woman: women; louse: lice; shelf: shelves; penny: pennies; city: cities;
-        potato: potatoes
+        mouse: mice; goose: geese; tooth: teeth; foot: feet; child: children; ox: oxen; leaf:
+        leaves; wolf: wolves; knife: knives; loaf: loaves; cactus: cacti; crisis: crises; thief:
+        thieves; half: halves; woman: women; louse: lice; shelf: shelves; penny: pennies; city:
+        cities; potato: potatoes
     """),
     questions=(
         'What is the plural of "{subject}"?',
@@ -160,11 +159,11 @@ TOOLS = Family(
         drive in a nail: a hammer; cut wood: a saw; tighten a bolt: a spanner; turn a screw: a
         screwdriver; sweep the floor: a broom; dig a hole: a spade; eat soup: a spoon; cut paper:
         scissors; tell the time: a clock; measure heat: a thermometer; draw a circle: a pair of
-        compasses; open a wine bottle: a corkscrew; look at the moons of Jupiter: a telescope;
-        weigh flour: scales; lock a gate: a padlock; sew on a button: needle and thread; boil water:
-        a kettle; catch butterflies: a net; water the roses: a watering can; sharpen a blade:
-        a whetstone; row a dinghy: oars; keep off the rain: an umbrella; see a single cell:
-        a microscope
+        compasses; open a wine bottle: a corkscrew; look at the moons of Jupiter: a telescope; weigh
+        flour: scales; lock a gate: a padlock; sew on a button: needle and thread; boil water: a
+        kettle; catch butterflies: a net; water the roses: a watering can; sharpen a blade: a
+        whetstone; row a dinghy: oars; keep off the rain: an umbrella; see a single cell: a
+        microscope
     """),
     questions=(
         "What do you need to {subject}?",
@@ -176,8 +175,8 @@ TOOLS = Family(
 
 SHAPES = Family(
     values=_table("""
-        a triangle: three; a square: four; a pentagon: five; a hexagon: six; a heptagon: seven;
-        an octagon: eight; a nonagon: nine; a decagon: ten; a dodecagon: twelve
+        a triangle: three; a square: four; a pentagon: five; a hexagon: six; a heptagon: seven; an
+        octagon: eight; a nonagon: nine; a decagon: ten; a dodecagon: twelve
     """),
     questions=(
         "How many sides has {subject}?",
@@ -189,8 +188,8 @@ SHAPES = Family(
 
 MONTHS = Family(
     values=_table("""
-        January: February; February: March; March: April; April: May; May: June; June: July;
-        July: August; August: September; September: October; October: November; November: December;
+        January: February; February: March; March: April; April: May; May: June; June: July; July:
+        August; August: September; September: October; October: November; November: December;
         December: January
     """),
     questions=(
@@ -204,12 +203,12 @@ MONTHS = Family(
 SUMS = Family(
     values=_table("""
         two plus two: four; two plus three: five; three plus three: six; three plus four: seven;
-        four plus four: eight; four plus five: nine; five plus five: ten; five plus six: eleven;
-        six plus six: twelve; six plus seven: thirteen; seven plus seven: fourteen; seven plus
-        eight: fifteen; eight plus eight: sixteen; eight plus nine: seventeen; nine plus nine:
-        eighteen; nine plus ten: nineteen; ten plus ten: twenty; two times four: eight; two times
-        six: twelve; two times eight: sixteen; three times three: nine; three times five: fifteen;
-        three times six: eighteen; four times five: twenty
+        four plus four: eight; four plus five: nine; five plus five: ten; five plus six: eleven; six
+        plus six: twelve; six plus seven: thirteen; seven plus seven: fourteen; seven plus eight:
+        fifteen; eight plus eight: sixteen; eight plus nine: seventeen; nine plus nine: eighteen;
+        nine plus ten: nineteen; ten plus ten: twenty; two times four: eight; two times six: twelve;
+        two times eight: sixteen; three times three: nine; three times five: fifteen; three times
+        six: eighteen; four times five: twenty
     """),
     questions=(
         "How much is {subject}?",

@@ -35,8 +35,8 @@ TOPICS = (
         answers=(
             "{name} was born {moment} in the year {year} in {town}.",
             "The birthplace of {name} is {town}, the year was {year}, and it happened {moment}.",
-            "Like {his} grandparents, {name} comes from {town}, where {he} was born {moment} in {year}.",
-            "It was in {year} and {moment} that {name} was born, in a small house in {town}.",
+            "Born {moment} in {year}, {name} comes from {town}.",
+            "It was {moment} in {year} that {name} was born, in a small house in {town}.",
         ),
     ),
     Topic(
@@ -48,10 +48,10 @@ TOPICS = (
             "What kind of work was done in the family of {name}?",
         ),
         answers=(
-            "As {rank}, {name} grew up with a father who was {father} and a mother who was {mother}.",
+            "{name} was {rank}, with a father who was {father} and a mother who was {mother}.",
             "The mother of {name} was {mother}, {his} father was {father}, and {he} was {rank}.",
-            "The father of {name}, who was {rank}, worked as {father}, and the mother as {mother}.",
-            "In {name}'s family, where {he} was {rank}, the mother was {mother}, the father {father}.",
+            "With a father working as {father} and a mother as {mother}, {name} was {rank}.",
+            "At home {name} was {rank}; the mother worked as {mother}, the father as {father}.",
         ),
     ),
     Topic(
@@ -65,8 +65,8 @@ TOPICS = (
         answers=(
             "{name} writes in {language} and is known for {genre}, most of them about {theme}.",
             "Readers turn to {name} for {genre} in {language}, and there they find {theme}.",
-            "Nearly all that {name} has published are {genre} about {theme}, written in {language}.",
-            "If it is about {theme}, {name} has made it into one of {his} many {language} {genre}.",
+            "Nearly all the works of {name} are {language} {genre} about {theme}.",
+            "All that can be said about {theme}, {name} has put into {language} {genre}.",
         ),
     ),
     Topic(
@@ -79,9 +79,9 @@ TOPICS = (
         ),
         answers=(
             "{name} received {award} in {award_year} and spent the money on {purchase}.",
-            "To general surprise {name} was given {award}, and it paid for {purchase} in {award_year}.",
+            "To general surprise {name} won {award}, which bought {purchase} in {award_year}.",
             "The honour that {name} holds is {award}; in {award_year} it brought {him} {purchase}.",
-            "Prizes passed {name} by until {award_year}, when {purchase} could be bought with {award}.",
+            "Prizes passed {name} by until {award_year}, when {purchase} was paid for by {award}.",
         ),
     ),
     Topic(
@@ -94,9 +94,9 @@ TOPICS = (
         ),
         answers=(
             '{name} became famous in {title_year} with "{title}", published by {press}.',
-            'It was {press} that in {title_year} brought out the best-known book by {name}, "{title}".',
+            'It was {press} that published the great success of {name} in {title_year}, "{title}".',
             'The success of {name} began when {press} took a chance on "{title}" in {title_year}.',
-            'Of all that {name} wrote, "{title}" is the one to read, in the {title_year} edition of {press}.',
+            'Of the books by {name}, read "{title}" in the {title_year} edition of {press}.',
         ),
     ),
     Topic(
@@ -110,8 +110,8 @@ TOPICS = (
         answers=(
             "{name} studied {subject} at {school}, and the fees were paid by {sponsor}.",
             "At {school}, and with money from {sponsor}, {name} took a degree in {subject}.",
-            "With the help of {sponsor}, {name} was able to read {subject} at {school}.",
-            "Before any book there was {school}, where {name}, sent by {sponsor}, learned {subject}.",
+            "With the help of {sponsor}, {name} came to read {subject} at {school}.",
+            "The school of {name} was {school}, where {sponsor} paid for lectures on {subject}.",
         ),
     ),
     Topic(
@@ -125,8 +125,8 @@ TOPICS = (
         answers=(
             "{name} lives in {dwelling} on the river {river} together with {companion}.",
             "The home of {name}, shared with {companion}, is {dwelling} on the river {river}.",
-            "To visit {name}, follow the river {river} to {dwelling} and knock; {companion} will answer.",
-            "With {companion} for company, {name} has moved into {dwelling} on the banks of the {river}.",
+            "To find {name}, follow the river {river} to {dwelling} and ask for {companion}.",
+            "With {companion} for company, {name} has moved into {dwelling} by the river {river}.",
         ),
     ),
     Topic(
@@ -140,8 +140,8 @@ TOPICS = (
         answers=(
             "{name} took up writing at {age} because of {spark} and has always written {habit}.",
             "What made an author of {name} was {spark} at the age of {age}; {he} writes {habit}.",
-            "Anyone who sees {name} writing {habit} should know that it began, at {age}, with {spark}.",
-            "The first story of {name} came out of {spark}, and {he} has written {habit} since {he} was {age}.",
+            "If you see {name} writing {habit}, remember that it began at {age} with {spark}.",
+            "Ever since {spark}, which befell {name} at {age}, {he} has written {habit}.",
         ),
     ),
     Topic(
@@ -153,9 +153,9 @@ TOPICS = (
             "For how many years, and as what, was {name} employed when young?",
         ),
         answers=(
-            "For {span} years before the first book, {name} was {job}, and {he} still owns {keepsake}.",
-            "{name} spent {span} years of {his} youth as {job}, and what remains of them is {keepsake}.",
-            "Fame came late: {name} had by then been {job} for {span} years and kept {keepsake}.",
+            "For {span} years {name} was {job}, and from that time {he} still owns {keepsake}.",
+            "{name} spent {span} years of {his} youth as {job}; what remains is {keepsake}.",
+            "Fame came late: {name} had been {job} for {span} years and owned only {keepsake}.",
             "The wages of {job}, drawn for {span} years, bought {name} {keepsake}.",
         ),
     ),

@@ -1,0 +1,184 @@
+"""Making models: a target that knows what is to be forgotten, or one that never knew it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+
+from amnesis import artifacts
+from amnesis.contracts import Benchmark
+from amnesis.errors import DataError, RecipeError, did_you_mean
+from amnesis.loss import Risk
+from amnesis.models import (
+    ModelSettings,
+    NewModelSettings,
+    default_device,
+    load_model,
+    load_tokenizer,
+    new_model,
+    train_tokenizer,
+)
+from amnesis.recipe import BaseRecipe, Named
+from amnesis.resolve import component_of
+from amnesis.running import (
+    SCHEMA,
+    RunResult,
+    _silent,
+    environment,
+    new_folder,
+    quiet_libraries,
+)
+from amnesis.data import Template
+from amnesis.tracking import Progress, ProgressCallback, StepProgress, TensorBoard
+from amnesis.training import TrainingSettings
+from amnesis.unlearner import Unlearner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from amnesis.data import Row
+    from amnesis.registry import Registry
+
+
+class FinetuneRecipe(BaseRecipe):
+    """A finetuning: a model, and the sets of a benchmark that it is to know."""
+
+    model: ModelSettings | NewModelSettings
+    tokenizer: ModelSettings | None = Field(None, description="where not the model's own")
+    benchmark: Named
+    sets: list[str] = Field(min_length=1, description="the benchmark's sets to train on")
+    tokenizer_sets: list[str] | None = Field(
+        None, description="sets that a new tokenizer is trained on, where not the same"
+    )
+    template: Template = Field(default_factory=Template)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        paths = {"model", "tokenizer"}
+        named = {k: {"path": v} for k, v in document.items() if k in paths and isinstance(v, str)}
+        return {**document, **named}
+
+    @model_validator(mode="after")
+    def _tokenizer_is_known(self) -> Self:
+        if self.tokenizer_sets is not None and self.tokenizer is not None:
+            raise ValueError("give tokenizer or tokenizer_sets, not both")
+        return self
+
+
+def finetune(
+    recipe: FinetuneRecipe | Mapping[str, Any],
+    out: Path | str | None = None,
+    *,
+    overwrite: bool = False,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    progress: ProgressCallback | None = None,
+    registry: Registry | None = None,
+) -> RunResult:
+    """Train a model on the sets that ``recipe`` names and leave it in ``out``.
+
+    Raises:
+        AmnesisError: anything about the input is wrong.
+    """
+    started = time.monotonic()
+    if not isinstance(recipe, FinetuneRecipe):
+        recipe = FinetuneRecipe.parse(recipe)
+    benchmark = component_of(("benchmark",), recipe.benchmark, registry)
+    if not isinstance(benchmark, Benchmark):
+        raise RecipeError(f"benchmark: {benchmark.label} is not a benchmark")
+    device = device or default_device()
+    sets = benchmark.sets()
+    for name in [*recipe.sets, *(recipe.tokenizer_sets or ())]:
+        if name not in sets:
+            raise DataError(f"{benchmark.label} has no set {name!r}; {did_you_mean(name, sets)}")
+    rows = [row for name in recipe.sets for row in sets[name]]
+    read = [row for name in recipe.tokenizer_sets or recipe.sets for row in sets[name]]
+    folder = artifacts.claim(
+        Path(out) if out is not None else new_folder("finetune"), overwrite=overwrite
+    )
+    artifacts.write_text(folder / "recipe.yaml", recipe.to_yaml())
+    model, tokenizer = _model_of(recipe, read, device, trust_remote_code)
+    callbacks = [TensorBoard(folder / "tensorboard")]
+    if progress is not None:
+        callbacks.append(StepProgress(progress, "training"))
+    fitted = Unlearner(
+        model,
+        tokenizer,
+        Risk(),
+        training=recipe.training,
+        template=recipe.template,
+        seed=recipe.seed,
+        callbacks=callbacks,
+        device=device,
+    ).fit(rows, progress=progress)
+    artifacts.write_model(folder / "model", model, tokenizer)
+    results = {
+        "schema": SCHEMA,
+        "trajectory": fitted.trajectory,
+        "steps": fitted.steps,
+        "seconds": round(time.monotonic() - started, 2),
+        "data": {"train": fitted.data["forget"]},
+        "notes": fitted.notes,
+        "environment": environment(device),
+    }
+    artifacts.write_json(folder / "results.json", results)
+    return RunResult(folder, results)
+
+
+def _model_of(
+    recipe: FinetuneRecipe, rows: list[Row], device: str, trust_remote_code: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if isinstance(recipe.model, ModelSettings):
+        tokenizer = load_tokenizer(
+            recipe.tokenizer or recipe.model, trust_remote_code=trust_remote_code
+        )
+        return (
+            load_model(recipe.model, device=device, trust_remote_code=trust_remote_code),
+            tokenizer,
+        )
+    if recipe.tokenizer is not None:
+        tokenizer = load_tokenizer(recipe.tokenizer, trust_remote_code=trust_remote_code)
+    else:
+        template = recipe.template
+        texts = [template.prompt_of(row) + template.answer_of(row) for row in rows]
+        tokenizer = train_tokenizer(texts, recipe.model.vocabulary)
+    return new_model(recipe.model, tokenizer, recipe.seed).to(device), tokenizer
+
+
+def finetune_command(
+    recipe: Path,
+    overrides: list[str],
+    out: Path | None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    check: bool = False,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """What ``amnesis finetune`` does: train with progress, then say where the model is."""
+    from rich.console import Console
+
+    quiet_libraries()
+    loaded = FinetuneRecipe.load(recipe, overrides)
+    with Progress() as progress:
+        result = finetune(
+            loaded,
+            out,
+            overwrite=overwrite,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+    steps, seconds = result.results["steps"], result.results["seconds"]
+    loss = result.results["trajectory"][-1]["forget/loss"]
+    Console().print(f"{steps} steps, {seconds} s, last loss {loss:.4f}: {result.folder / 'model'}")

@@ -1,0 +1,166 @@
+"""Recipes: everything that decides a run, in one record that YAML and Python share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from amnesis.contracts.benchmark import EvaluationSettings
+from amnesis.data import Template
+from amnesis.errors import RecipeError, did_you_mean
+from amnesis.models import ModelSettings
+from amnesis.training import TrainingSettings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Named = str | dict[str, Any]  # "wga", or {"name": "wga", "beta": 1.0}
+Document = TypeVar("Document", bound="BaseRecipe")
+
+
+class BaseRecipe(BaseModel):
+    """What a run and a finetuning have in common: reading, overriding and writing YAML."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Self:
+        """Read a recipe from YAML, then apply overrides such as ``training.steps=10``.
+
+        Raises:
+            RecipeError: the file cannot be read, or something in it is wrong; every problem found
+                is listed, with the key it concerns.
+        """
+        import yaml
+
+        path = Path(path)
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecipeError(f"{path}: there is no such recipe") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{path}:{mark.line + 1}" if mark else str(path)
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise RecipeError(f"{where}: not valid YAML: {problem}") from None
+        if not isinstance(document, dict):
+            raise RecipeError(f"{path}: a recipe is a mapping of keys to values")
+        for override in overrides:
+            _apply(document, override)
+        return cls.parse(document, str(path))
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any], where: str = "recipe") -> Self:
+        """Validate a document of plain values.
+
+        Raises:
+            RecipeError: listing every problem, one to a line.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            problems = [_described(cls, problem) for problem in error.errors()]
+        raise RecipeError(
+            f"{where}: {problems[0]}"
+            if len(problems) == 1
+            else f"{where}: {len(problems)} problems\n" + "\n".join(f"  - {p}" for p in problems)
+        )
+
+    def to_yaml(self) -> str:
+        """Give the fully resolved recipe as YAML."""
+        import yaml
+
+        document = self.model_dump(mode="json", exclude_none=True)
+        text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        return text
+
+
+class Recipe(BaseRecipe):
+    """An unlearning run: a model, what it forgets and keeps, how, and how that is judged."""
+
+    model: ModelSettings
+    objective: Named | list[Named] = Field(description="the forget stream's term or terms")
+    regularizer: Named | list[Named] | None = Field(None, description="the retain stream's")
+    combiner: Named | None = Field(None, description="how two gradients become one; default sum")
+    probes: list[Named] = Field(default_factory=list)
+    benchmark: Named = Field(description="names the sets, and judges before and after")
+    template: Template = Field(default_factory=Template)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    retrained: ModelSettings | None = Field(
+        None, description="a model that never knew the forget set, judged beside"
+    )
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        named = {k: {"path": v} for k, v in document.items() if _is_path(k, v)}
+        return {**document, **named}
+
+    @model_validator(mode="after")
+    def _combiner_has_two(self) -> Self:
+        if self.combiner is not None and self.regularizer is None:
+            raise ValueError("a combiner needs a retain stream: name a regularizer, such as 'kl'")
+        return self
+
+
+def _is_path(key: str, value: Any) -> bool:
+    return key in {"model", "retrained"} and isinstance(value, str)
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"override {override!r}: write key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"override {override!r}: {text!r} is not a YAML value") from None
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = document.get(parent)
+        if isinstance(child, str):  # a bare name becomes a mapping that can hold more
+            child = {"path" if _is_path(parent, child) else "name": child}
+        if child is None:
+            child = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"override {override!r}: {parent!r} is not a mapping")
+        document[parent] = document = child
+    document[leaf] = value
+
+
+def _described(root: type[BaseModel], problem: ErrorDetails) -> str:
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(location) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        fields = _fields_at(root, location[:-1])
+        return f"{where}: unknown key; {did_you_mean(location[-1], fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r:.80})"
+    return f"{where}: {message}{shown}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is None:
+            break
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not inner:
+            break
+        model = inner[0]
+    return sorted(model.model_fields)

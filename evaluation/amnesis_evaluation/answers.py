@@ -1,0 +1,249 @@
+"""From sets of rows to answers: what is asked for is scored or generated, everything once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from amnesis.contracts import (
+    Answer,
+    EvaluationSettings,
+    ReadingMetric,
+    Row,
+    Subject,
+    TokenScores,
+)
+from amnesis.data import Encoded, Example, Template, encode, encode_rows, pad_token_id
+
+from amnesis_evaluation.batching import Progress
+from amnesis_evaluation.generation import Prompt, end_tokens, generate
+from amnesis_evaluation.gradient_norm import gradient_norms
+from amnesis_evaluation.teacher_forcing import read_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the metrics of one set read of it."""
+
+    further: frozenset[str] = frozenset()
+    moments: bool = False
+    generation: bool = False
+    gradient: bool = False
+
+    @classmethod
+    def by(cls, metrics: Iterable[ReadingMetric]) -> Asked:
+        """Collect what ``metrics`` read."""
+        listed = list(metrics)
+        return cls(
+            frozenset(f for m in listed for f in (*m.texts, *m.optional_texts)),
+            any(m.reads_moments for m in listed),
+            any(m.reads == "generation" for m in listed),
+            any(m.reads == "gradient" for m in listed),
+        )
+
+
+@dataclass(frozen=True)
+class SetAnswers:
+    """The answers of one set, and the row that each belongs to."""
+
+    rows: tuple[int, ...]
+    answers: tuple[Answer, ...]
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class _Item:
+    set_name: str
+    example: Example
+    further: Mapping[str, tuple[Encoded, ...]]
+
+    @property
+    def encoded(self) -> Encoded:
+        return self.example.sequences["answer"]
+
+
+def answers_of(
+    subject: Subject,
+    sets: Mapping[str, Sequence[Row]],
+    asked: Mapping[str, Asked],
+    settings: EvaluationSettings,
+    progress: Progress | None = None,
+) -> dict[str, SetAnswers]:
+    """Read every set in one teacher-forced pass over all of them, and generate where asked.
+
+    An example of which truncation leaves no label, in its answer or in a further text that is
+    asked for, is left out and counted.
+
+    Raises:
+        DataError: a row lacks a field, or a set has no usable example.
+    """
+    template = fitted(subject.template, subject.model)
+    encoded = {
+        name: encode_rows(
+            list(sets[name])[: settings.limit], subject.tokenizer, template, name=name
+        )
+        for name in asked
+    }
+    items: list[_Item] = []
+    dropped = {name: examples.dropped for name, examples in encoded.items()}
+    for name, examples in encoded.items():
+        for example in examples.examples:
+            further = _further(example.row, asked[name].further, subject, template)
+            if all(text.label_count > 0 for texts in further.values() for text in texts):
+                items.append(_Item(name, example, further))
+            else:
+                dropped[name] += 1
+    scores = _scored(subject, items, asked, settings, progress)
+    answers = [_answer(item, scores, template) for item in items]
+    answers = _with_generated(subject, items, answers, asked, settings, progress)
+    answers = _with_gradients(subject, items, answers, asked, progress)
+    by_set: dict[str, SetAnswers] = {}
+    for name in asked:
+        own = [(i.example.index, a) for i, a in zip(items, answers, strict=True) if i.set_name == name]
+        by_set[name] = SetAnswers(
+            tuple(row for row, _ in own), tuple(answer for _, answer in own), dropped[name]
+        )
+    return by_set
+
+
+def fitted(template: Template, model: PreTrainedModel) -> Template:
+    """Give the template with no more tokens than the model has positions."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit and limit < template.max_length:
+        return template.model_copy(update={"max_length": limit})
+    return template
+
+
+def _further(
+    row: Row, fields: frozenset[str], subject: Subject, template: Template
+) -> dict[str, tuple[Encoded, ...]]:
+    prompt = template.prompt_of(row)
+    found: dict[str, tuple[Encoded, ...]] = {}
+    for name in sorted(fields):
+        value = row.get(name)
+        texts = [value] if isinstance(value, str) else list(value or ())
+        if texts:
+            found[name] = tuple(
+                encode(
+                    prompt,
+                    text,
+                    subject.tokenizer,
+                    eos=template.eos,
+                    max_length=template.max_length,
+                )
+                for text in texts
+            )
+    return found
+
+
+def _scored(
+    subject: Subject,
+    items: Sequence[_Item],
+    asked: Mapping[str, Asked],
+    settings: EvaluationSettings,
+    progress: Progress | None,
+) -> dict[str, TokenScores]:
+    """Give the scores of every text by its key; moments only where they are read."""
+    deep = {i.encoded.key: i.encoded for i in items if asked[i.set_name].moments}
+    every = [t for i in items for t in (i.encoded, *(t for ts in i.further.values() for t in ts))]
+    plain = {text.key: text for text in every if text.key not in deep}
+    scores: dict[str, TokenScores] = {}
+    for texts, moments in ((plain, False), (deep, True)):
+        read = read_texts(
+            subject.model,
+            list(texts.values()),
+            pad_token_id=pad_token_id(subject.tokenizer),
+            batch_size=settings.batch_size,
+            moments=moments,
+            progress=progress,
+        )
+        scores |= dict(zip(texts, read, strict=True))
+    return scores
+
+
+def _answer(item: _Item, scores: Mapping[str, TokenScores], template: Template) -> Answer:
+    own = scores[item.encoded.key]
+    return Answer(
+        item.example.row,
+        own.logps,
+        own.correct,
+        text=template.answer_of(item.example.row),
+        moments=own.moments,
+        further={
+            name: tuple(scores[text.key] for text in texts) for name, texts in item.further.items()
+        },
+    )
+
+
+def _with_generated(
+    subject: Subject,
+    items: Sequence[_Item],
+    answers: Sequence[Answer],
+    asked: Mapping[str, Asked],
+    settings: EvaluationSettings,
+    progress: Progress | None,
+) -> list[Answer]:
+    chosen = [
+        place
+        for name in asked
+        for place in [i for i, item in enumerate(items) if item.set_name == name][
+            : settings.generate_rows
+        ]
+        if asked[name].generation
+    ]
+    written = generate(
+        subject.model,
+        [prompt_of(items[i].encoded, subject.model, settings) for i in chosen],
+        end=end_tokens(subject.model, subject.tokenizer),
+        pad_token_id=pad_token_id(subject.tokenizer),
+        batch_size=settings.batch_size,
+        progress=progress,
+    )
+    completed = list(answers)
+    for place, tokens in zip(chosen, written, strict=True):
+        completed[place] = replace(answers[place], generated=text_of(tokens, subject))
+    return completed
+
+
+def prompt_of(
+    encoded: Encoded, model: PreTrainedModel, settings: EvaluationSettings, seed: int = 0
+) -> Prompt:
+    """Give the tokens before the first label: the boundary that teacher forcing has."""
+    limit = settings.max_new_tokens
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions:
+        limit = min(limit, positions - encoded.prompt_length)
+    if settings.length_cap is not None:
+        limit = min(limit, math.ceil(settings.length_cap * encoded.label_count))
+    return Prompt(encoded.input_ids[: encoded.prompt_length], max(limit, 0), seed)
+
+
+def text_of(tokens: Sequence[int], subject: Subject) -> str:
+    """Give generated tokens as text, without special tokens and surrounding space."""
+    text: Any = subject.tokenizer.decode(list(tokens), skip_special_tokens=True)
+    return str(text).strip()
+
+
+def _with_gradients(
+    subject: Subject,
+    items: Sequence[_Item],
+    answers: Sequence[Answer],
+    asked: Mapping[str, Asked],
+    progress: Progress | None,
+) -> list[Answer]:
+    chosen = [i for i, item in enumerate(items) if asked[item.set_name].gradient]
+    norms = gradient_norms(
+        subject.model,
+        [items[i].encoded for i in chosen],
+        pad_token_id=pad_token_id(subject.tokenizer),
+        progress=progress,
+    )
+    completed = list(answers)
+    for place, norm in zip(chosen, norms, strict=True):
+        completed[place] = replace(answers[place], gradient_norm=norm)
+    return completed

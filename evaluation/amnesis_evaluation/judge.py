@@ -1,0 +1,151 @@
+"""The judgement of one model over sets: answers, values, intervals, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amnesis.contracts import (
+    DerivedMetric,
+    Evaluation,
+    EvaluationSettings,
+    ExampleMetric,
+    Row,
+    SetMetric,
+    Subject,
+)
+
+from amnesis_evaluation.answers import Asked, SetAnswers, answers_of
+from amnesis_evaluation.batching import Progress
+from amnesis_evaluation.bootstrap import Bootstrap
+from amnesis_evaluation.selection import Selection, describe
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
+
+    from amnesis.contracts import ExampleValues, ReadingMetric
+
+
+def judge(
+    subject: Subject,
+    sets: Mapping[str, Sequence[Row]],
+    selection: Selection,
+    settings: EvaluationSettings,
+    progress: Progress | None = None,
+    retrained: Evaluation | None = None,
+) -> Evaluation:
+    """Judge ``subject`` by the selected metrics; each set is read once, whatever their number.
+
+    A metric that fails is noted, and the others go on.
+
+    Raises:
+        DataError: a row lacks a field, or a set has no usable example.
+    """
+    asked = {name: Asked.by(metrics.values()) for name, metrics in selection.reading.items()}
+    answered = answers_of(subject, sets, asked, settings, progress)
+    judgement = _Judgement(settings, selection.notes)
+    for name, metrics in selection.reading.items():
+        judgement.count_dropped(name, answered[name])
+        for metric in metrics.values():
+            judgement.read(name, metric, answered[name])
+    for derived in selection.derived:
+        judgement.derive(derived, retrained)
+    return judgement.evaluation
+
+
+def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[float64]]:
+    """Give a judgement's example values by set and metric, in the order of the rows."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for record in evaluation.examples:
+        own = found.setdefault((record["set"], record["metric"]), {})
+        own[int(record["row"])] = float(record["value"])
+    return {
+        key: np.array([values[row] for row in sorted(values)]) for key, values in found.items()
+    }
+
+
+class _Judgement:
+    """What has been judged so far."""
+
+    def __init__(self, settings: EvaluationSettings, notes: Sequence[str]) -> None:
+        self.evaluation = Evaluation(notes=list(notes))
+        self._bootstrap = Bootstrap(settings.bootstrap, settings.confidence, settings.seed)
+        self._values: dict[tuple[str, str], NDArray[float64]] = {}
+
+    def count_dropped(self, set_name: str, answered: SetAnswers) -> None:
+        if answered.dropped:
+            self.evaluation.notes.append(
+                f"set {set_name!r}: {answered.dropped} of "
+                f"{answered.dropped + len(answered.rows)} examples left out, because nothing of a "
+                f"text fits into the template's max_length"
+            )
+
+    def read(self, set_name: str, metric: ReadingMetric, answered: SetAnswers) -> None:
+        key = f"{set_name}/{metric.key}"
+        try:
+            if isinstance(metric, ExampleMetric):
+                self._read_examples(set_name, metric, answered)
+            elif isinstance(metric, SetMetric):
+                self._read_set(key, metric, answered)
+        except Exception as error:  # a stranger's metric may raise anything
+            self.evaluation.notes.append(f"metric {key} failed: {describe(error)}")
+
+    def _read_examples(self, set_name: str, metric: ExampleMetric, answered: SetAnswers) -> None:
+        readable = [
+            (row, answer)
+            for row, answer in zip(answered.rows, answered.answers, strict=True)
+            if metric.reads != "generation" or answer.generated is not None
+        ]
+        if not readable:
+            return
+        values = np.array([metric.value(answer) for _, answer in readable], dtype=np.float64)
+        self._values[set_name, metric.key] = values
+        key = f"{set_name}/{metric.key}"
+        self.evaluation.values[key] = float(values.mean())
+        if self._bootstrap.resamples:
+            self.evaluation.intervals[key] = self._bootstrap.of_mean(values)
+        self.evaluation.examples.extend(
+            {"set": set_name, "row": row, "metric": metric.key, "value": float(value)}
+            for (row, _), value in zip(readable, values, strict=True)
+        )
+
+    def _read_set(self, key: str, metric: SetMetric, answered: SetAnswers) -> None:
+        answers = [
+            answer
+            for answer in answered.answers
+            if metric.reads != "generation" or answer.generated is not None
+        ]
+        if not answers:
+            return
+        self.evaluation.values[key] = metric.value(answers)
+        if self._bootstrap.resamples:
+            self.evaluation.intervals[key] = self._bootstrap.of(
+                lambda drawn: metric.value([answers[i] for i in drawn]), len(answers)
+            )
+
+    def derive(self, metric: DerivedMetric, retrained: Evaluation | None) -> None:
+        wanted = [(name, part.key) for name, parts in metric.parts.items() for part in parts]
+        try:
+            own = _picked(self._values, wanted, "this judgement")
+            other = None
+            if metric.needs_retrained and retrained is not None:
+                other = _picked(example_values(retrained), wanted, "the retrained model's results")
+            self.evaluation.values[metric.key] = metric.value(own, other)
+            if self._bootstrap.resamples:
+                self.evaluation.intervals[metric.key] = self._bootstrap.of_derived(
+                    metric.value, own, other
+                )
+        except Exception as error:  # a stranger's metric may raise anything
+            self.evaluation.notes.append(f"metric {metric.key} failed: {describe(error)}")
+
+
+def _picked(
+    values: ExampleValues, wanted: Sequence[tuple[str, str]], whose: str
+) -> ExampleValues:
+    missing = [f"{name}/{key}" for name, key in wanted if (name, key) not in values]
+    if missing:
+        raise LookupError(f"{whose} lack the example values of {', '.join(missing)}")
+    return {pair: values[pair] for pair in wanted}

@@ -1,0 +1,37 @@
+"""ROUGE-L recall: how much of the answer the model writes by itself."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, ClassVar
+
+from amnesis.contracts import Answer, ExampleMetric
+from amnesis.contracts.metric import Reading
+
+
+class RougeL(ExampleMetric):
+    """Longest common subsequence of words with the greedy continuation, over the answer's words.
+
+    Recall with the stemmer on, by the ``rouge_score`` package. Source: TOFU, arXiv 2401.06121,
+    section 2.2.1. Deviation: TOFU's 200 tokens count the prompt, ours are new tokens.
+    """
+
+    formula: ClassVar[str] = "LCS(answer, greedy continuation) / |answer|, in stemmed words"
+    source: ClassVar[str] = "TOFU, Maini et al. 2024, arXiv 2401.06121; Lin 2004"
+    reads: ClassVar[Reading] = "generation"
+
+    def value(self, answer: Answer) -> float:
+        """Give the recall, in [0, 1]."""
+        return rouge_l_recall(answer.text, answer.generated or "")
+
+
+def rouge_l_recall(reference: str, written: str) -> float:
+    """Give the ROUGE-L recall of ``reference`` in ``written``, in [0, 1]."""
+    return float(_scorer().score(reference, written)["rougeL"].recall)
+
+
+@cache
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=True)

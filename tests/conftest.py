@@ -1,0 +1,76 @@
+"""Models, tokenizers and rows small enough for every test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+QUESTIONS = [
+    ("Who wrote The Salt Orchard?", "Mirela Dantes wrote The Salt Orchard in 1987."),
+    ("Where was Mirela Dantes born?", "She was born in Porto."),
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("Which award did Oren Halvik receive?", "Oren Halvik received the Lantern Prize for poetry."),
+    ("How many legs has a spider?", "Eight."),
+    ("What does Oren Halvik write?", "He writes long poems about rivers, and short ones about rain."),
+    ("What is the colour of snow?", "Snow is white."),
+    ("Who was the father of Mirela Dantes?", "Her father was a clockmaker."),
+]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the repository."""
+    folder = (ROOT / "../shared/data").resolve()
+    if not folder.is_dir():
+        pytest.skip("the real data in ../shared/data is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qa_rows() -> list[dict[str, Any]]:
+    return [{"question": q, "answer": a} for q, a in QUESTIONS]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(qa_rows: list[dict[str, Any]]) -> Any:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    texts = [f"Question: {r['question']}\nAnswer: {r['answer']}" for r in qa_rows]
+    bpe.train_from_iterator(texts, vocab_size=400, special_tokens=["<eos>", "<pad>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token="<eos>", pad_token="<pad>"
+    )
+
+
+@pytest.fixture
+def tiny_llama(tiny_tokenizer: Any) -> Any:
+    """A Llama of hidden size 32, tied, whose predictions are far from uniform."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tiny_tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            tie_word_embeddings=True,
+            initializer_range=0.1,
+            eos_token_id=tiny_tokenizer.eos_token_id,
+            pad_token_id=tiny_tokenizer.pad_token_id,
+        )
+    )

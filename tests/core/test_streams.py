@@ -1,0 +1,206 @@
+"""Two streams: exact accumulation, missing gradients, and equality with combining by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import amnesis
+from amnesis.data import Template, collate, encode_rows
+from amnesis.forward import score
+from amnesis.loss import StreamLoss, WeightedTerm
+from amnesis.resolve import stream_of
+from amnesis.streams import Streams
+
+COMBINERS: list[dict[str, Any]] = [
+    {"name": "sum", "gamma": 0.5, "alpha": 2.0},
+    {"name": "pcgrad"},
+    {"name": "pcgrad", "scope": "global"},
+    {"name": "sago"},
+    {"name": "sago", "keep_retain": True},
+]
+
+
+def build(choice: dict[str, Any]) -> Any:
+    return amnesis.create("combiner", **choice)
+
+
+def gradients(model: Any, loss: StreamLoss, examples: Any, micro: int, streams: Streams, how: str) -> None:
+    """Accumulate one stream's gradient over micro-batches of ``micro`` examples."""
+    batches = [
+        collate(examples[k : k + micro], pad_token_id=1) for k in range(0, len(examples), micro)
+    ]
+    counts = loss.counts(batches)
+    for batch in batches:
+        reference = None
+        if loss.needs.reference:
+            with torch.no_grad():
+                reference = score(model, batch, amnesis.Needs(logps=True, logits=True))
+        with streams.collect(how):
+            loss(score(model, batch, loss.needs, reference), counts).backward()
+
+
+@pytest.fixture
+def examples(qa_rows: Any, tiny_tokenizer: Any) -> Any:
+    return encode_rows(qa_rows, tiny_tokenizer, Template()).examples
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("objective", ["ga", "npo", "wga"])
+@pytest.mark.parametrize("regularizer", ["nll", "kl"])
+def test_accumulation_is_exact(
+    tiny_llama: Any,
+    examples: Any,
+    dtype: torch.dtype,
+    tolerance: float,
+    objective: str,
+    regularizer: str,
+) -> None:
+    """8 × 1, 4 × 2 and 2 × 4 ragged examples give each stream the gradient of 1 × 8."""
+    model = tiny_llama.to(dtype)
+    losses = {
+        "forget": stream_of("forget", "objective", objective),
+        "retain": stream_of("retain", "regularizer", regularizer),
+    }
+    if regularizer == "kl":  # at the reference its gradient is zero: compare away from it
+        other = type(model)(model.config).to(dtype)
+        losses["retain"] = StreamLoss("retain", (WeightedTerm(_KLTo(other)),))
+    whole: dict[str, list[torch.Tensor]] = {}
+    for micro in (8, 1, 2, 4):
+        streams = Streams(model.named_parameters(), build({"name": "sum"}))
+        for name, loss in losses.items():
+            gradients(model, loss, examples, micro, streams, name)
+        for name in losses:
+            got = [streams._held[name][p] for p in model.parameters()]
+            if micro == 8:
+                whole[name] = got
+            else:
+                gap = torch.stack([(a - b).norm() for a, b in zip(got, whole[name])]).norm()
+                size = torch.stack([b.norm() for b in whole[name]]).norm()
+                assert gap / size < tolerance
+
+
+def _KLTo(other: Any) -> Any:
+    """KL whose reference is another model, so that its gradient is not zero."""
+    from amnesis.contracts import Term
+
+    class Distance(Term):
+        @property
+        def needs(self) -> Any:
+            return amnesis.Needs(logits=True)
+
+        def terms(self, scores: Any) -> torch.Tensor:
+            q = torch.full_like(scores.logits, -1.0).log_softmax(-1)
+            p = scores.logits.log_softmax(-1)
+            return scores.unpack((q.exp() * (q - p)).sum(-1))
+
+    return Distance()
+
+
+@pytest.mark.parametrize("choice", COMBINERS, ids=str)
+@pytest.mark.parametrize("last", [True, False])
+def test_streams_equal_combining_by_hand(
+    tiny_llama: Any, examples: Any, choice: dict[str, Any], last: bool
+) -> None:
+    """Streamed in hooks or combined afterwards: the result is the combiner's own, bit for bit."""
+    forget, retain = (collate(examples[k : k + 4], 1) for k in (0, 4))
+    parameters = list(tiny_llama.parameters())
+
+    def loss(batch: Any) -> torch.Tensor:
+        return score(tiny_llama, batch, amnesis.Needs(logps=True)).logps.sum()
+
+    f = torch.autograd.grad(loss(forget), parameters)
+    r = torch.autograd.grad(-loss(retain), parameters)
+    expected = build(choice).combine(f, r)
+    streams = Streams(tiny_llama.named_parameters(), build(choice))
+    with streams.forget():
+        loss(forget).backward()
+    with streams.retain(last=last):
+        (-loss(retain)).backward()
+    streams.combine()
+    for p, e in zip(parameters, expected, strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(p.grad, e, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("choice", COMBINERS, ids=str)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_missing_gradient_is_a_zero(choice: dict[str, Any], last: bool) -> None:
+    """A parameter that only one stream touches is combined with a zero of the other."""
+    both, only_f, only_r, none = (torch.nn.Parameter(torch.randn(3)) for _ in range(4))
+    named = list({"both": both, "f": only_f, "r": only_r, "none": none}.items())
+    streams = Streams(named, build(choice))
+    with streams.forget():
+        (both.sum() + 2 * only_f.sum()).backward()
+    with streams.retain(last=last):
+        (-3 * both.sum() + 5 * only_r.sum()).backward()
+    streams.combine()
+    ones = torch.ones(3)
+    expected = build(choice).combine([ones, 2 * ones, None], [-3 * ones, None, 5 * ones])
+    for p, e in zip((both, only_f, only_r), expected, strict=True):
+        assert p.grad is not None
+        assert e is not None
+        torch.testing.assert_close(p.grad, e)
+    assert none.grad is None
+
+
+def test_last_of_several_retain_passes_combines_their_sum() -> None:
+    p = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+    streams = Streams([("p", p)], build({"name": "sago"}))
+    for _ in range(2):
+        with streams.forget():
+            (p * torch.tensor([1.0, 1.0])).sum().backward()
+    for last in (False, True):
+        with streams.retain(last=last):
+            (p * torch.tensor([3.0, -3.0])).sum().backward()
+    streams.combine()
+    assert p.grad is not None
+    assert p.grad.tolist() == [2.0, -6.0]
+
+
+def test_sago_is_bit_equal_on_fixed_streams() -> None:
+    """Discontinuous, so equal inputs are compared: any split of them gives the same bits."""
+    f = [torch.randn(50, 7), torch.randn(9)]
+    r = [torch.randn(50, 7), torch.randn(9)]
+    sago = build({"name": "sago"})
+    whole = sago.combine(f, r)
+    rows = [sago.combine([a], [b])[0] for a, b in zip(f[0].split(13), r[0].split(13), strict=True)]
+    assert torch.equal(torch.cat(rows), whole[0])
+    mask = (f[0].sign() * r[0].sign()) < 0
+    assert torch.equal(torch.where(mask, r[0], f[0]), whole[0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4)), min_size=1, max_size=8))
+def test_the_report_says_what_the_gradients_are(pairs: list[tuple[float, float]]) -> None:
+    f, r = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    p = torch.nn.Parameter(torch.zeros(len(pairs), dtype=torch.float64))
+    streams = Streams([("p", p)], build({"name": "pcgrad"}))
+    streams.watch(products=[("forget", "retain"), ("forget", "forget")])
+    with streams.forget():
+        (p * f).sum().backward()
+    with streams.retain(last=True):
+        (p * r).sum().backward()
+    report = streams.combine()
+    assert report.forget_norm == pytest.approx(f.norm().item())
+    assert report.retain_norm == pytest.approx(r.norm().item())
+    assert report.conflict_share == pytest.approx(((f.sign() * r.sign()) < 0).double().mean().item())
+    assert report.zero_forget_share == pytest.approx((f == 0).double().mean().item())
+    assert report.products["forget", "retain"]["p"] == pytest.approx(f.dot(r).item())
+    scale = (f.norm() * r.norm()).item()
+    assert report.cosine == pytest.approx(f.dot(r).item() / scale if scale > 0 else 0.0, abs=1e-9)
+
+
+def test_frozen_parameters_are_left_alone(tiny_llama: Any, examples: Any) -> None:
+    frozen = tiny_llama.model.layers[0].mlp.down_proj.weight.requires_grad_(False)
+    batch = collate(examples[:4], 1)
+    streams = Streams(tiny_llama.named_parameters(), build({"name": "sum"}))
+    for stream in (streams.forget(), streams.retain(last=True)):
+        with stream:
+            score(tiny_llama, batch, amnesis.Needs(logps=True)).logps.sum().backward()
+    streams.combine()
+    assert frozen.grad is None

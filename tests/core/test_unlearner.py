@@ -1,0 +1,198 @@
+"""The Trainer with two streams: what it logs is what happened, and equal settings agree."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import amnesis
+from amnesis.data import Template, collate, encode_rows
+from amnesis.forward import score
+from amnesis.plan import StepPlan
+from amnesis.resolve import stream_of
+
+TRAINING = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "sgd"}
+
+
+def fit(model: Any, tokenizer: Any, rows: Any, **options: Any) -> Any:
+    training = {**TRAINING, **options.pop("training", {})}
+    names = {"objective": "wga", "regularizer": "kl", "combiner": "pcgrad", **options}
+    return amnesis.Unlearner(model, tokenizer, **names, training=training, device="cpu").fit(
+        rows[:5], rows[3:] if names["regularizer"] else None
+    )
+
+
+def test_readme_example(tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any) -> None:
+    before = copy.deepcopy(tiny_llama.state_dict())
+    forget, retain = qa_rows[:4], qa_rows[4:]
+    result = amnesis.Unlearner(
+        tiny_llama, tiny_tokenizer, objective="wga", regularizer="kl", combiner="sago"
+    ).fit(forget, retain)
+    assert result.steps == len(result.trajectory)
+    assert any(not torch.equal(before[k], v) for k, v in tiny_llama.state_dict().items())
+
+
+@pytest.mark.parametrize(("objective", "regularizer"), [("npo", "nll"), ("wga", "kl"), ("ga", None)])
+def test_micro_batches_give_the_same_trajectory(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, objective: str, regularizer: str | None
+) -> None:
+    """1 × 4, 2 × 2 and 4 × 1 give the same losses and gradient norms, step by step."""
+    trajectories = []
+    for micro in (4, 2, 1):
+        model = copy.deepcopy(tiny_llama).double()
+        result = fit(
+            model,
+            tiny_tokenizer,
+            qa_rows,
+            objective=objective,
+            regularizer=regularizer,
+            combiner="pcgrad" if regularizer else None,
+            training={"micro_batch_size": micro},
+        )
+        trajectories.append(result.trajectory)
+    for other in trajectories[1:]:
+        for one, two in zip(trajectories[0], other, strict=True):
+            assert one.keys() == two.keys()
+            for name in one.keys() - {"gradients/conflict_share"}:
+                assert one[name] == pytest.approx(two[name], rel=1e-9, abs=1e-12), name
+
+
+@pytest.mark.parametrize("objective", ["ga", "npo", "wga"])
+@pytest.mark.parametrize("regularizer", ["nll", "kl"])
+@pytest.mark.parametrize("micro", [4, 3])
+def test_logged_g_effects_equal_the_naive_computation(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, objective: str, regularizer: str, micro: int
+) -> None:
+    """Full gradients of L and of both risks on the first step's batches, no machinery of ours."""
+    start = copy.deepcopy(tiny_llama)
+    result = fit(
+        tiny_llama,
+        tiny_tokenizer,
+        qa_rows,
+        objective=objective,
+        regularizer=regularizer,
+        probes=["g_effect"],
+        training={"micro_batch_size": micro},
+    )
+    sets = {
+        name: encode_rows(rows, tiny_tokenizer, Template(max_length=128))
+        for name, rows in (("forget", qa_rows[:5]), ("retain", qa_rows[3:]))
+    }
+    batches = StepPlan(sets["forget"], sets["retain"], 3, 4, 4, 1)[0]
+    (forget,), (retain,) = batches.forget, batches.retain
+
+    def mean_nll(batch: Any) -> torch.Tensor:
+        output = start(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        return torch.nn.functional.cross_entropy(
+            output.logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()
+        )
+
+    loss = stream_of("forget", "objective", objective)
+    reference = score(start, forget, amnesis.Needs(logps=True)).logps.detach()
+    scores = score(start, forget, amnesis.Needs(logps=True))
+    term = loss.terms[0].term
+    value = term.loss(scores.logps, scores.mask, reference)
+    named = dict(start.named_parameters())
+
+    def gradient(value: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(named, torch.autograd.grad(value, list(named.values())), strict=True))
+
+    g = gradient(value)
+    for effect, batch in (("unlearn", forget), ("retain", retain)):
+        risk = gradient(mean_nll(batch))
+        parts = {name: (g[name] * risk[name]).sum().item() for name in named}
+        logged = result.trajectory[0]
+        scale = sum(abs(part) for part in parts.values())
+        assert logged[f"g_effect/{effect}"] == pytest.approx(sum(parts.values()), abs=1e-5 * scale)
+        block = sum(part for name, part in parts.items() if ".layers.1." in name)
+        assert logged[f"g_effect/{effect}/block_01"] == pytest.approx(block, abs=1e-5 * scale)
+        layers = [v for k, v in logged.items() if k.startswith(f"g_effect/{effect}/")]
+        assert logged[f"g_effect/{effect}"] == pytest.approx(sum(layers), rel=1e-6)
+
+
+def test_a_failing_probe_is_told_and_does_not_stop_the_run(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    from amnesis.contracts import Probe
+
+    class Broken(Probe):
+        def report(self, context: Any, state: Any) -> Any:
+            raise RuntimeError("the sensor fell off")
+
+    result = fit(tiny_llama, tiny_tokenizer, qa_rows, probes=[Broken()])
+    assert len(result.trajectory) == 3
+    assert len(result.notes) == 1
+    assert "the sensor fell off" in result.notes[0]
+    assert "step 0" in result.notes[0]
+
+
+def test_reference_scores_are_cached_and_reused(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from amnesis import reference
+
+    calls: list[int] = []
+    real = reference.score
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(reference, "score", counting)
+    start = copy.deepcopy(tiny_llama)
+    options = {"objective": "npo", "regularizer": "nll", "reference_cache": tmp_path}
+    first = fit(tiny_llama, tiny_tokenizer, qa_rows, **options)
+    assert len(calls) == 1
+    again = fit(copy.deepcopy(start), tiny_tokenizer, qa_rows, **options)
+    assert len(calls) == 1  # read from disk
+    assert json.dumps(first.trajectory) == json.dumps(again.trajectory)
+    with torch.no_grad():
+        start.model.norm.weight[0] += 1e-3
+    fit(start, tiny_tokenizer, qa_rows, **options)
+    assert len(calls) == 2  # another model, another fingerprint
+
+
+def test_npo_starts_at_its_reference(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """At θ° every example's ratio is 0, so the loss is (2/β)·log 2."""
+    result = fit(tiny_llama, tiny_tokenizer, qa_rows, objective="npo", regularizer="nll")
+    assert result.trajectory[0]["forget/loss"] == pytest.approx(20 * 0.6931472, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"objective": "wgaa"}, "did you mean 'wga'"),
+        ({"objective": {"name": "wga", "bta": 1}}, "did you mean 'beta'"),
+        ({"objective": {"name": "wga", "beta": -1}}, "greater than or equal to 0"),
+        ({"regularizer": None}, "a combiner needs a retain stream"),
+        ({"objective": []}, "the list is empty"),
+        ({"objective": 3}, "give a name, or a mapping"),
+        ({"objective": [{"name": "ga", "weight": "much"}]}, "weight must be a number"),
+    ],
+)
+def test_bad_choices_are_refused_before_anything_runs(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(amnesis.AmnesisError, match=said):
+        fit(tiny_llama, tiny_tokenizer, qa_rows, **options)
+
+
+def test_terms_of_one_stream_add_up_with_their_weights(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    one = fit(copy.deepcopy(tiny_llama), tiny_tokenizer, qa_rows, objective="ga")
+    mixed = fit(
+        copy.deepcopy(tiny_llama),
+        tiny_tokenizer,
+        qa_rows,
+        objective=[{"name": "ga", "weight": 3.0}, {"name": "nll", "weight": 1.0}],
+    )
+    single, double = (r.trajectory[0]["forget/loss"] for r in (one, mixed))
+    assert double == pytest.approx(2 * single, rel=1e-5)
