@@ -34,15 +34,11 @@ def claim(folder: Path, *, overwrite: bool = False) -> Path:
     Raises:
         OutputError: it holds something, and ``overwrite`` was not asked for; or cannot be made.
     """
+    refuse_if_taken(folder, overwrite=overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    if any(folder.iterdir()) and not overwrite:
-        raise OutputError(
-            f"{folder}: is not empty; name another folder, or say --overwrite (which replaces a "
-            f"run's own files there: {', '.join(NAMES)})"
-        )
     for name in NAMES:
         target = folder / name
         if target.is_dir() and not target.is_symlink():
@@ -50,6 +46,28 @@ def claim(folder: Path, *, overwrite: bool = False) -> Path:
         elif target.exists() or target.is_symlink():
             target.unlink()
     return folder
+
+
+def refuse_if_taken(folder: Path, *, overwrite: bool = False) -> None:
+    """See whether ``folder`` may hold a new run; nothing is changed.
+
+    Raises:
+        OutputError: it is a file, or holds something and ``overwrite`` was not asked for.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a folder; name another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(
+            f"{folder}: is not empty; name another folder, or say --resume to go on with a run "
+            f"that was cut off, or --overwrite to replace a run's own files ({', '.join(NAMES)})"
+        )
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a run that was killed had begun to write there."""
+    for name in (*NAMES, "before.json"):
+        for scratch in folder.rglob(f".{name}.*"):
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,17 +106,24 @@ def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """Yield a temporary path in a folder beside ``path``, renamed to it if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    scratch: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         temporary = scratch / path.name
         yield temporary
         if path.is_dir() and not path.is_symlink():
             path.rename(scratch / "replaced")
         temporary.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror or error}; what was there before is "
+            f"unchanged"
+        ) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

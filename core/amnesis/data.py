@@ -2,110 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from amnesis.errors import DataError, did_you_mean
+from amnesis.errors import DataError
 from amnesis.scores import IGNORED, MeanOver
+from amnesis.templates import AnyTemplate, Encoded, Row, Template, TextTemplate, encode
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-Row = Mapping[str, Any]
+__all__ = [
+    "Batch",
+    "Encoded",
+    "Example",
+    "ExampleSet",
+    "Mixture",
+    "Row",
+    "Template",
+    "collate",
+    "encode",
+    "encode_mixture",
+    "encode_rows",
+    "pad_token_id",
+    "shared_examples",
+]
 
 
-class Template(BaseModel):
-    """How a row becomes text: the prompt around the question, then the answer, then its end."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt: str = Field(
-        "Question: {question}\nAnswer: ", description="text before the answer, with {question}"
-    )
-    question: str = Field("question", description="the row's field that is asked")
-    answer: str = Field("answer", description="the row's field that is answered")
-    eos: bool = Field(True, description="the end-of-sequence token is a label too, as in TOFU")
-    max_length: int = Field(512, ge=2, description="longer examples are cut at their end (tokens)")
-
-    @field_validator("prompt")
-    @classmethod
-    def _asks(cls, prompt: str) -> str:
-        if "{question}" not in prompt:
-            raise ValueError("must contain {question}, where the row's question goes")
-        return prompt
-
-    def prompt_of(self, row: Row, question: str | None = None) -> str:
-        """Give the text before the answer. Only ``{question}`` is filled in; braces are text."""
-        return self.prompt.replace("{question}", self._text(row, question or self.question))
-
-    def answer_of(self, row: Row, answer: str | None = None) -> str:
-        """Give the row's answer."""
-        return self._text(row, answer or self.answer)
-
-    @staticmethod
-    def _text(row: Row, name: str) -> str:
-        value = row.get(name)
-        if value is None:
-            raise DataError(f"a row has no field {name!r}; {did_you_mean(name, row)}")
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(f"field {name!r} must be text that is not empty, but is {value!r}")
-        return value
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One prompt and answer as tokens; labels start at ``prompt_length``."""
-
-    input_ids: tuple[int, ...]
-    prompt_length: int
-    truncated: bool = False
-
-    @property
-    def key(self) -> str:
-        """A digest of tokens and label mask: the name under which its reference is cached."""
-        text = f"{self.prompt_length}:{','.join(map(str, self.input_ids))}"
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-    @property
-    def label_count(self) -> int:
-        """How many tokens are labels."""
-        return len(self.input_ids) - self.prompt_length
-
-
-def encode(
-    prompt: str,
-    answer: str,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    eos: bool = True,
-    max_length: int = 512,
-) -> Encoded:
-    """Tokenize prompt and answer together; a token is a label if it holds any of the answer.
-
-    Tokenizing the prompt apart would misplace the boundary wherever a tokenizer merges across it
-    (the space before the answer, for most). Offsets tell which tokens reach into the answer;
-    tokenizers without offsets are given prompt and answer one after the other.
-    """
-    if tokenizer.is_fast:
-        encoding = tokenizer(prompt + answer, return_offsets_mapping=True)
-        ids = list(encoding["input_ids"])
-        boundary = len(prompt)
-        ends = [end for _, end in encoding["offset_mapping"]]
-        prompt_length = next((i for i, end in enumerate(ends) if end > boundary), len(ids))
-    else:
-        prompt_ids = list(tokenizer(prompt)["input_ids"])
-        ids = prompt_ids + list(tokenizer(answer, add_special_tokens=False)["input_ids"])
-        prompt_length = len(prompt_ids)
-    if eos and tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
-        ids.append(tokenizer.eos_token_id)
-    # The first token has nothing before it that could predict it, so it is never a label.
-    return Encoded(tuple(ids[:max_length]), max(prompt_length, 1), len(ids) > max_length)
+Texts = Mapping[str, Callable[[Row], str]]
 
 
 @dataclass(frozen=True)
@@ -124,68 +51,127 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Examples of one stream, with what was cut or left out on the way."""
+    """Examples of one stream, with what was cut or left out on the way.
+
+    ``parts`` are (weight, number of examples) of the sources in the order of ``examples``; one
+    part is drawn evenly.
+    """
 
     name: str
     examples: tuple[Example, ...]
     truncated: int = 0
+    cut_tokens: int = 0
     dropped: int = 0
+    duplicates: int = 0
+    parts: tuple[tuple[float, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def summary(self) -> dict[str, int]:
         """Give the counts that a report shows."""
-        return {"rows": len(self), "truncated": self.truncated, "dropped": self.dropped}
+        return {
+            "examples": len(self),
+            "truncated": self.truncated,
+            "cut_tokens": self.cut_tokens,
+            "dropped": self.dropped,
+            "duplicates": self.duplicates,
+        }
 
 
-Texts = Mapping[str, Callable[[Row], str]]
+@dataclass(frozen=True)
+class Mixture:
+    """Rows from several sources, each with its weight in the draws."""
+
+    parts: tuple[tuple[float, Sequence[Row]], ...]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self.parts)
+
+
+def encode_mixture(
+    mixture: Mixture,
+    tokenizer: PreTrainedTokenizerBase,
+    template: AnyTemplate,
+    *,
+    name: str = "rows",
+    answers: Texts | None = None,
+) -> ExampleSet:
+    """Encode each part and lay them one after the other."""
+    made = [
+        (weight, encode_rows(rows, tokenizer, template, name=name, answers=answers))
+        for weight, rows in mixture.parts
+    ]
+    examples = tuple(example for _, part in made for example in part.examples)
+    keys = {example.sequences["answer"].key for example in examples}
+    return ExampleSet(
+        name,
+        examples,
+        sum(part.truncated for _, part in made),
+        sum(part.cut_tokens for _, part in made),
+        sum(part.dropped for _, part in made),
+        len(examples) - len(keys),
+        tuple((weight, len(part)) for weight, part in made),
+    )
 
 
 def encode_rows(
     rows: Iterable[Row],
     tokenizer: PreTrainedTokenizerBase,
-    template: Template,
+    template: AnyTemplate,
     *,
     name: str = "rows",
     answers: Texts | None = None,
 ) -> ExampleSet:
     """Encode rows into examples; ``answers`` gives the answer of each further text by name.
 
-    An example of which truncation leaves no label is dropped, and counted.
+    An example of which truncation leaves no label is dropped. Truncated, dropped and repeated
+    examples are counted.
 
     Raises:
         DataError: a row lacks a field, or no example is left.
     """
-    wanted: Texts = {"answer": template.answer_of, **(answers or {})}
     examples: list[Example] = []
-    truncated = dropped = 0
+    truncated = cut = dropped = 0
     for index, row in enumerate(rows):
         try:
-            prompt = template.prompt_of(row)
-            texts = {
-                text: encode(
-                    prompt,
-                    answer(row),
-                    tokenizer,
-                    eos=template.eos,
-                    max_length=template.max_length,
-                )
-                for text, answer in wanted.items()
-            }
+            made = _texts(row, tokenizer, template, answers or {})
         except DataError as error:
             raise DataError(f"set {name!r}, row {index}: {error}") from None
-        truncated += any(encoded.truncated for encoded in texts.values())
-        if min(encoded.label_count for encoded in texts.values()) < 1:
-            dropped += 1
-        else:
-            examples.append(Example(index, row, texts))
+        for texts in made:
+            lost = sum(encoded.cut for encoded in texts.values())
+            truncated += lost > 0
+            cut += lost
+            if min(encoded.label_count for encoded in texts.values()) < 1:
+                dropped += 1
+            else:
+                examples.append(Example(index, row, texts))
     if not examples:
         raise DataError(
             f"set {name!r} has no usable example ({dropped} dropped because nothing of their "
             f"answers fits into {template.max_length} tokens); give rows, or raise max_length"
         )
-    return ExampleSet(name, tuple(examples), truncated, dropped)
+    keys = {example.sequences["answer"].key for example in examples}
+    repeated = len(examples) - len(keys)
+    return ExampleSet(name, tuple(examples), truncated, cut, dropped, repeated)
+
+
+def _texts(
+    row: Row, tokenizer: PreTrainedTokenizerBase, template: AnyTemplate, answers: Texts
+) -> list[dict[str, Encoded]]:
+    if isinstance(template, TextTemplate) and not answers:
+        return [{"answer": chunk} for chunk in template.chunks(row, tokenizer)]
+    prompt = template.prompt_of(row, tokenizer)
+    wanted: Texts = {"answer": template.answer_of, **answers}
+    return [
+        {text: template.encode(prompt, answer(row), tokenizer) for text, answer in wanted.items()}
+    ]
+
+
+def shared_examples(one: ExampleSet, other: ExampleSet) -> int:
+    """Count the examples of ``one`` that are in ``other`` too, token for token."""
+    known = {example.sequences["answer"].key for example in other.examples}
+    return sum(example.sequences["answer"].key in known for example in one.examples)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,16 @@ class NonFiniteError(AmnesisError):
     """A loss or a gradient is no longer a finite number."""
 
 
+class ResourceError(AmnesisError):
+    """Memory, disk or a device does not suffice; the message says which size to lower."""
+
+
+class Interrupted(AmnesisError):  # noqa: N818  # nothing is wrong: the user asked for it
+    """The user stopped a run; the message says where it stands and how to go on."""
+
+    exit_code = 130
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Say which of ``known`` resembles ``name``, whatever its case, and list them all."""
     names = sorted(known)

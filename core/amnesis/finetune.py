@@ -10,35 +10,26 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from amnesis import artifacts
-from amnesis.contracts import Benchmark
-from amnesis.errors import DataError, RecipeError, did_you_mean
 from amnesis.loss import Risk
 from amnesis.models import (
     ModelSettings,
     NewModelSettings,
-    default_device,
     load_model,
     load_tokenizer,
     new_model,
     train_tokenizer,
 )
+from amnesis.preflight import Problems, examined_device, examined_model, examined_sets
 from amnesis.recipe import BaseRecipe, Named
-from amnesis.resolve import component_of
-from amnesis.running import (
-    SCHEMA,
-    RunResult,
-    _silent,
-    environment,
-    new_folder,
-    quiet_libraries,
-)
-from amnesis.data import Template
+from amnesis.running import SCHEMA, RunResult, begin, environment, new_folder, quiet_libraries
+from amnesis.templates import AnyTemplate, Template
 from amnesis.tracking import Progress, ProgressCallback, StepProgress, TensorBoard
 from amnesis.training import TrainingSettings
 from amnesis.unlearner import Unlearner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.trainer_callback import TrainerCallback
 
     from amnesis.data import Row
     from amnesis.registry import Registry
@@ -54,7 +45,7 @@ class FinetuneRecipe(BaseRecipe):
     tokenizer_sets: list[str] | None = Field(
         None, description="sets that a new tokenizer is trained on, where not the same"
     )
-    template: Template = Field(default_factory=Template)
+    template: AnyTemplate = Field(default_factory=Template)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     seed: int = Field(0, ge=0)
 
@@ -78,6 +69,7 @@ def finetune(
     recipe: FinetuneRecipe | Mapping[str, Any],
     out: Path | str | None = None,
     *,
+    resume: bool = False,
     overwrite: bool = False,
     device: str | None = None,
     trust_remote_code: bool = False,
@@ -92,22 +84,26 @@ def finetune(
     started = time.monotonic()
     if not isinstance(recipe, FinetuneRecipe):
         recipe = FinetuneRecipe.parse(recipe)
-    benchmark = component_of(("benchmark",), recipe.benchmark, registry)
-    if not isinstance(benchmark, Benchmark):
-        raise RecipeError(f"benchmark: {benchmark.label} is not a benchmark")
-    device = device or default_device()
-    sets = benchmark.sets()
-    for name in [*recipe.sets, *(recipe.tokenizer_sets or ())]:
-        if name not in sets:
-            raise DataError(f"{benchmark.label} has no set {name!r}; {did_you_mean(name, sets)}")
+    folder = Path(out) if out is not None else new_folder("finetune")
+    if not resume:
+        artifacts.refuse_if_taken(folder, overwrite=overwrite)
+    problems = Problems()
+    names = [*recipe.sets, *(recipe.tokenizer_sets or ())]
+    _, sets = examined_sets(problems, recipe.benchmark, names, recipe.template, registry)
+    device = problems.attempt("device", lambda: examined_device(device))
+    for where in ("model", "tokenizer"):
+        settings = getattr(recipe, where)
+        if isinstance(settings, ModelSettings) and where == "model":
+            problems.attempt(where, lambda s=settings: examined_model(s, trust_remote_code))  # type: ignore[misc]
+    problems.raise_any("the finetuning cannot start")
+    assert device is not None  # noqa: S101  # no problem was found
     rows = [row for name in recipe.sets for row in sets[name]]
     read = [row for name in recipe.tokenizer_sets or recipe.sets for row in sets[name]]
-    folder = artifacts.claim(
-        Path(out) if out is not None else new_folder("finetune"), overwrite=overwrite
-    )
-    artifacts.write_text(folder / "recipe.yaml", recipe.to_yaml())
+    finished = begin(folder, recipe, resume=resume, overwrite=overwrite)
+    if finished is not None:
+        return RunResult(folder, finished)
     model, tokenizer = _model_of(recipe, read, device, trust_remote_code)
-    callbacks = [TensorBoard(folder / "tensorboard")]
+    callbacks: list[TrainerCallback] = [TensorBoard(folder / "tensorboard")]
     if progress is not None:
         callbacks.append(StepProgress(progress, "training"))
     fitted = Unlearner(
@@ -119,7 +115,8 @@ def finetune(
         seed=recipe.seed,
         callbacks=callbacks,
         device=device,
-    ).fit(rows, progress=progress)
+        output=folder / "checkpoints",
+    ).fit(rows, progress=progress, resume=resume)
     artifacts.write_model(folder / "model", model, tokenizer)
     results = {
         "schema": SCHEMA,
@@ -174,6 +171,7 @@ def finetune_command(
         result = finetune(
             loaded,
             out,
+            resume=resume,
             overwrite=overwrite,
             device=device,
             trust_remote_code=trust_remote_code,

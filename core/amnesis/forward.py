@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from amnesis.errors import ContractError
+from amnesis.head import ChunkedHead
 from amnesis.scores import Needs, Scores, label_logps, unpack
 
 if TYPE_CHECKING:
@@ -17,48 +19,61 @@ if TYPE_CHECKING:
 
 
 def score(
-    model: PreTrainedModel, batch: Batch, needs: Needs, reference: Scores | None = None
+    model: PreTrainedModel,
+    batch: Batch,
+    needs: Needs,
+    reference: Scores | None = None,
+    head: ChunkedHead | None = None,
 ) -> Scores:
     """Run ``model`` once per text that ``needs`` names and give its scores.
 
     The output head is applied to the places that are read only: label tokens, or all of prompt and
-    answer. ``reference`` holds the frozen reference's scores of the same batch.
+    answer. ``reference`` holds the frozen reference's scores of the same batch. With ``head``, of
+    the same model, log-probabilities that nobody wants logits beside are read in chunks.
     """
     further = {
         name: _score_one(
-            model, batch.of(name), needs, reference.of(name) if reference is not None else None
+            model,
+            batch.of(name),
+            needs,
+            reference.of(name) if reference is not None else None,
+            head,
         )
         for name in sorted(needs.sequences - {"answer"})
     }
     if "answer" not in needs.sequences:
         return Scores(batch.mask, batch.positions, sequences=further)
-    own = _score_one(model, batch, needs, reference)
+    own = _score_one(model, batch, needs, reference, head)
     own._sequences = further
     return own
 
 
 def _score_one(
-    model: PreTrainedModel, batch: Batch, needs: Needs, reference: Scores | None
+    model: PreTrainedModel,
+    batch: Batch,
+    needs: Needs,
+    reference: Scores | None,
+    head: ChunkedHead | None,
 ) -> Scores:
     mask, positions = batch.mask, batch.positions
     rows = positions if needs.all_positions else mask
     if not (needs.logps or needs.logits):
         rows = rows & False  # the head still runs, on nothing
-    with head_on(model, rows) as applied:
-        output = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-            output_hidden_states=bool(needs.hidden),
-        )
-    logits = output.logits[0] if applied else output.logits[:, :-1][rows]
-    values: dict[str, Any] = {"logits": logits if needs.logits else None}
-    if needs.logps:
-        picked = logits if rows is mask else logits[mask[rows]]
-        values["logps"] = unpack(mask, label_logps(picked, batch.labels[:, 1:][mask]))
-    # hidden_states[0] is the embedding; a label token's own state is one place to the right of
-    # the place that predicts it.
-    values["hidden"] = {b: output.hidden_states[b + 1][:, 1:] for b in needs.hidden}
+    targets = batch.labels[:, 1:][mask]
+    values: dict[str, Any] = {"labels": batch.labels[:, 1:]}
+    if head is not None and needs.logps and not needs.logits and head.serves(batch):
+        with head.answering(mask, targets):
+            output = _run(model, batch, needs)
+        values["logps"] = unpack(mask, output.logits[0, :, 0])
+    else:
+        with head_on(model, rows) as applied:
+            output = _run(model, batch, needs)
+        logits = output.logits[0] if applied else output.logits[:, :-1][rows]
+        values["logits"] = logits if needs.logits else None
+        if needs.logps:
+            picked = logits if rows is mask else logits[mask[rows]]
+            values["logps"] = unpack(mask, label_logps(picked, targets))
+    values["hidden"] = {b: _block(output.hidden_states, b) for b in needs.hidden}
     if reference is not None:
         values |= {
             "ref_logps": reference.logps if needs.ref_logps else None,
@@ -66,6 +81,27 @@ def _score_one(
             "ref_hidden": {b: reference.hidden(b) for b in needs.ref_hidden},
         }
     return Scores(mask, positions, rows=rows, **values)
+
+
+def _run(model: PreTrainedModel, batch: Batch, needs: Needs) -> Any:
+    return model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        use_cache=False,
+        output_hidden_states=bool(needs.hidden),
+    )
+
+
+def _block(hidden_states: tuple[Tensor, ...], block: int) -> Tensor:
+    """Give a 0-based block's output at the label tokens themselves, ``(batch, tokens, width)``."""
+    # hidden_states[0] is the embedding; a label token's own state is one place to the right of
+    # the place that predicts it.
+    blocks = len(hidden_states) - 1
+    if not 0 <= block < blocks:
+        raise ContractError(
+            f"a term reads the output of block {block}, but the model has blocks 0 to {blocks - 1}"
+        )
+    return hidden_states[block + 1][:, 1:]
 
 
 def as_own(needs: Needs) -> Needs:

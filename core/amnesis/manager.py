@@ -88,12 +88,12 @@ def build_manager(
             continue
         try:
             plugins.append(_registered(manager, candidate, plugins))
-        except _Refused as refused:
+        except _RefusedError as refused:
             faults.append(Fault(candidate, str(refused)))
     return Manager(manager, tuple(plugins), tuple(faults), tuple(left_out))
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     pass
 
 
@@ -130,7 +130,7 @@ def _registered(
     plugin = _imported(candidate)
     for other in others:
         if other.module is plugin.module:
-            raise _Refused(
+            raise _RefusedError(
                 f"brings the same module as plugin {other}; remove one of the two entry points"
             )
     marked = _implementations(plugin.module)
@@ -138,14 +138,14 @@ def _registered(
         _check_name(name)
         _check_arguments(name, function)
     if not marked:
-        raise _Refused(
+        raise _RefusedError(
             "has no hook implementation; decorate a function such as register_objectives "
             "with @amnesis.hookimpl"
         )
     try:
         manager.register(plugin.module, name=f"{plugin.distribution}:{plugin.entry_point}")
     except (pluggy.PluginValidationError, ValueError) as error:
-        raise _Refused(one_line(error)) from error
+        raise _RefusedError(one_line(error)) from error
     return plugin
 
 
@@ -156,7 +156,7 @@ def _imported(plugin: Plugin) -> Plugin:
     try:
         module = point.load()
     except (Exception, SystemExit) as error:  # a stranger's module may raise anything
-        raise _Refused(
+        raise _RefusedError(
             f"importing {point.value!r} failed with {type(error).__name__}: {one_line(error)}; "
             f"repair it, reinstall it, or uninstall {plugin.distribution}"
         ) from error
@@ -175,7 +175,9 @@ def _implementations(module: Any) -> Mapping[str, Callable[..., Any]]:
     for name in HOOKS:
         function = functions.get(name)
         if function is not None and not (hasattr(function, mark) or hasattr(function, spec)):
-            raise _Refused(f"defines {name} without a mark; decorate it with @amnesis.hookimpl")
+            raise _RefusedError(
+                f"defines {name} without a mark; decorate it with @amnesis.hookimpl"
+            )
     return {
         name: function
         for name, function in functions.items()
@@ -188,7 +190,7 @@ def _check_name(name: str) -> None:
         return
     close = get_close_matches(name, HOOKS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"the hooks are {', '.join(HOOKS)}:"
-    raise _Refused(f"implements an unknown hook {name!r}; {hint} rename the function")
+    raise _RefusedError(f"implements an unknown hook {name!r}; {hint} rename the function")
 
 
 def _check_arguments(name: str, function: Callable[..., Any]) -> None:
@@ -197,7 +199,7 @@ def _check_arguments(name: str, function: Callable[..., Any]) -> None:
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.POSITIONAL_ONLY,
     ):
-        raise _Refused(
+        raise _RefusedError(
             f"hook {name!r} takes one argument, 'register', but is defined with "
             f"{inspect.signature(function)}; write def {name}(register)"
         )

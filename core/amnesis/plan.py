@@ -9,6 +9,8 @@ from functools import lru_cache
 
 from amnesis.data import Batch, ExampleSet, collate
 
+BLOCK = 1000  # draws in which weighted parts are exactly in proportion
+
 
 @dataclass(frozen=True)
 class StepBatches:
@@ -27,6 +29,7 @@ class StepPlan:
     or workers see the same examples. ``batch_size`` counts a stream's examples per optimizer step
     over all ranks; each rank takes every ``world``-th of them and runs at most
     ``micro_batch_size`` at a time, sorted by length (exact, for reduction is over the whole step).
+    Weighted parts of a set are drawn from in proportion, each epoch after epoch of its own.
     ``forget_draws`` ends the last step early where an epoch's end was asked for.
     """
 
@@ -61,18 +64,23 @@ class StepPlan:
         first, last = step * size, (step + 1) * size
         if stream == "forget" and self.forget_draws is not None:
             last = min(last, self.forget_draws)
-        drawn = [self._draw(stream, len(examples), k) for k in range(first, last)][
-            self.rank :: self.world
-        ]
+        drawn = [self._draw(stream, examples, k) for k in range(first, last)]
+        drawn = drawn[self.rank :: self.world]
         chosen = sorted((examples.examples[i] for i in drawn), key=lambda e: (e.length, e.index))
         return tuple(
             collate(chosen[start : start + self.micro_batch_size], self.pad_token_id)
             for start in range(0, len(chosen), self.micro_batch_size)
         )
 
-    def _draw(self, stream: str, size: int, k: int) -> int:
+    def _draw(self, stream: str, examples: ExampleSet, k: int) -> int:
+        part, start = 0, 0
+        if len(examples.parts) > 1:
+            weights = tuple(weight for weight, _ in examples.parts)
+            part, k = draw_of(weights, self.seed, stream, k)
+            start = sum(size for _, size in examples.parts[:part])
+        size = examples.parts[part][1] if examples.parts else len(examples)
         epoch, place = divmod(k, size)
-        return shuffled(size, self.seed, stream, epoch)[place]
+        return start + shuffled(size, self.seed, f"{stream}/{part}", epoch)[place]
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> tuple[int, int]:
@@ -81,7 +89,37 @@ def steps_of(epochs: float, examples: int, batch_size: int) -> tuple[int, int]:
     return math.ceil(draws / batch_size), draws
 
 
+def draw_of(weights: tuple[float, ...], seed: int, stream: str, k: int) -> tuple[int, int]:
+    """Give (part, its how-manieth draw) of draw ``k`` among parts with these weights.
+
+    Every block of 1,000 draws holds each part in proportion, in a hashed order.
+    """
+    block, place = divmod(k, BLOCK)
+    part, rank = _block(weights, seed, stream, block)[place]
+    return part, block * _quotas(weights)[part] + rank
+
+
 @lru_cache(maxsize=8)
+def _block(
+    weights: tuple[float, ...], seed: int, stream: str, block: int
+) -> tuple[tuple[int, int], ...]:
+    parts = [part for part, quota in enumerate(_quotas(weights)) for _ in range(quota)]
+    seen = [0] * len(weights)
+    drawn: list[tuple[int, int]] = []
+    for index in shuffled(BLOCK, seed, f"{stream}/parts", block):
+        drawn.append((parts[index], seen[parts[index]]))
+        seen[parts[index]] += 1
+    return tuple(drawn)
+
+
+def _quotas(weights: tuple[float, ...]) -> list[int]:
+    """Share a block out; every part gets one at least, the largest takes what rounding leaves."""
+    quotas = [max(1, round(BLOCK * weight / sum(weights))) for weight in weights]
+    quotas[quotas.index(max(quotas))] += BLOCK - sum(quotas)
+    return quotas
+
+
+@lru_cache(maxsize=16)
 def shuffled(size: int, seed: int, stream: str, epoch: int) -> tuple[int, ...]:
     """Give ``range(size)`` in an order that is the same on every machine and rank."""
 

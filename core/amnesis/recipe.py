@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from amnesis.contracts.benchmark import EvaluationSettings
-from amnesis.data import Template
 from amnesis.errors import RecipeError, did_you_mean
 from amnesis.models import ModelSettings
+from amnesis.sources import Source
+from amnesis.templates import AnyTemplate, Template
 from amnesis.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -89,7 +90,15 @@ class Recipe(BaseRecipe):
     combiner: Named | None = Field(None, description="how two gradients become one; default sum")
     probes: list[Named] = Field(default_factory=list)
     benchmark: Named = Field(description="names the sets, and judges before and after")
-    template: Template = Field(default_factory=Template)
+    forget: list[Source] = Field(
+        default_factory=lambda: [Source(set="forget")],
+        description="what the forget stream draws from; default: the benchmark's forget set",
+    )
+    retain: list[Source] = Field(
+        default_factory=lambda: [Source(set="retain")],
+        description="what the retain stream draws from; default: the benchmark's retain set",
+    )
+    template: AnyTemplate = Field(default_factory=Template)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
     retrained: ModelSettings | None = Field(
@@ -103,13 +112,18 @@ class Recipe(BaseRecipe):
         if not isinstance(document, dict):
             return document
         named = {k: {"path": v} for k, v in document.items() if _is_path(k, v)}
-        return {**document, **named}
+        one = {k: [v] for k, v in document.items() if k in _STREAMS and isinstance(v, (dict, str))}
+        paths = {k: [{"path": v} if isinstance(v, str) else v for v in vs] for k, vs in one.items()}
+        return {**document, **named, **paths}
 
     @model_validator(mode="after")
     def _combiner_has_two(self) -> Self:
         if self.combiner is not None and self.regularizer is None:
             raise ValueError("a combiner needs a retain stream: name a regularizer, such as 'kl'")
         return self
+
+
+_STREAMS = ("forget", "retain")
 
 
 def _is_path(key: str, value: Any) -> bool:

@@ -155,11 +155,11 @@ class Registry:
 
     def names(self, kind: str) -> list[str]:
         """Give the names of one kind, sorted."""
-        return sorted(self._entries[_known_kind(kind)])
+        return sorted(self._entries[known_kind(kind)])
 
     def find(self, name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Entry]:
         """Give every entry called ``name`` among ``kinds``."""
-        return [entry for kind in kinds for entry in self._entries[_known_kind(kind)].get(name, [])]
+        return [entry for kind in kinds for entry in self._entries[known_kind(kind)].get(name, [])]
 
     def get(self, kind: str, name: str) -> Entry:
         """Give the one entry of this kind and name.
@@ -167,7 +167,7 @@ class Registry:
         Raises:
             PluginError: the name is unknown (with suggestions), or has more than one owner.
         """
-        owners = self._entries[_known_kind(kind)].get(name, [])
+        owners = self._entries[known_kind(kind)].get(name, [])
         if len(owners) == 1:
             return owners[0]
         if owners:
@@ -240,7 +240,12 @@ def _problems(error: ValidationError) -> str:
     return "; ".join(problems)
 
 
-def _known_kind(kind: str) -> str:
+def known_kind(kind: str) -> str:
+    """Give ``kind`` back if there is such a kind.
+
+    Raises:
+        PluginError: there is none (with suggestions).
+    """
     if kind not in KINDS:
         raise PluginError(f"no kind of component is called {kind!r}; {did_you_mean(kind, KINDS)}")
     return kind

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis import artifacts
 from amnesis.contracts import Benchmark, Evaluation, Subject
-from amnesis.errors import DataError, RecipeError
-from amnesis.models import ModelSettings, default_device, load_model, load_tokenizer
-from amnesis.recipe import Recipe
-from amnesis.resolve import component_of
+from amnesis.errors import Interrupted, OutputError
+from amnesis.models import load_model, load_tokenizer
+from amnesis.preflight import prepare
+from amnesis.recipe import BaseRecipe, Recipe
 from amnesis.tracking import Progress, ProgressCallback, StepProgress, TensorBoard
 from amnesis.unlearner import Unlearner
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from amnesis.registry import Registry
 
@@ -40,6 +41,7 @@ def run(
     recipe: Recipe | Mapping[str, Any],
     out: Path | str | None = None,
     *,
+    resume: bool = False,
     overwrite: bool = False,
     device: str | None = None,
     trust_remote_code: bool = False,
@@ -49,31 +51,32 @@ def run(
 ) -> RunResult:
     """Unlearn as ``recipe`` says and leave model, numbers and logs in ``out``.
 
-    ``out`` defaults to a new ``runs/run-<time>`` in the working directory.
+    ``out`` defaults to a new ``runs/run-<time>`` in the working directory. ``resume`` goes on with
+    a run in ``out`` that was cut off; its recipe must be the same.
 
     Raises:
-        AmnesisError: anything about the input is wrong; said before any weight is loaded where
-            it can be known then.
+        AmnesisError: anything about the input is wrong; all that can be known before a weight is
+            loaded is said then, at once.
     """
     started = time.monotonic()
     if not isinstance(recipe, Recipe):
         recipe = Recipe.parse(recipe)
-    benchmark = component_of(("benchmark",), recipe.benchmark, registry)
-    if not isinstance(benchmark, Benchmark):
-        raise RecipeError(f"benchmark: {benchmark.label} is not a benchmark")
-    tell = progress or _silent
-    device = device or default_device()
-    sets = benchmark.sets()
-    missing = {"forget", "retain"} - set(sets)
-    if missing:
-        raise DataError(f"{benchmark.label} has no set {' and no set '.join(sorted(missing))}")
-    tokenizer = load_tokenizer(recipe.model, trust_remote_code=trust_remote_code)
-    folder = artifacts.claim(
-        Path(out) if out is not None else new_folder("run"), overwrite=overwrite
+    folder = Path(out) if out is not None else new_folder("run")
+    if not resume:
+        artifacts.refuse_if_taken(folder, overwrite=overwrite)
+    prepared = prepare(
+        recipe,
+        device=device,
+        out=folder,
+        trust_remote_code=trust_remote_code,
+        registry=registry,
     )
-    artifacts.write_text(folder / "recipe.yaml", recipe.to_yaml())
+    tokenizer = load_tokenizer(recipe.model, trust_remote_code=trust_remote_code)
+    finished = begin(folder, recipe, resume=resume, overwrite=overwrite)
+    if finished is not None:
+        return RunResult(folder, finished)
+    device, tell = prepared.device, progress or _silent
     model = load_model(recipe.model, device=device, trust_remote_code=trust_remote_code)
-
     unlearner = Unlearner(
         model,
         tokenizer,
@@ -88,43 +91,107 @@ def run(
         callbacks=[TensorBoard(folder / "tensorboard"), StepProgress(tell, "unlearning")],
         registry=registry,
         device=device,
+        output=folder / "checkpoints",
     )
-
-    def judge(judged: PreTrainedModel, phase: str) -> Evaluation:
-        subject = Subject(judged, tokenizer, recipe.template)
-        return benchmark.evaluate(
-            subject, recipe.evaluate, lambda what, done, all_: tell(f"{phase}: {what}", done, all_)
-        )
-
-    judgements = {"before": judge(model, "before")}
-    fitted = unlearner.fit(sets["forget"], sets["retain"], progress=tell)
-    judgements["after"] = judge(model, "after")
+    judging = _Judging(recipe, prepared.benchmark, tokenizer, folder, tell)
+    judging.judge("before", model)
+    fitted = unlearner.fit(prepared.forget, prepared.retain, progress=tell, resume=resume)
+    judging.judge("after", model)
     artifacts.write_model(folder / "model", model, tokenizer)
     if recipe.retrained is not None:
+        del model
         never_knew = load_model(
             recipe.retrained, device=device, trust_remote_code=trust_remote_code
         )
-        judgements["retrained"] = judge(never_knew, "retrained")
-    records = [
-        {"phase": phase, **record}
-        for phase, judgement in judgements.items()
-        for record in judgement.examples
-    ]
-    artifacts.write_table(folder / "examples.parquet", records)
+        judging.judge("retrained", never_knew)
     results = {
         "schema": SCHEMA,
-        **{phase: judgement.values for phase, judgement in judgements.items()},
+        **judging.values(),
+        "intervals": judging.intervals(),
         "trajectory": fitted.trajectory,
         "attacks": {},
         "lm_eval": {},
         "steps": fitted.steps,
         "seconds": round(time.monotonic() - started, 2),
         "data": fitted.data,
-        "notes": fitted.notes,
+        "notes": [*fitted.notes, *judging.notes()],
         "environment": environment(device),
     }
+    artifacts.write_table(folder / "examples.parquet", judging.records())
     artifacts.write_json(folder / "results.json", results)
     return RunResult(folder, results)
+
+
+def begin(
+    folder: Path, recipe: BaseRecipe, *, resume: bool, overwrite: bool
+) -> dict[str, Any] | None:
+    """Claim ``folder`` for a run, or go on with the one there; give its results if it is done.
+
+    Raises:
+        OutputError: the folder is taken, or holds a run of another recipe.
+    """
+    written = folder / "recipe.yaml"
+    if not (resume and written.is_file()):
+        artifacts.claim(folder, overwrite=overwrite)
+        artifacts.write_text(written, recipe.to_yaml())
+        return None
+    if written.read_text(encoding="utf-8") != recipe.to_yaml():
+        raise OutputError(
+            f"{folder}: holds a run of another recipe; resume it with {written}, or name "
+            f"another --out"
+        )
+    artifacts.tidy(folder)
+    results = folder / "results.json"
+    if not results.is_file():
+        return None
+    finished: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
+    return finished
+
+
+class _Judging:
+    """The judgements of one run, each kept as soon as it is made, so that a resumed run has it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        benchmark: Benchmark,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        tell: ProgressCallback,
+    ) -> None:
+        self._recipe, self._benchmark, self._tokenizer = recipe, benchmark, tokenizer
+        self._folder, self._tell = folder / "checkpoints", tell
+        self._made: dict[str, Evaluation] = {}
+
+    def judge(self, phase: str, model: PreTrainedModel) -> None:
+        kept = self._folder / f"{phase}.json"
+        if phase == "before" and kept.is_file():
+            self._made[phase] = Evaluation(**json.loads(kept.read_text(encoding="utf-8")))
+            return
+        made = self._benchmark.evaluate(
+            Subject(model, self._tokenizer, self._recipe.template),
+            self._recipe.evaluate,
+            lambda what, done, total: self._tell(f"{phase}: {what}", done, total),
+        )
+        self._made[phase] = made
+        if phase == "before":
+            artifacts.write_json(kept, asdict(made))
+
+    def values(self) -> dict[str, dict[str, float]]:
+        return {phase: made.values for phase, made in self._made.items()}
+
+    def intervals(self) -> dict[str, dict[str, Any]]:
+        return {phase: dict(made.intervals) for phase, made in self._made.items()}
+
+    def notes(self) -> list[str]:
+        return [f"{phase}: {note}" for phase, made in self._made.items() for note in made.notes]
+
+    def records(self) -> list[dict[str, Any]]:
+        return [
+            {"phase": phase, **record}
+            for phase, made in self._made.items()
+            for record in made.examples
+        ]
 
 
 def new_folder(what: str) -> Path:
@@ -163,23 +230,54 @@ def run_command(
 
     quiet_libraries()
     loaded = Recipe.load(recipe, overrides)
-    with Progress() as progress:
-        result = run(
-            loaded,
-            out,
-            overwrite=overwrite,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            reference_cache=cache_folder() / "reference",
-            progress=progress,
-        )
     console = Console()
+    if resume and out is None:
+        raise OutputError("--resume needs --out, the folder of the run that was cut off")
+    if check:
+        if out is not None and not resume:
+            artifacts.refuse_if_taken(out, overwrite=overwrite)
+        prepared = prepare(loaded, device=device, out=out, trust_remote_code=trust_remote_code)
+        for line in prepared.plan.lines():
+            console.print(line)
+        return
+    folder = out or new_folder("run")
+    with Progress() as progress:
+        try:
+            result = run(
+                loaded,
+                folder,
+                resume=resume,
+                overwrite=overwrite,
+                device=device,
+                trust_remote_code=trust_remote_code,
+                reference_cache=cache_folder() / "reference",
+                progress=progress,
+            )
+        except Interrupted as interrupted:
+            again = " ".join(["amnesis run", str(recipe), *overrides, "--out", str(folder)])
+            raise Interrupted(f"{interrupted}; go on with: {again} --resume") from None
     console.print(before_and_after(result.results))
-    for note in result.results["notes"]:
+    for note in [*data_notes(result.results["data"]), *result.results["notes"]]:
         console.print(f"note: {note}")
     console.print(
         f"{result.results['steps']} steps, {result.results['seconds']} s: {result.folder}"
     )
+
+
+def data_notes(data: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say what of the data was cut, left out or there twice."""
+    said = {
+        "truncated": "examples of the {set} set were cut at max_length",
+        "dropped": "examples of the {set} set were left out: nothing of their answers fits",
+        "duplicates": "examples of the {set} set are repetitions",
+        "also_in_forget": "examples of the {set} set are in the forget set too",
+    }
+    return [
+        f"{counts[key]} {text.format(set=name)}"
+        for name, counts in data.items()
+        for key, text in said.items()
+        if counts.get(key)
+    ]
 
 
 def before_and_after(results: Mapping[str, Any]) -> Any:
@@ -215,6 +313,3 @@ def cache_folder() -> Path:
 
 def _silent(what: str, done: int, total: int) -> None:
     pass
-
-
-__all__ = ["ModelSettings", "RunResult", "environment", "new_folder", "run", "run_command"]

@@ -75,7 +75,7 @@ class Scores:
         sequences: Mapping[str, Scores] | None = None,
         **values: Any,
     ) -> None:
-        """Hold ``values``: logps, ref_logps, logits, ref_logits, hidden, ref_hidden.
+        """Hold ``values``: labels, logps, ref_logps, logits, ref_logits, hidden, ref_hidden.
 
         ``sequences`` are the scores of further texts of the same examples (``refusal``).
         """
@@ -110,6 +110,7 @@ class Scores:
             mask,
             positions,
             rows=positions,
+            labels=labels[:, 1:],
             logits=own,
             ref_logits=ref,
             logps=unpack(mask, label_logps(own[picked], targets)),
@@ -136,6 +137,14 @@ class Scores:
                 f"{self._reader} reads the sequence {sequence!r} without declaring it in its needs"
             )
         return self._sequences[sequence]
+
+    @property
+    def labels(self) -> Tensor:
+        """Token ids of the labels, -100 elsewhere, ``(batch, tokens)``; need not be declared."""
+        if "labels" not in self._values:
+            raise ContractError(f"{self._who}reads 'labels', which were not given")
+        labels: Tensor = self._values["labels"]
+        return labels
 
     @property
     def logps(self) -> Tensor:

@@ -80,6 +80,7 @@ class Streams:
         self._held: dict[str, dict[Parameter, Tensor]] = {}
         self._memory: dict[Parameter, Tensor] = {}
         self._remembered: set[Parameter] = set()
+        self._finished: set[Parameter] = set()
         self._watched = False
         self._products: tuple[Product, ...] = ()
         self._seen = _Tally()
@@ -141,9 +142,10 @@ class Streams:
                 self._reduce([self._filled(held, p) for p in self._names])
         total = self._total_coefficients() if self._needs_total_gram else None
         for p in self._names:
-            if self._has_gradient(p):
+            if p not in self._finished and self._has_gradient(p):
                 self._finish(p, total)
         self._remembered.clear()
+        self._finished.clear()
         report = self._seen.report(self._products)
         self._held.clear()
         self._seen = _Tally()
@@ -176,7 +178,8 @@ class Streams:
         total: Tensor | None = None
         for p in self._names:
             if self._has_gradient(p):
-                gram = gram_matrix(*self._recalled(p, *self._pair(p)))
+                f, r = self._pair(p)
+                gram = gram_matrix(f, self._recalled(p, r))
                 total = gram if total is None else total + gram.to(total.device)
         if total is None:
             raise RuntimeError("combine() was called before any backward pass")
@@ -190,14 +193,14 @@ class Streams:
         f, r = self._held["forget"].get(p), self._held["retain"].get(p)
         return p.new_zeros(p.shape) if f is None else f, p.new_zeros(p.shape) if r is None else r
 
-    def _recalled(self, p: Parameter, f: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    def _recalled(self, p: Parameter, r: Tensor) -> Tensor:
         """Let the combiner remember r, once a step, and give what then stands in r's place."""
         if self._combiner is not None and p not in self._remembered:
             kept = self._combiner.remember(r, self._memory.get(p))
             self._remembered.add(p)
             if kept is not None:
                 self._memory[p] = kept
-        return f, self._memory.get(p, r)
+        return self._memory.get(p, r)
 
     def _finish(self, p: Parameter, total: Coefficients | None = None) -> None:
         """Combine one parameter's gradients into ``p.grad`` and free what is not needed."""
@@ -210,7 +213,8 @@ class Streams:
         if self._combiner is None:
             p.grad = f
             return
-        _, kept = self._recalled(p, f, r)
+        self._finished.add(p)
+        kept = self._recalled(p, r)
         if kept is not r:
             r, gram = r.copy_(kept), None
         p.grad = self._combined(self._combiner, f, r, gram, total)

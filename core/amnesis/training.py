@@ -44,6 +44,10 @@ class TrainingSettings(BaseModel):
     )
     gradient_checkpointing: bool = False
     log_every: int = Field(1, ge=1, description="log every k-th step")
+    save_every: int | None = Field(
+        None, ge=1, description="write a checkpoint every k-th step; None: only when interrupted"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -68,7 +72,6 @@ class TrainingSettings(BaseModel):
             decay = steps - steps // 2
             scheduler = {
                 "num_decay_steps": decay,
-                "num_stable_steps": max(steps - decay - self.warmup_steps, 0),
                 "min_lr_ratio": 0.05,
                 "decay_type": "linear",
             }
@@ -93,7 +96,8 @@ class TrainingSettings(BaseModel):
             logging_steps=self.log_every,
             logging_first_step=True,
             logging_nan_inf_filter=False,
-            save_strategy="no",
+            save_strategy="steps" if self.save_every else "no",
+            save_steps=self.save_every or steps,
             report_to=[],
             remove_unused_columns=False,
             seed=seed,

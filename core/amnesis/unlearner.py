@@ -1,26 +1,28 @@
-"""The run's engine: transformers' Trainer with two gradient streams per optimizer step."""
+"""The Unlearner: a model, a tokenizer, and names; what a run is made of."""
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.data import DataLoader
-from transformers import Trainer
-from transformers.trainer_callback import PrinterCallback, TrainerCallback
-
-from amnesis.contracts import StepContext
-from amnesis.data import Batch, ExampleSet, Row, Template, encode_rows, pad_token_id
-from amnesis.distributed import added_over_ranks, sum_over_ranks, world
-from amnesis.errors import NonFiniteError, RecipeError
-from amnesis.forward import score
-from amnesis.loss import StreamLoss, risk
-from amnesis.plan import StepBatches, StepPlan
+from amnesis import checkpoints
+from amnesis.data import (
+    ExampleSet,
+    Mixture,
+    Row,
+    encode_mixture,
+    pad_token_id,
+    shared_examples,
+)
+from amnesis.distributed import world
+from amnesis.errors import Interrupted, RecipeError, ResourceError
+from amnesis.g_effect.sets import run_view
+from amnesis.g_effect.stopping import limits_of
+from amnesis.loss import StreamLoss
+from amnesis.plan import StepPlan
 from amnesis.reference import (
     AdapterOff,
     Cached,
@@ -30,18 +32,16 @@ from amnesis.reference import (
     logit_bytes,
 )
 from amnesis.resolve import Choice, combiner_of, probes_of, stream_of
-from amnesis.scores import Needs
-from amnesis.streams import StreamReport, Streams
+from amnesis.templates import AnyTemplate, Template
+from amnesis.trainer import TwoStreamTrainer, Values
 from amnesis.training import TrainingSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.trainer_callback import TrainerCallback
 
-    from amnesis.contracts import Product
     from amnesis.registry import Registry
-
-Values = dict[str, float]
+    from amnesis.scores import Needs
 
 # Reference logits are cached up to this many bytes of main memory; beyond, a copy is run.
 LOGITS_IN_MEMORY = 1 << 30
@@ -78,13 +78,14 @@ class Unlearner:
         probes: Sequence[Choice] = (),
         *,
         training: TrainingSettings | Mapping[str, Any] | None = None,
-        template: Template | None = None,
+        template: AnyTemplate | None = None,
         seed: int = 0,
         reference_cache: Path | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         registry: Registry | None = None,
         device: str | None = None,
         output: Path | None = None,
+        stop_when: Mapping[str, Any] | None = None,
     ) -> None:
         """Resolve every name at once; nothing is computed yet.
 
@@ -104,6 +105,7 @@ class Unlearner:
             None if self.retain_loss is None else combiner_of(combiner or "sum", registry)
         )
         self.probes = probes_of(probes, registry)
+        self.stop_when = limits_of(stop_when)
         self.training = (
             training
             if isinstance(training, TrainingSettings)
@@ -115,17 +117,22 @@ class Unlearner:
 
     def fit(
         self,
-        forget: Iterable[Row],
-        retain: Iterable[Row] | None = None,
+        forget: Iterable[Row] | Mixture,
+        retain: Iterable[Row] | Mixture | None = None,
         progress: Callable[[str, int, int], None] | None = None,
+        *,
+        resume: bool = False,
     ) -> FitResult:
         """Unlearn ``forget`` while keeping ``retain``; rows have the template's fields.
 
-        The model is changed in place.
+        The model is changed in place. ``resume`` goes on from the last whole checkpoint in
+        ``output``, to the bit, or starts where there is none.
 
         Raises:
             DataError: a row lacks a field, or a set is empty.
             NonFiniteError: a loss or gradient is no longer a finite number.
+            ResourceError: memory does not suffice.
+            Interrupted: Ctrl-C was pressed; a checkpoint was written if there is an ``output``.
         """
         if self.retain_loss is not None and retain is None:
             raise RecipeError("a regularizer needs retain rows: fit(forget, retain)")
@@ -153,16 +160,53 @@ class Unlearner:
                 ranks,
             )
             trainer.references = self._references(forget_set, retain_set, progress)
-            trainer.train()
+            shown = retain_set
+            if shown is None and retain is not None and self.probes:
+                shown = self._encode("retain", retain, StreamLoss("retain", ()))
+            reference = trainer.references.get("forget")
+            trainer.view = run_view(
+                trainer.plan, self.forget_loss, shown, reference, trainer.args.device
+            )
+            self._train(trainer, resume)
         data = {s.name: s.summary() for s in (forget_set, retain_set) if s is not None}
+        if retain_set is not None:
+            data["retain"]["also_in_forget"] = shared_examples(retain_set, forget_set)
         return FitResult(steps, trainer.trajectory, data, trainer.notes)
 
-    def _encode(self, name: str, rows: Iterable[Row], loss: StreamLoss) -> ExampleSet:
+    def _train(self, trainer: TwoStreamTrainer, resume: bool) -> None:
+        import torch
+
+        found: Path | None = None
+        notes: list[str] = []
+        if resume and self.output is not None:
+            found, notes = checkpoints.latest(self.output)
+        try:
+            if found is None:
+                trainer.train()
+            else:
+                trainer.resume(found)
+        except torch.OutOfMemoryError as error:
+            size = self.training.micro_batch_size or self.training.batch_size
+            raise ResourceError(
+                f"step {trainer.state.global_step}: out of memory; lower "
+                f"training.micro_batch_size (now {size}; results stay the same) or "
+                f"template.max_length (now {self.template.max_length}), or set "
+                f"training.gradient_checkpointing: true"
+            ) from error
+        trainer.notes[:0] = notes
+        if trainer.interruption.asked and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted(
+                f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}"
+            )
+
+    def _encode(self, name: str, rows: Iterable[Row] | Mixture, loss: StreamLoss) -> ExampleSet:
         limit = getattr(self.model.config, "max_position_embeddings", None)
         template = self.template
         if limit and limit < template.max_length:
             template = template.model_copy(update={"max_length": limit})
-        return encode_rows(rows, self.tokenizer, template, name=name)
+        texts = {text: of for t in loss.terms for text, of in t.term.texts().items()}
+        mixture = rows if isinstance(rows, Mixture) else Mixture(((1.0, list(rows)),))
+        return encode_mixture(mixture, self.tokenizer, template, name=name, answers=texts)
 
     def _references(
         self,
@@ -201,201 +245,3 @@ class Unlearner:
         if hasattr(self.model, "disable_adapter"):
             return AdapterOff(self.model)
         return FrozenCopy(self.model)
-
-
-class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
-    """A Trainer whose batch is a whole optimizer step: every micro-batch of both streams.
-
-    Counting, reducing and combining over the step happen in :meth:`training_step`; clipping, the
-    optimizer, the schedule and checkpoints remain the Trainer's.
-    """
-
-    def __init__(self, run: Unlearner, steps: int, output: Path, device: str | None) -> None:
-        """Prepare a Trainer for ``run``; ``plan`` and ``references`` are set before training."""
-        self.run = run
-        self.plan: StepPlan
-        self.references: dict[str, Reference] = {}
-        self.trajectory: list[Values] = []
-        self.notes: list[str] = []
-        self._states = [probe.initial_state() for probe in run.probes]
-        self._failed: set[int] = set()
-        self._streams: Streams | None = None
-        self._reduce = sum_over_ranks if world()[1] > 1 else None
-        self._values: Values = {}
-        super().__init__(
-            model=run.model,
-            args=run.training.arguments(steps, output, run.seed, device),
-            processing_class=run.tokenizer,
-            callbacks=list(run.callbacks),
-        )
-        self.remove_callback(PrinterCallback)
-
-    def create_accelerator_and_postprocess(self) -> None:
-        """Keep accelerate from wrapping the model in DDP: the two streams are reduced by us."""
-        super().create_accelerator_and_postprocess()
-        if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
-            prepare = self.accelerator.prepare_model
-            self.accelerator.prepare_model = lambda model, **options: prepare(
-                model, **{**options, "evaluation_mode": True}
-            )
-
-    def get_train_dataloader(self) -> DataLoader[StepBatches]:
-        """Give the plan, one optimizer step at a time, already sharded by rank."""
-        return DataLoader(self.plan, batch_size=1, collate_fn=_only, shuffle=False)  # type: ignore[arg-type]
-
-    def _get_num_items_in_batch(self, batch_samples: Any, device: Any) -> None:
-        """Not the Trainer's to count: each term says what its mean runs over."""
-
-    def _track_num_input_tokens(self, inputs: Any) -> None:
-        """Not counted: a batch holds two streams."""
-
-    def training_step(
-        self, model: nn.Module, inputs: StepBatches, num_items_in_batch: Any = None
-    ) -> Tensor:
-        """Run both streams' backward passes and leave their combination in ``p.grad``."""
-        model.train()
-        run, step = self.run, self.state.global_step
-        if self._streams is None:
-            self._streams = Streams(model.named_parameters(), run.combiner, self._reduce)
-        due = [i for i, p in enumerate(run.probes) if p.due(step) and i not in self._failed]
-        asked = tuple(dict.fromkeys(pair for i in due for pair in run.probes[i].products))
-        available = _at_hand(asked, run.forget_loss, run.retain_loss)
-        logged = step % run.training.log_every == 0 or step + 1 == self.state.max_steps
-        self._streams.watch(
-            statistics=logged and run.combiner is not None,
-            products=tuple(dict.fromkeys(pair for pair, _ in available.values())),
-        )
-        risks = {gradient for pair, _ in available.values() for gradient in pair}
-        losses = {"forget/loss": self._run_stream(run.forget_loss, inputs.forget, risks)}
-        if run.retain_loss is not None:
-            losses["retain/loss"] = self._run_stream(run.retain_loss, inputs.retain, risks)
-        report = self._streams.combine()
-        self._values = losses | _described(report)
-        self._observe(due, step, model, _products(available, report))
-        return torch.tensor(sum(losses.values()), device=self.args.device)
-
-    def _run_stream(
-        self, loss: StreamLoss, batches: Sequence[Batch], gradients: Collection[str]
-    ) -> float:
-        """Run one stream's micro-batches; give its loss over the whole step and all ranks."""
-        assert self._streams is not None  # noqa: S101  # training_step made them
-        risk_name = f"{loss.name}_risk"
-        wants_risk = risk_name in gradients
-        needs = loss.needs | Needs(logps=True) if wants_risk else loss.needs
-        counts = added_over_ranks(loss.counts(batches))
-        reference = self.references.get(loss.name)
-        total = 0.0
-        for index, batch in enumerate(batches):
-            batch = batch.to(self.args.device)
-            known = reference.scores(batch, loss.needs) if reference is not None else None
-            with self.compute_loss_context_manager():
-                scores = score(self.model, batch, needs, known)
-                share = loss(scores, counts)
-            if wants_risk:
-                with self._streams.collect(risk_name):
-                    self._backward(risk(scores, counts), retain_graph=True)
-            last = index == len(batches) - 1
-            with (
-                self._streams.retain(last=last)
-                if loss.name == "retain"
-                else self._streams.collect(loss.name)
-            ):
-                self._backward(share)
-            total += share.item()
-        return added_over_ranks({"loss": total})["loss"]
-
-    def _backward(self, loss: Tensor, **options: Any) -> None:
-        scaler = self.accelerator.scaler
-        (loss if scaler is None else scaler.scale(loss)).backward(**options)
-
-    def _observe(
-        self,
-        due: Sequence[int],
-        step: int,
-        model: nn.Module,
-        products: Mapping[Product, Mapping[str, float]],
-    ) -> None:
-        for index in due:
-            probe = self.run.probes[index]
-            context = StepContext(step, model, dict(self._values), products)
-            try:
-                seen, self._states[index] = probe.report(context, self._states[index])
-                self._values |= seen
-            except Exception as error:  # an observer may fail without stopping the run
-                self._failed.add(index)
-                self.notes.append(
-                    f"probe {probe.label} failed at step {step} and is off from there: "
-                    f"{type(error).__name__}: {error}"
-                )
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
-        """Give the norm before clipping, refusing to step along a gradient that is not finite."""
-        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
-        if not math.isfinite(norm) and self.accelerator.scaler is None:
-            raise NonFiniteError(
-                f"step {self.state.global_step}: the combined gradient's norm is {norm}; "
-                f"lower the learning rate, or look at the terms' hyper-parameters"
-            )
-        return norm
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the streams' own values in place of the Trainer's one loss."""
-        if "learning_rate" not in logs:
-            return  # the Trainer's closing summary of a loss that two streams do not have
-        values = {
-            **self._values,
-            "gradient_norm": float(logs.get("grad_norm", 0.0)),
-            "learning_rate": float(logs["learning_rate"]),
-        }
-        self.trajectory.append({"step": self.state.global_step, **values})
-        super().log(values, start_time)
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: the Trainer's estimate knows one forward pass over one batch."""
-        return 0
-
-
-def _only(items: list[StepBatches]) -> StepBatches:
-    return items[0]
-
-
-Available = dict["Product", tuple["Product", float]]
-
-
-def _at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None) -> Available:
-    """Map each product asked for to one that can be had, and a factor.
-
-    Where a stream's loss is c·R its gradient is c·∇R, so the risk needs no backward of its own.
-    """
-    streams = {loss.name: loss for loss in (forget, retain) if loss is not None}
-    available: Available = {}
-    for pair in asked:
-        factor, names = 1.0, []
-        for gradient in pair:
-            stream, _, is_risk = gradient.partition("_")
-            if stream not in streams:
-                break
-            multiple = streams[stream].risk_multiple if is_risk else None
-            factor /= multiple or 1.0
-            names.append(stream if multiple else gradient)
-        else:
-            available[pair] = ((names[0], names[1]), factor)  # type: ignore[assignment]
-    return available
-
-
-def _products(available: Available, report: StreamReport) -> dict[Product, dict[str, float]]:
-    return {
-        pair: {name: factor * value for name, value in report.products[had].items()}
-        for pair, (had, factor) in available.items()
-    }
-
-
-def _described(report: StreamReport) -> Values:
-    named = {
-        "gradients/forget_norm": report.forget_norm,
-        "gradients/retain_norm": report.retain_norm,
-        "gradients/cosine": report.cosine,
-        "gradients/conflict_share": report.conflict_share,
-        "gradients/zero_forget_share": report.zero_forget_share,
-    }
-    return {name: value for name, value in named.items() if value is not None}

@@ -16,7 +16,6 @@ from amnesis.contracts import (
     TokenScores,
 )
 from amnesis.data import Encoded, Example, Template, encode, encode_rows, pad_token_id
-
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.generation import Prompt, end_tokens, generate
 from amnesis_evaluation.gradient_norm import gradient_norms
@@ -104,7 +103,9 @@ def answers_of(
     answers = _with_gradients(subject, items, answers, asked, progress)
     by_set: dict[str, SetAnswers] = {}
     for name in asked:
-        own = [(i.example.index, a) for i, a in zip(items, answers, strict=True) if i.set_name == name]
+        own = [
+            (i.example.index, a) for i, a in zip(items, answers, strict=True) if i.set_name == name
+        ]
         by_set[name] = SetAnswers(
             tuple(row for row, _ in own), tuple(answer for _, answer in own), dropped[name]
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amnesis.reference import evaluating
-
 from amnesis_evaluation.batching import BatchSize, Progress, in_batches
 from amnesis_evaluation.teacher_forcing import accepts
 

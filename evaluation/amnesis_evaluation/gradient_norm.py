@@ -9,7 +9,6 @@ from amnesis.data import Encoded, Example, collate
 from amnesis.forward import score
 from amnesis.reference import evaluating
 from amnesis.scores import Needs
-
 from amnesis_evaluation.batching import Progress, in_batches
 
 if TYPE_CHECKING:

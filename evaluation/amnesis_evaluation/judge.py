@@ -16,7 +16,6 @@ from amnesis.contracts import (
     SetMetric,
     Subject,
 )
-
 from amnesis_evaluation.answers import Asked, SetAnswers, answers_of
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.bootstrap import Bootstrap
@@ -62,9 +61,7 @@ def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[floa
     for record in evaluation.examples:
         own = found.setdefault((record["set"], record["metric"]), {})
         own[int(record["row"])] = float(record["value"])
-    return {
-        key: np.array([values[row] for row in sorted(values)]) for key, values in found.items()
-    }
+    return {key: np.array([values[row] for row in sorted(values)]) for key, values in found.items()}
 
 
 class _Judgement:
@@ -102,15 +99,19 @@ class _Judgement:
         if not readable:
             return
         values = np.array([metric.value(answer) for _, answer in readable], dtype=np.float64)
+        key, finite = f"{set_name}/{metric.key}", np.isfinite(values)
+        self.evaluation.examples.extend(
+            {"set": set_name, "row": row, "metric": metric.key, "value": float(value)}
+            for (row, _), value, kept in zip(readable, values, finite, strict=True)
+            if kept
+        )
+        if not finite.all():
+            count = int((~finite).sum())
+            raise ValueError(f"{count} of {values.size} examples have no finite value")
         self._values[set_name, metric.key] = values
-        key = f"{set_name}/{metric.key}"
         self.evaluation.values[key] = float(values.mean())
         if self._bootstrap.resamples:
             self.evaluation.intervals[key] = self._bootstrap.of_mean(values)
-        self.evaluation.examples.extend(
-            {"set": set_name, "row": row, "metric": metric.key, "value": float(value)}
-            for (row, _), value in zip(readable, values, strict=True)
-        )
 
     def _read_set(self, key: str, metric: SetMetric, answered: SetAnswers) -> None:
         answers = [
@@ -120,7 +121,7 @@ class _Judgement:
         ]
         if not answers:
             return
-        self.evaluation.values[key] = metric.value(answers)
+        self.evaluation.values[key] = _finite(metric.value(answers))
         if self._bootstrap.resamples:
             self.evaluation.intervals[key] = self._bootstrap.of(
                 lambda drawn: metric.value([answers[i] for i in drawn]), len(answers)
@@ -133,7 +134,7 @@ class _Judgement:
             other = None
             if metric.needs_retrained and retrained is not None:
                 other = _picked(example_values(retrained), wanted, "the retrained model's results")
-            self.evaluation.values[metric.key] = metric.value(own, other)
+            self.evaluation.values[metric.key] = _finite(metric.value(own, other))
             if self._bootstrap.resamples:
                 self.evaluation.intervals[metric.key] = self._bootstrap.of_derived(
                     metric.value, own, other
@@ -142,9 +143,13 @@ class _Judgement:
             self.evaluation.notes.append(f"metric {metric.key} failed: {describe(error)}")
 
 
-def _picked(
-    values: ExampleValues, wanted: Sequence[tuple[str, str]], whose: str
-) -> ExampleValues:
+def _finite(value: float) -> float:
+    if not np.isfinite(value):
+        raise ValueError(f"its value is {value}")
+    return value
+
+
+def _picked(values: ExampleValues, wanted: Sequence[tuple[str, str]], whose: str) -> ExampleValues:
     missing = [f"{name}/{key}" for name, key in wanted if (name, key) not in values]
     if missing:
         raise LookupError(f"{whose} lack the example values of {', '.join(missing)}")

@@ -87,14 +87,11 @@ def _add_reading(selection: Selection, sets: Sets, metric: ReadingMetric, only: 
         selection.read(name, metric)
 
 
-def _add_derived(
-    selection: Selection, sets: Sets, metric: DerivedMetric, retrained: bool
-) -> None:
+def _add_derived(selection: Selection, sets: Sets, metric: DerivedMetric, retrained: bool) -> None:
     for name, parts in metric.parts.items():
         if name not in sets:
             raise MissingNeedError(
-                f"metric {metric.key!r} needs the set {name!r}; the benchmark has "
-                f"{', '.join(sets)}"
+                f"metric {metric.key!r} needs the set {name!r}; the benchmark has {', '.join(sets)}"
             )
         for part in parts:
             if lacking := _lacking(sets[name], part):

@@ -6,35 +6,28 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from amnesis import artifacts
 from amnesis.contracts import Evaluation
 from amnesis.errors import DataError
 
-Stage = Literal["after", "before", "retrained"]
+Phase = Literal["before", "after", "retrained"]
 RESULTS, EXAMPLES = "results.json", "examples.parquet"
+SCHEMA = "amnesis.results/1"
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path, **further: Any) -> Path:
-    """Write ``results.json`` and ``examples.parquet`` into ``folder``; give the former's path."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save_evaluation(evaluation: Evaluation, folder: Path, **further: Any) -> None:
+    """Write a judgement into ``folder`` in the form of a run's results, as the phase ``after``."""
     results = {
-        "schema": 1,
+        "schema": SCHEMA,
         "after": evaluation.values,
-        "intervals": {key: list(pair) for key, pair in evaluation.intervals.items()},
+        "intervals": {"after": {key: list(pair) for key, pair in evaluation.intervals.items()}},
         "notes": evaluation.notes,
         **further,
     }
-    path = folder / RESULTS
-    path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    artifacts.write_json(folder / RESULTS, results)
     if evaluation.examples:
-        write_examples(evaluation.examples, folder / EXAMPLES)
-    return path
-
-
-def write_examples(examples: list[dict[str, Any]], path: Path) -> None:
-    """Write per-example records as Parquet."""
-    from pyarrow import Table, parquet
-
-    parquet.write_table(Table.from_pylist(examples), path)
+        records = [{"phase": "after", **record} for record in evaluation.examples]
+        artifacts.write_table(folder / EXAMPLES, records)
 
 
 def load_results(path: Path) -> dict[str, Any]:
@@ -55,10 +48,8 @@ def load_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def load_evaluation(path: Path, stage: Stage = "after") -> Evaluation:
-    """Read a judgement with its example values.
-
-    Where the examples name stages (a run's do), those of ``stage`` are taken.
+def load_evaluation(path: Path, phase: Phase = "after") -> Evaluation:
+    """Read one phase's judgement with its example values.
 
     Raises:
         DataError: the results or their examples are missing or cannot be read.
@@ -77,8 +68,8 @@ def load_evaluation(path: Path, stage: Stage = "after") -> Evaluation:
         examples = parquet.read_table(file).to_pylist()
     except (OSError, ArrowException) as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
-    lacking = {"set", "row", "metric", "value"} - set(examples[0] if examples else ())
+    lacking = {"phase", "set", "row", "metric", "value"} - set(examples[0] if examples else ())
     if lacking:
         raise DataError(f"{file}: lacks the column {sorted(lacking)[0]!r}")
-    own = [record for record in examples if record.get("stage", stage) == stage]
-    return Evaluation(results.get(stage) or {}, own)
+    own = [record for record in examples if record["phase"] == phase]
+    return Evaluation(results.get(phase) or {}, own)

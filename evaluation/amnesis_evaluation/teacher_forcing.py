@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from amnesis.contracts import TokenScores
 from amnesis.data import Batch, Encoded, Example, collate
 from amnesis.forward import head_on
 from amnesis.reference import evaluating
 from amnesis.scores import label_logps
-
 from amnesis_evaluation.batching import BatchSize, Progress, in_batches
 
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ def _read(model: PreTrainedModel, batch: Batch, moments: bool) -> list[TokenScor
         )
     logits = output.logits[0] if applied else output.logits[:, :-1][mask]
     columns = _columns(logits, batch.labels[:, 1:][mask], moments)
-    counts = mask.sum(-1).tolist()
+    ends = np.cumsum(mask.sum(-1).tolist())[:-1]
     return [
         TokenScores(part[:, 0], part[:, 1].astype(bool), part[:, 2:] if moments else None)
-        for part in (rows.numpy() for rows in columns.split(counts))
+        for part in np.split(columns.numpy(), ends)
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import amnesis
-from amnesis.data import Template, collate, encode_rows
+from amnesis.data import Template, encode_rows
 from amnesis.forward import score
 from amnesis.plan import StepPlan
 from amnesis.resolve import stream_of

@@ -1,7 +1,14 @@
 """What a component promises: one contract a file, and nothing about any one method."""
 
 from amnesis.contracts.attack import Attack
-from amnesis.contracts.benchmark import Benchmark, Evaluation, EvaluationSettings, Row, Subject
+from amnesis.contracts.benchmark import (
+    Benchmark,
+    Evaluation,
+    EvaluationSettings,
+    LmEvalSettings,
+    Row,
+    Subject,
+)
 from amnesis.contracts.combiner import Combiner, ElementwiseCombiner, ProjectionCombiner
 from amnesis.contracts.component import Component
 from amnesis.contracts.metric import (
@@ -31,6 +38,7 @@ __all__ = [
     "ExampleValues",
     "Gradient",
     "LikelihoodTerm",
+    "LmEvalSettings",
     "Metric",
     "Probe",
     "Product",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from amnesis.contracts.benchmark import Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.contracts.component import Component
@@ -13,6 +14,13 @@ class Attack(Component):
 
     @abstractmethod
     def attack(
-        self, subject: Subject, benchmark: Benchmark, settings: EvaluationSettings
+        self,
+        subject: Subject,
+        benchmark: Benchmark,
+        settings: EvaluationSettings,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> Evaluation:
-        """Attack a copy of the subject and judge it; the subject itself is left as it was."""
+        """Attack a copy of the subject and judge it; the subject itself is left as it was.
+
+        An attack that goes on for a while gives the values along the way as ``set/metric@step``.
+        """

@@ -15,7 +15,7 @@ from amnesis.contracts.component import Component
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from amnesis.data import Template
+    from amnesis.templates import AnyTemplate
 
 Row = Mapping[str, Any]
 
@@ -26,7 +26,23 @@ class Subject:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    template: Template
+    template: AnyTemplate
+
+
+class LmEvalSettings(BaseModel):
+    """Which tasks of lm-evaluation-harness are judged, and on which data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="names, such as mmlu or wmdp_bio")
+    data: dict[str, dict[str, Path]] = Field(
+        default_factory=dict,
+        description="local files by task and split: {mmlu_astronomy: {test: ..., dev: ...}}",
+    )
+    num_fewshot: int | None = Field(None, ge=0, description="None: as the task defines it")
+    limit: int | None = Field(None, ge=1, description="the first k items of each task")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 8
+    chat_template: bool = Field(False, description="prompts in the tokenizer's chat template")
 
 
 class EvaluationSettings(BaseModel):
@@ -49,6 +65,7 @@ class EvaluationSettings(BaseModel):
     length_cap: float | None = Field(
         None, gt=0, description="longest generated answer as a multiple of its reference's tokens"
     )
+    lm_eval: LmEvalSettings | None = Field(None, description="tasks of lm-evaluation-harness")
     limit: int | None = Field(None, ge=1, description="judge the first k rows of each set only")
     bootstrap: int = Field(1000, ge=0, description="resamples for the intervals; 0: no intervals")
     confidence: float = Field(0.95, gt=0, lt=1, description="level of the bootstrap intervals")

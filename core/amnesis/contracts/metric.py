@@ -65,7 +65,7 @@ class Metric(Component):
 
     @property
     def key(self) -> str:
-        """Its name in results, ``set/key``; a metric whose variants stand side by side extends it."""
+        """Its name in results, ``set/key``; extended where variants may stand side by side."""
         if self._entry is not None:
             return self._entry.name
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from amnesis.contracts.component import Component
 from amnesis.errors import ContractError
@@ -38,6 +39,14 @@ class TermBase(Component):
     @abstractmethod
     def needs(self) -> Needs:
         """The scores that :meth:`unreduced` reads; nothing else is computed or loaded for it."""
+
+    def texts(self) -> Mapping[str, Callable[[Mapping[str, Any]], str]]:
+        """Give the further texts that it reads, by name: how each follows from an example's row.
+
+        A text stands where the answer stands, after the same prompt. It must be the same whenever
+        it is asked for, so that the reference's score of it can be cached.
+        """
+        return {}
 
     @abstractmethod
     def unreduced(self, scores: Scores) -> Tensor:
@@ -129,6 +138,13 @@ class LikelihoodTerm(TermBase):
             )
         if self.reads_reference and ref_logps is None:
             raise ContractError(f"{self.label} needs ref_logps, the reference's log-probabilities")
+        if ref_logps is not None and ref_logps.shape != mask.shape:
+            raise ContractError(
+                f"{self.label}: ref_logps must be {tuple(mask.shape)} as logps is, but is "
+                f"{tuple(ref_logps.shape)}"
+            )
         own = Scores(mask.bool())
+        if ref_logps is not None:
+            ref_logps = ref_logps.detach().masked_fill(~own.mask, 0)
         values = self.terms(logps.masked_fill(~own.mask, 0), own.mask, ref_logps)
         return self._masked_sum(values, own) / max(own.count(self.mean_over), 1)

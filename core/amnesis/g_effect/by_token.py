@@ -67,7 +67,7 @@ def measure_tokens(
         forward_ad.dual_level(),
     ):
         duals = {
-            f"model.{name}": forward_ad.make_dual(held[name].detach(), tangent)
+            f"model.{name}": _dual(held[name].detach(), tangent)
             for name, tangent in direction.items()
         }
         try:
@@ -77,10 +77,10 @@ def measure_tokens(
                 f"the G-effect by loss token needs forward derivatives, but {error}; load the "
                 f"model with attn_implementation='sdpa' or 'eager', or ask by layer and example"
             ) from error
-        pairs = {name: forward_ad.unpack_dual(logps) for name, logps in found.items()}
+        pairs = {name: _primal_and_tangent(logps) for name, logps in found.items()}
         return TokenMeasurement(
-            {name: pair.primal for name, pair in pairs.items()},
-            {name: _tangent(pair) for name, pair in pairs.items()},
+            {name: logps for name, (logps, _) in pairs.items()},
+            {name: slopes for name, (_, slopes) in pairs.items()},
         )
 
 
@@ -132,22 +132,25 @@ class _Scorer(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, needs: Needs) -> BySequence:
-        scores = score(self.model, batch, needs)  # type: ignore[arg-type]
+        scores = score(self.model, batch, needs)
         return {name: scores.of(name).logps for name in needs.sequences}
 
 
-def _tangent(pair: Any) -> Tensor:
-    tangent: Tensor = torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent
-    return tangent
+def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
+    dual: Tensor = forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]
+    return dual
+
+
+def _primal_and_tangent(dual: Tensor) -> tuple[Tensor, Tensor]:
+    pair = forward_ad.unpack_dual(dual)  # type: ignore[no-untyped-call]
+    return pair.primal, torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent
 
 
 def _scores(batch: Batch, logps: Mapping[str, Tensor], reference: Scores | None) -> Scores:
     def laid_out(name: str, **further: Any) -> Scores:
         own = batch.of(name)
-        known = reference.of(name).logps if reference is not None else None
-        return Scores(
-            own.mask, own.positions, logps=logps.get(name), ref_logps=known, **further
-        )
+        known = reference.of(name).logps if reference is not None and name in logps else None
+        return Scores(own.mask, own.positions, logps=logps.get(name), ref_logps=known, **further)
 
     others = {name: laid_out(name) for name in logps if name != "answer"}
     return laid_out("answer", sequences=others)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from amnesis.data import Batch
 
 Direction = Mapping[str, "Tensor"]
-Autocast = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -47,19 +46,16 @@ def trained(model: nn.Module) -> dict[str, Parameter]:
     return found
 
 
-def risk_gradient(
-    model: PreTrainedModel, batches: Sequence[Batch], autocast: Autocast = nullcontext
-) -> RiskGradient:
+def risk_gradient(model: PreTrainedModel, batches: Sequence[Batch]) -> RiskGradient:
     """Give R of the set that ``batches`` make up, and ∇R; what is in ``p.grad`` is left alone."""
     parameters = trained(model)
     tokens = sum(batch.count("tokens") for batch in batches)
     value = 0.0
     with evaluating(model), gradients_aside(parameters):
         for batch in batches:
-            with autocast():
-                scores = score(model, batch, Needs(logps=True))
-                share = risk(scores, {("answer", "tokens"): tokens})
-            share.backward()
+            scores = score(model, batch, Needs(logps=True))
+            share = risk(scores, {("answer", "tokens"): tokens})
+            share.backward()  # type: ignore[no-untyped-call]
             value += share.item()
         direction = {
             name: p.grad if p.grad is not None else p.new_zeros(p.shape)
@@ -68,14 +64,12 @@ def risk_gradient(
     return RiskGradient(value, direction)
 
 
-def risk_value(
-    model: PreTrainedModel, batches: Sequence[Batch], autocast: Autocast = nullcontext
-) -> float:
+def risk_value(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
     """Give R of the set that ``batches`` make up, in nats, without any gradient."""
     import torch
 
     tokens = sum(batch.count("tokens") for batch in batches)
-    with evaluating(model), torch.no_grad(), autocast():
+    with evaluating(model), torch.no_grad():
         return sum(
             risk(score(model, batch, Needs(logps=True)), {("answer", "tokens"): tokens}).item()
             for batch in batches

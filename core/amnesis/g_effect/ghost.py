@@ -8,7 +8,7 @@ example's positions that is the example's share, with no per-example gradient ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from amnesis.errors import ModelError
 from amnesis.forward import score
-from amnesis.g_effect.directions import Autocast, Direction, refuse_sharded, trained
+from amnesis.g_effect.directions import Direction, refuse_sharded, trained
 from amnesis.g_effect.layers import layers_of
 from amnesis.g_effect.tangents import Call, tangent
 from amnesis.reference import evaluating
@@ -118,7 +118,8 @@ class Ghost:
             output.requires_grad_()
         self._called.add(module)
         call = Call(tuple(map(_detached, args)), {k: _detached(v) for k, v in kwargs.items()})
-        output.register_hook(partial(self._contract, module, call, self._text))
+        hook = partial(self._contract, module, call, self._text)
+        output.register_hook(hook)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _contract(self, module: nn.Module, call: Call, text: int, delta: Tensor) -> None:
@@ -162,7 +163,6 @@ def ghost_shares(
     reference: Scores | None = None,
     *,
     every_hook: bool = True,
-    autocast: Autocast = nullcontext,
 ) -> list[list[Shares]]:
     """Give the shares of each loss and direction: one forward pass, one backward per loss.
 
@@ -172,11 +172,12 @@ def ghost_shares(
     ghost = Ghost(model, directions)
     found: list[list[Shares]] = []
     with evaluating(model), standing_still(model), ghost.watching(batch, needs):
-        with torch.enable_grad(), autocast():
+        with torch.enable_grad():
             scores = score(model, batch, needs, reference)
             values = [loss(scores) for loss in losses]
         for index, value in enumerate(values):
-            value.backward(retain_graph=index + 1 < len(values))  # into the roots alone
+            kept = index + 1 < len(values)
+            value.backward(retain_graph=kept)  # type: ignore[no-untyped-call]
             found.append(ghost.shares(every_hook))
     return found
 

@@ -15,9 +15,10 @@ _ORDER = {"embedding": 0, TIED: 0, "final_norm": 2, "head": 3}
 
 
 def layers_of(model: nn.Module) -> dict[str, str]:
-    """Give each parameter's layer: ``embedding``, ``block_07``, ``final_norm``, ``head``, ``other``.
+    """Give each parameter's layer: ``embedding``, ``block_07``, ``final_norm``, ``head``.
 
-    A tied head has no group of its own: its one matrix is ``tied_embedding``.
+    What is none of these is ``other``. A tied head has no group of its own: its one matrix is
+    ``tied_embedding``.
     """
     embedding, head = (_own(model, f"get_{which}_embeddings") for which in ("input", "output"))
     named: dict[str, str] = {}

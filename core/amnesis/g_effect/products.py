@@ -69,7 +69,8 @@ def products_with(model: nn.Module, directions: Sequence[Direction]) -> Iterator
 
     with gradients_aside(parameters):
         handles = [
-            p.register_post_accumulate_grad_hook(reading(name)) for name, p in parameters.items()
+            p.register_post_accumulate_grad_hook(reading(name))  # type: ignore[no-untyped-call]
+            for name, p in parameters.items()
         ]
         try:
             yield tally

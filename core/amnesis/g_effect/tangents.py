@@ -34,7 +34,7 @@ def tangent(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
         if forward is nn.Linear.forward:
             return _linear(call.args[0], v)
         if forward is nn.Embedding.forward and module.max_norm is None:
-            return _embedding(module, call.args[0], v["weight"])  # type: ignore[arg-type]
+            return _embedding(module, call.args[0], v["weight"])
         if forward in _homogeneous():
             still = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
             moved: Tensor = functional_call(module, {**still, **v}, call.args, dict(call.kwargs))

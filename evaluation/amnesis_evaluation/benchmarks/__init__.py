@@ -1,1 +1,16 @@
-"""To come."""
+"""Benchmarks: the sets that a run forgets and retains, and the judgement over them."""
+
+import amnesis
+
+
+@amnesis.hookimpl
+def register_benchmarks(register: amnesis.Register) -> None:
+    """Register every benchmark of this family."""
+    here = "amnesis_evaluation.benchmarks"
+    register(
+        "fictional",
+        f"{here}.fictional.benchmark:Fictional",
+        summary="invented authors, made from a seed; offline",
+    )
+    register("tofu", f"{here}.tofu:Tofu", summary="TOFU, from the hub or from local files")
+    register("own", f"{here}.own:Own", summary="your own files of questions and answers")

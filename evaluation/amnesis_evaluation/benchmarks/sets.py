@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings, Row, Subject
-
+from amnesis.distributed import world
 from amnesis_evaluation.batching import Progress
+from amnesis_evaluation.cache import judgement_key, remember, remembered
+from amnesis_evaluation.harness import lm_eval_values
 from amnesis_evaluation.judge import judge
-from amnesis_evaluation.selection import select
+from amnesis_evaluation.selection import Selection, select
 from amnesis_evaluation.stored import load_evaluation
 
 
@@ -52,4 +54,26 @@ class SetsBenchmark(Benchmark):
         selection = select(
             sets, chosen, retrained=retrained is not None, optional=settings.metrics is None
         )
-        return judge(subject, sets, selection, settings, progress, retrained)
+        if settings.cache is None:
+            return _whole(subject, sets, selection, settings, progress, retrained)
+        key = judgement_key(subject, sets, selection, settings, retrained)
+        known = remembered(settings.cache, key)
+        if known is None:
+            known = _whole(subject, sets, selection, settings, progress, retrained)
+            if world()[0] == 0:
+                remember(settings.cache, key, known)
+        return known
+
+
+def _whole(
+    subject: Subject,
+    sets: Mapping[str, Sequence[Row]],
+    selection: Selection,
+    settings: EvaluationSettings,
+    progress: Progress | None,
+    retrained: Evaluation | None,
+) -> Evaluation:
+    judged = judge(subject, sets, selection, settings, progress, retrained)
+    if settings.lm_eval is not None:
+        judged.values.update(lm_eval_values(subject, settings.lm_eval))
+    return judged

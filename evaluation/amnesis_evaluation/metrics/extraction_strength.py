@@ -25,4 +25,4 @@ class ExtractionStrength(ExampleMetric):
         """Give the share of the answer that comes by itself, in [0, 1]."""
         wrong = np.flatnonzero(~answer.correct)
         prefix = int(wrong[-1]) + 1 if wrong.size else 0
-        return 1 - prefix / answer.correct.size
+        return (answer.correct.size - prefix) / answer.correct.size

@@ -10,3 +10,7 @@ def register_combiners(register: amnesis.Register) -> None:
     register("sum", f"{here}.sum:Sum", summary="the weighted sum, the field's baseline")
     register("pcgrad", f"{here}.pcgrad:PCGrad", summary="the forget gradient without its conflict")
     register("sago", f"{here}.sago:SAGO", summary="element by element, the retain sign wins")
+    register("blur", f"{here}.blur:BLUR", summary="the retain gradient without its share in f")
+    register("ngdiff", f"{here}.ngdiff:NGDiff", summary="both gradients at the same length")
+    register("gru", f"{here}.gru:GRU", summary="forgetting alone, rectified by a running mean")
+    register("torchjd", f"{here}.torchjd:TorchJD", summary="torchjd's weightings (optional extra)")

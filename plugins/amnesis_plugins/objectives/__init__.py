@@ -9,6 +9,13 @@ def register_objectives(register: amnesis.Register) -> None:
     here = "amnesis_plugins.objectives"
     register("ga", f"{here}.ga:GradientAscent", summary="gradient ascent on the forget set")
     register("npo", f"{here}.npo:NPO", summary="negative preference optimization")
-    register(
-        "wga", f"{here}.wga:WGA", summary="gradient ascent weighted by the token's probability"
-    )
+    register("simnpo", f"{here}.simnpo:SimNPO", summary="NPO by mean likelihood, no reference")
+    register("wga", f"{here}.wga:WGA", summary="ascent weighted by the token's probability")
+    register("tnpo", f"{here}.tnpo:TNPO", summary="NPO's restraint, token by token")
+    register("wtnpo", f"{here}.wtnpo:WTNPO", summary="TNPO weighted by the token's probability")
+    register("satimp", f"{here}.satimp:SatImp", summary="ascent on tokens neither lost nor certain")
+    register("po", f"{here}.po:PO", summary="learn to refuse (IDK in the literature)")
+    register("dpo", f"{here}.dpo:DPO", summary="prefer a refusal to the answer")
+    register("rmu", f"{here}.rmu:RMU", summary="push a block's output towards a random direction")
+    register("undial", f"{here}.undial:UNDIAL", summary="self-distillation, true token lowered")
+    register("ceu", f"{here}.ceu:CEU", summary="the model's own prediction without the true token")

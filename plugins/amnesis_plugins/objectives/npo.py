@@ -8,6 +8,7 @@ from pydantic import Field
 
 from amnesis.contracts import LikelihoodTerm
 from amnesis.scores import MeanOver
+from amnesis_plugins.objectives.probabilities import log_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,5 +34,5 @@ class NPO(LikelihoodTerm):
         from torch.nn.functional import softplus
 
         assert ref_logps is not None  # noqa: S101  # reads_reference
-        ratio = logps.sum(-1) - ref_logps.sum(-1)
-        return 2 / self.beta * softplus(self.beta * ratio)
+        # Differences are summed, not sums subtracted: at θ° every one of them is exactly 0.
+        return 2 / self.beta * softplus(self.beta * log_ratio(logps, ref_logps).sum(-1))

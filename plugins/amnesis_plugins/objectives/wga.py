@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from amnesis.contracts import LikelihoodTerm
+from amnesis_plugins.objectives.probabilities import power, weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ class WGA(LikelihoodTerm):
     """WGA: ``mean_i sg(p_i^β)·ℓ_i`` over label tokens.
 
     The weight undoes the inverse likelihood in ∇ℓ_i = ∇p_i/p_i, which otherwise lets tokens that
-    are already forgotten dominate the update. Source: Wang et al., ICLR 2025, arXiv 2502.19301,
+    are already forgotten dominate the update. Source: Wang et al. 2025, arXiv 2502.19301,
     weighted gradient ascent (there α; here β, as in the authors' code, whose value is 5).
     """
 
@@ -27,4 +28,4 @@ class WGA(LikelihoodTerm):
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
         """Give ``p_i^β·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
-        return (self.beta * logps).exp().detach() * logps
+        return weighted(power(logps, self.beta), logps)

@@ -1,4 +1,4 @@
-"""Probes: observers of a run's gradients."""
+"""Probes: observers of a run's gradients and updates."""
 
 import amnesis
 
@@ -7,4 +7,16 @@ import amnesis
 def register_probes(register: amnesis.Register) -> None:
     """Register every probe of this family."""
     here = "amnesis_plugins.probes"
-    register("g_effect", f"{here}.g_effect:GEffect", summary="what a step does to both risks")
+    register(
+        "g_effect", f"{here}.g_effect:GEffect", summary="what a step's loss does to both risks"
+    )
+    register(
+        "g_effect_update",
+        f"{here}.g_effect_update:UpdateGEffect",
+        summary="what the update that was applied does to both risks",
+    )
+    register(
+        "g_effect_sets",
+        f"{here}.g_effect_sets:SetGEffect",
+        summary="what the objective does to both risks on fixed examples, one by one",
+    )

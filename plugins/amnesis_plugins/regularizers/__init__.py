@@ -7,7 +7,10 @@ import amnesis
 def register_regularizers(register: amnesis.Register) -> None:
     """Register every regularizer of this family."""
     here = "amnesis_plugins.regularizers"
-    register(
-        "nll", f"{here}.nll:NLL", summary="likelihood of the retain set (GD in the literature)"
-    )
+    register("nll", f"{here}.nll:NLL", summary="likelihood of the retain set (GD in the papers)")
     register("kl", f"{here}.kl:KL", summary="divergence from the model before unlearning")
+    register(
+        "representation",
+        f"{here}.representation:Representation",
+        summary="a block's output stays where it was",
+    )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from amnesis.contracts import Term
 from amnesis.scores import MeanOver, Needs, Scores
+from amnesis_plugins.distributions import expected, log_distribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +39,6 @@ class KL(Term):
 
     def terms(self, scores: Scores) -> Tensor:
         """Give the divergence at each place, ``(batch, tokens)``."""
-        from torch.nn.functional import kl_div, log_softmax
-
-        own = log_softmax(scores.logits, -1)
-        reference = log_softmax(scores.ref_logits, -1)
-        return scores.unpack(kl_div(own, reference, reduction="none", log_target=True).sum(-1))
+        own = log_distribution(scores.logits)
+        reference = log_distribution(scores.ref_logits)
+        return scores.unpack(expected(reference.exp(), reference - own))

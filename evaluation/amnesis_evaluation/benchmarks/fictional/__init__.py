@@ -1,0 +1,1 @@
+"""The `fictional` benchmark: invented authors to forget, and facts to keep."""

@@ -32,20 +32,19 @@ class Draw:
         """One of the options; raises ValueError if there are none."""
         return options[self.below(len(options))]
 
-    def shuffled(self, options: Iterable[T]) -> list[T]:
-        """The options in a random order, as a new list."""
-        result = list(options)
-        for last in range(len(result) - 1, 0, -1):
-            other = self.below(last + 1)
-            result[last], result[other] = result[other], result[last]
-        return result
-
     def several(self, options: Iterable[T], count: int) -> list[T]:
         """``count`` of the options, none twice; raises ValueError if there are fewer."""
-        shuffled = self.shuffled(options)
-        if count > len(shuffled):
-            raise ValueError(f"cannot draw {count} of {len(shuffled)} options")
-        return shuffled[:count]
+        remaining = list(options)
+        if count > len(remaining):
+            raise ValueError(f"cannot draw {count} of {len(remaining)} options")
+        for place in range(count):
+            chosen = place + self.below(len(remaining) - place)
+            remaining[place], remaining[chosen] = remaining[chosen], remaining[place]
+        return remaining[:count]
+
+    def shuffled(self, options: Sequence[T]) -> list[T]:
+        """The options in a random order, as a new list."""
+        return self.several(options, len(options))
 
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str]) -> list[tuple[str, str]]:
         """Every (first, second) pair once, so ordered that no word recurs before it must.

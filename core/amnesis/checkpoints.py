@@ -1,0 +1,106 @@
+"""Checkpoints: written whole beside the old ones, recognised when they are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from amnesis.distributed import barrier, world
+
+MARKER = "complete.json"
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def staged(folder: Path, step: int, keep: int) -> Iterator[Path]:
+    """Yield a folder to write checkpoint ``step`` into; it appears in ``folder`` when it is whole.
+
+    Every rank enters and writes its own files; the first one seals. The last ``keep`` checkpoints
+    stay.
+    """
+    staging = folder / f"{step:08d}{_PARTIAL}"
+    if world()[0] == 0:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+    barrier()
+    yield staging
+    barrier()
+    if world()[0] == 0:
+        _seal(staging, step)
+        target = folder / f"{step:08d}"
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+        _sync(folder)
+        for old in sorted(_numbered(folder))[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+    barrier()
+
+
+def latest(folder: Path) -> tuple[Path | None, list[str]]:
+    """Give the newest whole checkpoint, and a note for each newer one that was passed over."""
+    notes: list[str] = []
+    if not folder.is_dir():
+        return None, notes
+    for partial in sorted(folder.glob(f"*{_PARTIAL}")):
+        notes.append(f"checkpoint {partial.name} was not finished: passed over")
+    for candidate in sorted(_numbered(folder), reverse=True):
+        fault = _fault(candidate)
+        if fault is None:
+            return candidate, notes
+        notes.append(f"checkpoint {candidate.name} is damaged ({fault}): passed over")
+    return None, notes
+
+
+def step_of(checkpoint: Path) -> int:
+    """Give the number of optimizer steps that were done when it was written."""
+    return int(checkpoint.name)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()]
+
+
+def _files(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MARKER
+    }
+
+
+def _seal(staging: Path, step: int) -> None:
+    for path in staging.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+    marker = staging / MARKER
+    with marker.open("w", encoding="utf-8") as file:
+        json.dump({"step": step, "files": _files(staging)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(staging)
+
+
+def _fault(checkpoint: Path) -> str | None:
+    try:
+        sealed: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{MARKER} is missing or unreadable"
+    found = _files(checkpoint)
+    for name, size in sealed.get("files", {}).items():
+        if found.get(name) != size:
+            return f"{name} has {found.get(name, 0)} of {size} bytes"
+    return None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

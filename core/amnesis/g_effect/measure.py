@@ -1,0 +1,155 @@
+"""``amnesis.probe``: the G-effect of any objectives at one model, split as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from amnesis.data import Row, Template
+from amnesis.errors import RecipeError, did_you_mean
+from amnesis.g_effect.choices import NamedLoss, named_losses
+from amnesis.g_effect.directions import Direction, risk_gradient
+from amnesis.g_effect.sets import Cell, ProbeSet, encoded_for, token_texts
+from amnesis.g_effect.splits import Split, measure_split
+from amnesis.g_effect.table import EffectTable, Rows
+from amnesis.reference import AdapterOff, evaluating
+from amnesis.resolve import Choice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from amnesis.data import Batch
+    from amnesis.reference import Reference
+    from amnesis.registry import Registry
+    from amnesis.scores import Needs, Scores
+
+SPLITS = ("layer", "example", "token", "position")
+Progress = Callable[[str, int, int], None]
+
+ITS_OWN_REFERENCE = (
+    "no reference was given, so the model is its own: GA, NPO and TNPO then have one gradient "
+    "direction and coincide (NPO up to the factor label tokens / examples); give the model before "
+    "unlearning as reference to tell them apart"
+)
+WITHOUT_ADAPTER = "the reference is the model without its adapter"
+
+
+def probe(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    forget: Iterable[Row],
+    retain: Iterable[Row],
+    objectives: Sequence[Choice],
+    reference: PreTrainedModel | None = None,
+    by: Sequence[str] = ("layer", "example"),
+    *,
+    template: Template | None = None,
+    batch_size: int = 8,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
+) -> EffectTable:
+    """Measure ``e(L, D) = ⟨∇L, ∇R(D)⟩`` of each objective on forget and retain set.
+
+    A descent step of size η along L changes ``R(D) = −mean_i ℓ_i`` by −η·e: a negative e raises
+    the risk. Objectives are losses of the whole forget set; regularizers, which may be named among
+    them, of the retain set. Gradients are over the parameters that require one, so over the adapter
+    of a LoRA model, and without dropout. The model is left as it was.
+
+    ``by`` holds any of ``layer``, ``example``, and ``token`` (each label token's own share, for
+    objectives that are functions of the label tokens' log-probabilities) or ``position`` (the share
+    of each input position's activations). Source: Wang et al. 2025, arXiv 2502.19301, Definition 1.
+
+    Raises:
+        AmnesisError: a name, a row or a split cannot be used, or the model has a part whose share
+            cannot be told apart.
+    """
+    losses = named_losses(objectives, registry)
+    split = _split(by, losses)
+    encode = partial(encoded_for, model, tokenizer, template=template, batch_size=batch_size)
+    sets = {
+        name: encode(name, rows, [n.loss for n in losses if n.loss.name == name])
+        for name, rows in (("forget", forget), ("retain", retain))
+    }
+    known, notes = _reference(model, reference, losses)
+    risks: dict[str, float] = {}
+    directions: dict[str, Direction] = {}
+    for done, (name, probed) in enumerate(sets.items()):
+        _tell(progress, "risk gradients", done, 2)
+        found = risk_gradient(model, probed.batches)
+        risks[name], directions[name] = found.value, found.direction
+    _tell(progress, "risk gradients", 2, 2)
+    rows = Rows()
+    for stream, probed in sets.items():
+        own = [n for n in losses if n.loss.name == stream]
+        if own:
+            told = partial(_tell, progress, f"G-effect of the {stream} set")
+            measure_split(model, probed, own, directions, split, known, rows, told)
+    return EffectTable(
+        rows.finished(),
+        tuple(by),
+        {n.name: n.loss.name for n in losses},
+        risks,
+        _texts(sets, split, tokenizer),
+        notes,
+    )
+
+
+@dataclass(frozen=True)
+class Live:
+    """A reference that is run beside the model."""
+
+    model: PreTrainedModel
+
+    def scores(self, batch: Batch, needs: Needs) -> Scores:
+        """Run it, without gradient and without dropout."""
+        import torch
+
+        from amnesis.forward import as_own, score
+
+        with torch.no_grad(), evaluating(self.model):
+            return score(self.model, batch, as_own(needs))
+
+
+def _split(by: Sequence[str], losses: Sequence[NamedLoss]) -> Split:
+    for one in by:
+        if one not in SPLITS:
+            raise RecipeError(f"by: there is no split {one!r}; {did_you_mean(one, SPLITS)}")
+    if {"token", "position"} <= set(by):
+        raise RecipeError(
+            "by: loss tokens and input positions are different quantities; ask for one"
+        )
+    if "token" in by:
+        other = [n.name for n in losses if not n.likelihood]
+        if other:
+            raise RecipeError(
+                f"by: {other[0]!r} is not a function of the label tokens' log-probabilities, so no "
+                f"loss token has a share in it; ask by layer, example or position"
+            )
+    cell: Cell | None = "token" if "token" in by else "position" if "position" in by else None
+    return Split("layer" in by, "example" in by or cell is not None, cell)
+
+
+def _reference(
+    model: PreTrainedModel, reference: PreTrainedModel | None, losses: Sequence[NamedLoss]
+) -> tuple[Reference, tuple[str, ...]]:
+    if reference is not None:
+        return Live(reference), ()
+    reads = any(n.loss.needs.reference for n in losses)
+    if hasattr(model, "disable_adapter"):
+        return AdapterOff(model), (WITHOUT_ADAPTER,) if reads else ()
+    return Live(model), (ITS_OWN_REFERENCE,) if reads else ()
+
+
+def _texts(sets: dict[str, ProbeSet], split: Split, tokenizer: Any) -> dict[str, Any]:
+    if split.cell is None:
+        return {}
+    return {
+        name: token_texts(probed.examples, tokenizer, split.cell) for name, probed in sets.items()
+    }
+
+
+def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(what, done, total)

@@ -1,0 +1,155 @@
+"""The data that a G-effect is measured on: encoded, batched, and told apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from amnesis.contracts.probe import RunView
+from amnesis.data import Batch, Example, Template, collate, encode_rows, pad_token_id
+from amnesis.errors import ContractError, RecipeError
+from amnesis.loss import StreamLoss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from amnesis.contracts import StepContext
+    from amnesis.data import ExampleSet, Row
+    from amnesis.plan import StepPlan
+    from amnesis.reference import Reference
+
+Cell = Literal["token", "position"]
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """A set of examples in batches of like length; ``rows[k]`` are the row numbers of batch k."""
+
+    name: str
+    examples: tuple[Example, ...]
+    batches: tuple[Batch, ...]
+    rows: tuple[tuple[int, ...], ...]
+
+
+def probe_set(
+    name: str,
+    examples: Sequence[Example],
+    pad: int,
+    device: object = "cpu",
+    batch_size: int = 8,
+) -> ProbeSet:
+    """Batch examples by length; all sums are over the whole set, so batching changes nothing."""
+    ordered = sorted(examples, key=lambda e: (e.length, e.index))
+    groups = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
+    return ProbeSet(
+        name,
+        tuple(examples),
+        tuple(collate(group, pad).to(str(device)) for group in groups),
+        tuple(tuple(e.index for e in group) for group in groups),
+    )
+
+
+def encoded_for(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    rows: Iterable[Row],
+    losses: Sequence[StreamLoss],
+    template: Template | None,
+    batch_size: int,
+) -> ProbeSet:
+    """Encode rows with every text that the losses read.
+
+    Raises:
+        DataError: a row lacks a field, or the set is empty.
+        RecipeError: two terms ask for different texts of one name.
+    """
+    template, rows = template or Template(), list(rows)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit and limit < template.max_length:
+        template = template.model_copy(update={"max_length": limit})
+    texts: dict[str, Callable[[Row], str]] = {}
+    for term in (weighted.term for loss in losses for weighted in loss.terms):
+        for text, of in term.texts().items():
+            known = texts.setdefault(text, of)
+            if any(known(row) != of(row) for row in rows):
+                raise RecipeError(
+                    f"{term.label} and another objective ask for different texts {text!r}; "
+                    f"give both the same hyper-parameters, or probe them apart"
+                )
+    encoded = encode_rows(rows, tokenizer, template, name=name, answers=texts)
+    device = next(model.parameters()).device
+    return probe_set(name, encoded.examples, pad_token_id(tokenizer), device, batch_size)
+
+
+def run_view(
+    plan: StepPlan,
+    forget_loss: StreamLoss,
+    retain: ExampleSet | None,
+    reference: Reference | None,
+    device: object,
+) -> RunView:
+    """Show probes a run's data: of every rank, and past its last step."""
+    whole = replace(plan, retain=retain, steps=plan.steps + 1, forget_draws=None, rank=0, world=1)
+    return RunView(
+        plan.forget, retain, forget_loss, reference, whole.__getitem__, plan.pad_token_id, device
+    )
+
+
+def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
+    """Give the first examples of a run's forget set and, where it has one, of its retain set."""
+    run = context.run
+    if run is None:
+        raise ContractError("the step's context says nothing of the run: its data are not there")
+    return {
+        s.name: probe_set(s.name, s.examples[:count], run.pad_token_id, run.device)
+        for s in (run.forget, run.retain)
+        if s is not None
+    }
+
+
+def probe_batches(context: StepContext, count: int | None) -> dict[str, Sequence[Batch]]:
+    """Give probe batches of each set: of the next step, or of its first ``count`` examples."""
+    if count is not None:
+        return {name: probed.batches for name, probed in first_examples(context, count).items()}
+    run = context.run
+    if run is None:
+        raise ContractError("the step's context says nothing of the run: its data are not there")
+    coming = run.batches(context.step + 1)
+    found = {"forget": coming.forget, "retain": coming.retain}
+    return {name: [b.to(run.device) for b in own] for name, own in found.items() if own}
+
+
+def cells(batch: Batch, sequence: str, kind: Cell) -> tuple[Tensor, Tensor]:
+    """Give (mask, number) of a text's label tokens or input positions, ``(batch, …)`` each.
+
+    Numbers count within an example: the answer's cells come first, then those of its other texts.
+    """
+    names = ["answer", *sorted(batch.sequences)]
+    masks = {n: _mask(batch.of(n), kind) for n in names}
+    before = masks["answer"].long().sum(-1) * 0
+    for earlier in names[: names.index(sequence)]:
+        before = before + masks[earlier].sum(-1)
+    mask = masks[sequence]
+    return mask, mask.long().cumsum(-1) - 1 + before[:, None]
+
+
+def token_texts(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, kind: Cell
+) -> Mapping[int, list[str]]:
+    """Give the text of every cell of every example, in the order of :func:`cells`."""
+    found: dict[int, list[str]] = {}
+    for example in examples:
+        texts: list[str] = []
+        for name in ["answer", *sorted(set(example.sequences) - {"answer"})]:
+            encoded = example.sequences[name]
+            start = encoded.prompt_length if kind == "token" else 0
+            texts += [tokenizer.decode([i]) for i in encoded.input_ids[start:]]
+        found[example.index] = texts
+    return found
+
+
+def _mask(batch: Batch, kind: Cell) -> Tensor:
+    return batch.mask if kind == "token" else batch.attention_mask.bool()

@@ -1,0 +1,99 @@
+"""Stopping a run by what its probes see: ``stop_when: {retain_over_unlearn: {above: .5}}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from transformers.trainer_callback import TrainerCallback
+
+from amnesis.errors import RecipeError, did_you_mean
+
+SHORT = {"retain_over_unlearn": "g_effect/retain_over_unlearn"}
+
+
+class Limit(BaseModel):
+    """A bound on a logged value, and for how many steps in a row it must be passed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    above: float | None = Field(None, description="stop where the value is greater")
+    below: float | None = Field(None, description="stop where the value is less")
+    for_steps: int = Field(1, ge=1, description="steps in a row on which the value was given")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.above is None and self.below is None:
+            raise ValueError("give above, below, or both")
+        return self
+
+    def passed(self, value: float) -> bool:
+        """Say whether a value is outside the bounds."""
+        over = self.above is not None and value > self.above
+        return over or (self.below is not None and value < self.below)
+
+
+StopWhen = Mapping[str, Limit]
+
+
+def limits_of(choice: Mapping[str, Any] | None) -> dict[str, Limit]:
+    """Read ``{value: {above | below: x, for_steps: n}}``; ``retain_over_unlearn`` needs no path.
+
+    Raises:
+        RecipeError: a limit is not one.
+    """
+    limits: dict[str, Limit] = {}
+    for name, limit in (choice or {}).items():
+        try:
+            limits[SHORT.get(name, name)] = Limit.model_validate(limit)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(["stop_when", name, *map(str, first["loc"])])
+            said = first["msg"].removeprefix("Value error, ")
+            raise RecipeError(f"{where}: {said}") from None
+    return limits
+
+
+class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Ends a run once a limit was passed for long enough.
+
+    ``counts`` is how long each limit has been passed; a checkpoint keeps it.
+    """
+
+    def __init__(
+        self,
+        limits: StopWhen,
+        values: Callable[[], Mapping[str, float]],
+        note: Callable[[str], None],
+    ) -> None:
+        """Take the limits, what gives the values of the step, and what takes a note of the run."""
+        self._limits, self._values, self._note = limits, values, note
+        self.counts = dict.fromkeys(limits, 0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Look at the values of the step that just ended.
+
+        Raises:
+            RecipeError: no probe of the run gives the value that a limit is on.
+        """
+        values = self._values()
+        if state.global_step == 1:  # every probe observes the first step
+            self._refuse_missing(values)
+        for name, limit in self._limits.items():
+            if name not in values:
+                continue  # its probe does not observe this step
+            self.counts[name] = self.counts[name] + 1 if limit.passed(values[name]) else 0
+            if self.counts[name] >= limit.for_steps:
+                control.should_training_stop = control.should_log = True
+                self._note(
+                    f"stopped after step {state.global_step}: {name} was {values[name]:.4g}, "
+                    f"outside its limit for {limit.for_steps} step(s) in a row"
+                )
+
+    def _refuse_missing(self, values: Mapping[str, float]) -> None:
+        for name in self._limits.keys() - values.keys():
+            raise RecipeError(
+                f"stop_when: no probe of this run gives {name!r}; {did_you_mean(name, values)}; "
+                f"add the probe 'g_effect' (its ratio needs a regularizer), or 'g_effect_sets'"
+            )

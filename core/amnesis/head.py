@@ -1,0 +1,99 @@
+"""A model's output head made to answer with log-probabilities instead of logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from amnesis.data import Batch
+
+
+class ChunkedHead:
+    """Reads log-probabilities off what goes into a model's head, ``chunk`` rows at a time.
+
+    So logits ``(rows, vocabulary)`` are never held. That is exact where the model's logits are
+    what its head gives, which is asked of the model once, on the first example it is shown. Where
+    they are scaled or soft-capped, or the head is no plain linear layer (a LoRA adapter on it,
+    quantised), the plain path is taken and :attr:`note` says why.
+    """
+
+    def __init__(self, model: PreTrainedModel, chunk: int = 256) -> None:
+        """Take a model; its head is looked at when the first batch comes."""
+        self._model, self._chunk = model, chunk
+        self._serves: bool | None = None
+        self.note: str | None = None
+
+    def serves(self, batch: Batch) -> bool:
+        """Say whether the batch is to be read in chunks: it can be, and is more than one chunk."""
+        if int(batch.mask.sum()) <= self._chunk:
+            return False
+        if self._serves is None:
+            reason = self._hindrance(batch)
+            self._serves = reason is None
+            if reason is not None:
+                self.note = f"log-probabilities are computed from whole logits: {reason}"
+        return self._serves
+
+    @contextmanager
+    def answering(self, rows: Tensor, targets: Tensor) -> Iterator[None]:
+        """Let the head give log-probabilities of ``targets`` at ``rows``, ``(1, labels, 1)``.
+
+        ``rows`` is ``(batch, tokens)``, ``targets`` ``(labels,)``. Everything happens inside the
+        head's own call, so a sharded weight is the gathered one, and what the head gives is the
+        part of the graph that its owner watches.
+        """
+        from amnesis.logps import label_logps_in_chunks
+
+        head = self._model.get_output_embeddings()
+        seen: list[Tensor] = []
+
+        def keep(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            seen.append(inputs[0][:, :-1][rows])
+            return (inputs[0][:, :0], *inputs[1:])
+
+        def answer(module: Any, _: Any, output: Tensor) -> Tensor:
+            logps = label_logps_in_chunks(
+                seen.pop(), module.weight, module.bias, targets, self._chunk
+            )
+            return logps[None, :, None]
+
+        handles = [
+            head.register_forward_pre_hook(keep),
+            head.register_forward_hook(answer, prepend=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hindrance(self, batch: Batch) -> str | None:
+        """Say why the head cannot be read in chunks, having run the model on one example."""
+        import torch
+
+        head = self._model.get_output_embeddings()
+        if head is None:
+            return "the model names no output head"
+        plain = isinstance(head, torch.nn.Linear) and type(head).forward is torch.nn.Linear.forward
+        if not plain or "forward" in vars(head):
+            return f"the model's head is a {type(head).__name__}, not a plain linear layer"
+        given: list[Tensor] = []
+        handle = head.register_forward_hook(lambda *call: given.append(call[-1]), prepend=True)
+        devices = [batch.input_ids.device] if batch.input_ids.is_cuda else []
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+                logits = self._model(
+                    input_ids=batch.input_ids[:1],
+                    attention_mask=batch.attention_mask[:1],
+                    use_cache=False,
+                ).logits
+        finally:
+            handle.remove()
+        if len(given) != 1 or not torch.equal(given[0].float(), logits.float()):
+            return "the model scales or soft-caps what its head gives"
+        return None

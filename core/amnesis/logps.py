@@ -1,0 +1,108 @@
+"""Log-probabilities of labels straight from hidden states: logits exist a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+
+def label_logps_in_chunks(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int = 256
+) -> Tensor:
+    """Give log-probabilities ``(rows,)`` of ``targets`` under the logits ``hidden·weightᵀ + bias``.
+
+    ``hidden`` is ``(rows, width)``, ``weight`` ``(vocabulary, width)``, ``bias`` ``(vocabulary,)``
+    or None, ``targets`` ``(rows,)``. At most ``chunk`` rows of logits are held, forwards and
+    backwards; what is kept for backward are hidden states, targets and log-sum-exps. Half precision
+    is summed in float32, as :func:`amnesis.scores.label_logps` does, and the result is float32.
+    First derivatives only, backward and forward mode.
+    """
+    logps: Tensor = _LabelLogps.apply(hidden, weight, bias, targets, chunk)
+    return logps
+
+
+class _LabelLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int
+    ) -> Tensor:
+        kind = hidden.device.type
+        # What nn.Linear would compute in here; backward runs where autocast no longer says it.
+        ctx.dtype = (
+            torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        )
+        wide = torch.float32 if ctx.dtype.itemsize < 4 else ctx.dtype
+        lse = hidden.new_empty(len(hidden), dtype=wide)
+        picked = torch.empty_like(lse)
+        for rows, _, z in _logits(ctx.dtype, hidden, weight, bias, chunk):
+            picked[rows] = z.gather(1, targets[rows, None]).squeeze(1)
+            lse[rows] = z.logsumexp(1)
+        ctx.chunk = chunk
+        ctx.save_for_backward(hidden, weight, bias, targets, lse)
+        ctx.save_for_forward(hidden, weight, bias, targets, lse)
+        return picked.sub_(lse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, lse = ctx.saved_tensors
+        to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
+        d_hidden = torch.empty_like(hidden) if to_hidden else None
+        d_weight = torch.zeros_like(weight, dtype=lse.dtype) if to_weight else None
+        d_bias = torch.zeros_like(bias, dtype=lse.dtype) if to_bias else None
+        w = weight.to(ctx.dtype)
+        for rows, h, z in _logits(ctx.dtype, hidden, weight, bias, ctx.chunk):
+            g = grad[rows, None].to(lse.dtype)
+            dz = z.sub_(lse[rows, None]).exp_().mul_(-g).scatter_add_(1, targets[rows, None], g)
+            narrow = dz.to(ctx.dtype)
+            if d_hidden is not None:
+                d_hidden[rows] = (narrow @ w).to(hidden.dtype)
+            if d_weight is not None and narrow is dz:
+                d_weight.addmm_(dz.T, h)
+            elif d_weight is not None:
+                d_weight += narrow.T @ h
+            if d_bias is not None:
+                d_bias += dz.sum(0)
+        return (
+            d_hidden,
+            None if d_weight is None else d_weight.to(weight.dtype),
+            None if d_bias is None else d_bias.to(bias.dtype),
+            None,
+            None,
+        )
+
+    @staticmethod
+    def jvp(
+        ctx: Any, t_hidden: Tensor | None, t_weight: Tensor | None, t_bias: Tensor | None, *_: Any
+    ) -> Tensor:
+        hidden, weight, bias, targets, lse = ctx.saved_tensors
+        out = torch.zeros_like(lse)
+        w = weight.to(ctx.dtype)
+        for rows, h, z in _logits(ctx.dtype, hidden, weight, bias, ctx.chunk):
+            tz = torch.zeros_like(z)
+            if t_hidden is not None:
+                tz += t_hidden[rows].to(ctx.dtype) @ w.T
+            if t_weight is not None:
+                tz += h @ t_weight.to(ctx.dtype).T
+            if t_bias is not None:
+                tz += t_bias
+            expected = z.sub_(lse[rows, None]).exp_().mul_(tz).sum(1)
+            out[rows] = tz.gather(1, targets[rows, None]).squeeze(1) - expected
+        return out
+
+
+def _logits(
+    dtype: torch.dtype, hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: int
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Give, chunk by chunk, the rows, their hidden states and their logits, at least float32."""
+    w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
+    for start in range(0, len(hidden), chunk):
+        rows = slice(start, start + chunk)
+        h = hidden[rows].to(dtype)
+        z = linear(h, w, b)
+        yield rows, h, z.float() if dtype.itemsize < 4 else z

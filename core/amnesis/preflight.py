@@ -1,0 +1,320 @@
+"""Everything about a run that can be checked before a weight is loaded, said all at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from amnesis.contracts import Benchmark, Row
+from amnesis.data import Mixture
+from amnesis.errors import AmnesisError, RecipeError, did_you_mean
+from amnesis.models import ModelSettings, default_device
+from amnesis.registry import default_registry
+from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
+from amnesis.sources import Source
+from amnesis.templates import AnyTemplate
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from amnesis.loss import StreamLoss
+    from amnesis.recipe import Recipe
+    from amnesis.registry import Registry
+
+T = TypeVar("T")
+GIB = 1 << 30
+
+
+@dataclass
+class Problems:
+    """What was found wrong so far."""
+
+    found: list[str] = field(default_factory=list)
+
+    def attempt(self, where: str, action: Callable[[], T]) -> T | None:
+        """Do something; note what it says is wrong, instead of stopping at it."""
+        try:
+            return action()
+        except AmnesisError as error:
+            said = str(error)
+            self.found.append(said if said.startswith(where) else f"{where}: {said}")
+            return None
+
+    def raise_any(self, what: str) -> None:
+        """Raise all that was found as one error.
+
+        Raises:
+            RecipeError: there was something.
+        """
+        if len(self.found) == 1:
+            raise RecipeError(self.found[0])
+        if self.found:
+            listed = "\n".join(f"  - {problem}" for problem in self.found)
+            raise RecipeError(f"{what}: {len(self.found)} problems\n{listed}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will cost, as far as it can be known beforehand."""
+
+    steps: int
+    forget_rows: int
+    retain_rows: int
+    forwards_per_step: int
+    judgements: int
+    parameters: int | None
+    memory_gib: float | None
+
+    def lines(self) -> list[str]:
+        """Say it in words."""
+        size = "" if self.parameters is None else f"{self.parameters / 1e6:,.1f} M parameters, "
+        memory = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
+        return [
+            f"{self.steps} steps, {self.forget_rows} forget and {self.retain_rows} retain rows",
+            f"{self.forwards_per_step} forward passes a step, {self.judgements} judgements",
+            f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
+        ]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose inputs are in order."""
+
+    benchmark: Benchmark
+    forget: Mixture
+    retain: Mixture
+    device: str
+    plan: Plan
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    device: str | None = None,
+    out: Path | None = None,
+    trust_remote_code: bool = False,
+    registry: Registry | None = None,
+) -> Prepared:
+    """Check names, hyper-parameters, files, rows, model, device and disk; no weight is loaded.
+
+    Raises:
+        RecipeError: listing every problem that was found.
+    """
+    registry = registry or default_registry()
+    problems = Problems()
+    forget = problems.attempt(
+        "objective", lambda: stream_of("forget", "objective", recipe.objective, registry)
+    )
+    retain = None
+    if recipe.regularizer is not None:
+        wanted = recipe.regularizer
+        retain = problems.attempt(
+            "regularizer", lambda: stream_of("retain", "regularizer", wanted, registry)
+        )
+    if recipe.combiner is not None:
+        combiner = recipe.combiner
+        problems.attempt("combiner", lambda: combiner_of(combiner, registry))
+    for choice in recipe.probes:
+        problems.attempt("probes", lambda c=choice: probes_of([c], registry))  # type: ignore[misc]
+    for metric in recipe.evaluate.metrics or ():
+        name = metric if isinstance(metric, str) else str(metric.get("name"))
+        problems.attempt(
+            "evaluate.metrics",
+            lambda n=name: registry.get("metric", n.rpartition("/")[2]),  # type: ignore[misc]
+        )
+    benchmark, sets = examined_sets(problems, recipe.benchmark, (), recipe.template, registry)
+    streams = {
+        name: examined_sources(problems, name, sources, sets, recipe.template)
+        for name, sources in (("forget", recipe.forget), ("retain", recipe.retain))
+        if benchmark is not None and (name == "forget" or retain is not None)
+    }
+    device = problems.attempt("device", lambda: examined_device(device))
+    config = problems.attempt("model", lambda: examined_model(recipe.model, trust_remote_code))
+    if recipe.retrained is not None:
+        other = recipe.retrained
+        problems.attempt("retrained", lambda: examined_model(other, trust_remote_code))
+    if config is not None:
+        for loss in (forget, retain):
+            if loss is not None:
+                problems.attempt(loss.name, lambda s=loss: _examine_blocks(s, config))  # type: ignore[misc]
+    parameters = None if config is None else parameter_count(config)
+    if out is not None and parameters is not None:
+        problems.attempt("disk", lambda: _examine_disk(out, parameters, recipe))
+    problems.raise_any("the run cannot start")
+    assert benchmark is not None  # noqa: S101  # no problem was found
+    assert forget is not None  # noqa: S101
+    assert device is not None  # noqa: S101
+    plan = _plan(recipe, forget, retain, streams, parameters)
+    return Prepared(benchmark, streams["forget"], streams.get("retain", Mixture(())), device, plan)
+
+
+def examined_sets(
+    problems: Problems,
+    choice: Any,
+    names: Sequence[str],
+    template: AnyTemplate,
+    registry: Registry | None,
+) -> tuple[Benchmark | None, Mapping[str, Sequence[Row]]]:
+    """Make the benchmark's sets, and look at every row of those called ``names``."""
+    benchmark = problems.attempt(
+        "benchmark", lambda: component_of(("benchmark",), choice, registry)
+    )
+    if benchmark is None:
+        return None, {}
+    if not isinstance(benchmark, Benchmark):
+        problems.found.append(f"benchmark: {benchmark.label} is not a benchmark")
+        return None, {}
+    sets = problems.attempt("benchmark", benchmark.sets) or {}
+    for name in dict.fromkeys(names):
+        if sets and name not in sets:
+            problems.found.append(f"benchmark: has no set {name!r}; {did_you_mean(name, sets)}")
+        elif sets:
+            problems.found += _row_faults(f"set {name!r}", sets[name], template)
+    return benchmark, sets
+
+
+def examined_sources(
+    problems: Problems,
+    stream: str,
+    sources: Sequence[Source],
+    sets: Mapping[str, Sequence[Row]],
+    template: AnyTemplate,
+) -> Mixture:
+    """Read what a stream draws from, and look at every row."""
+    parts: list[tuple[float, Sequence[Row]]] = []
+    for source in sources:
+        rows = problems.attempt(f"{stream} stream", lambda s=source: s.rows(sets))  # type: ignore[misc]
+        if rows is not None:
+            problems.found += _row_faults(str(source), rows, template)
+            parts.append((source.weight, rows))
+    return Mixture(tuple(parts))
+
+
+def examined_device(device: str | None) -> str:
+    """Give the device to compute on.
+
+    Raises:
+        RecipeError: there is no such device here.
+    """
+    import torch
+
+    if device is None:
+        return default_device()
+    try:
+        asked = torch.device(device)
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"{device!r} cannot be used here: {first}; say --device cpu") from None
+    return device
+
+
+def examined_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedConfig:
+    """Read a model's configuration and see that weights and tokenizer are beside it.
+
+    Raises:
+        ModelError: something is missing, or the weights are pickled.
+    """
+    from transformers import AutoConfig
+
+    from amnesis.errors import ModelError
+
+    folder = Path(settings.path)
+    looks_local = folder.is_absolute() or settings.path.startswith(".") or len(folder.parts) > 2
+    if not folder.is_dir() and looks_local:
+        raise ModelError(f"{settings.path}: there is no such folder")
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{settings.path}: is no model's folder, it holds no config.json")
+        if not any(folder.glob("*.safetensors")):
+            pickled = any(folder.glob("*.bin"))
+            why = "pickled weights only (*.bin), which are not read" if pickled else "no weights"
+            raise ModelError(f"{settings.path}: holds {why}; save the model as safetensors")
+        if not any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json")):
+            raise ModelError(f"{settings.path}: holds no tokenizer; save it beside the model")
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            settings.path, revision=settings.revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # transformers and the hub raise many kinds
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ModelError(
+            f"{settings.path}: {lines[0] if lines else type(error).__name__}"
+        ) from None
+    return config
+
+
+def parameter_count(config: PretrainedConfig) -> int | None:
+    """Count a model's parameters from its configuration alone, or None where that fails."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception:  # an estimate is not worth an error
+        return None
+    return sum(int(p.numel()) for p in model.parameters())
+
+
+def _row_faults(name: str, rows: Sequence[Row], template: AnyTemplate) -> list[str]:
+    faults: list[str] = []
+    for index, row in enumerate(rows):
+        try:
+            template.examine(row)
+        except AmnesisError as error:
+            faults.append(f"{name}, row {index}: {error}")
+    if len(faults) > 1:
+        faults = [f"{faults[0]} ({len(faults) - 1} more rows there have faults)"]
+    return faults if rows else [f"{name}: is empty"]
+
+
+def _examine_blocks(loss: StreamLoss, config: PretrainedConfig) -> None:
+    blocks = getattr(config, "num_hidden_layers", None)
+    for weighted in loss.terms:
+        asked = weighted.term.needs.hidden | weighted.term.needs.ref_hidden
+        if blocks is not None and asked and max(asked) >= blocks:
+            raise RecipeError(
+                f"{weighted.term.label} reads block {max(asked)}, but the model has {blocks} "
+                f"(0 to {blocks - 1})"
+            )
+
+
+def _examine_disk(out: Path, parameters: int, recipe: Recipe) -> None:
+    place = next(parent for parent in (out, *out.parents) if parent.exists())
+    copies = 1 + (3 * (recipe.training.keep_checkpoints + 1) if recipe.training.save_every else 0)
+    needed, free = 4 * parameters * copies, shutil.disk_usage(place).free
+    if needed > free:
+        raise RecipeError(
+            f"the model and its checkpoints take about {needed / GIB:.1f} GiB, but {place} has "
+            f"{free / GIB:.1f} GiB free; name another --out, or lower training.keep_checkpoints"
+        )
+
+
+def _plan(
+    recipe: Recipe,
+    forget: StreamLoss,
+    retain: StreamLoss | None,
+    streams: Mapping[str, Mixture],
+    parameters: int | None,
+) -> Plan:
+    training = recipe.training
+    steps, _ = training.length(len(streams["forget"]))
+    micro = training.micro_batch_size or training.batch_size
+    sizes = [(forget, training.batch_size)]
+    if retain is not None:
+        sizes.append((retain, training.retain_batch_size or training.batch_size))
+    passes = sum(-(-size // micro) * len(loss.needs.sequences) for loss, size in sizes)
+    state = 4 if training.optimizer == "adamw" else 2
+    return Plan(
+        steps,
+        len(streams["forget"]),
+        len(streams.get("retain", ())),
+        passes,
+        2 + (recipe.retrained is not None),
+        parameters,
+        None if parameters is None else 4 * parameters * (1 + state) / GIB,
+    )

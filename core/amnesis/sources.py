@@ -1,0 +1,84 @@
+"""Where rows come from: a benchmark's set, a local file, or a data set on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from amnesis.errors import DataError, did_you_mean
+from amnesis.files import read_rows
+from amnesis.templates import Row
+
+
+class Source(BaseModel):
+    """One place that rows come from, and how often it is drawn from beside others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    set: str | None = Field(None, description="a set of the recipe's benchmark")
+    path: Path | None = Field(None, description="a .jsonl, .json, .csv or .parquet file")
+    hub: str | None = Field(None, description="a data set on the hub")
+    name: str | None = Field(None, description="the hub data set's configuration")
+    split: str = Field("train", description="the hub data set's split")
+    fields: dict[str, str] = Field(
+        default_factory=dict, description="our field name → the name that the rows have for it"
+    )
+    weight: float = Field(1.0, gt=0, description="share of the stream's draws, beside the others'")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        given = [name for name in ("set", "path", "hub") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of set, path and hub (got {', '.join(given) or 'none'})")
+        return self
+
+    def rows(self, sets: Mapping[str, Sequence[Row]]) -> list[Row]:
+        """Read the rows, their fields renamed.
+
+        Raises:
+            DataError: there are none, or a field that is to be renamed is missing.
+        """
+        rows = self._read(sets)
+        if not self.fields:
+            return rows
+        renamed: list[Row] = []
+        for index, row in enumerate(rows):
+            for theirs in self.fields.values():
+                if theirs not in row:
+                    raise DataError(
+                        f"{self}: row {index} has no field {theirs!r}; {did_you_mean(theirs, row)}"
+                    )
+            renamed.append({**row, **{ours: row[theirs] for ours, theirs in self.fields.items()}})
+        return renamed
+
+    def __str__(self) -> str:
+        return f"set {self.set!r}" if self.set else str(self.path or f"hub {self.hub}")
+
+    def _read(self, sets: Mapping[str, Sequence[Row]]) -> list[Row]:
+        if self.path is not None:
+            return list(read_rows(self.path))
+        if self.hub is not None:
+            return from_hub(self.hub, self.name, self.split)
+        if self.set not in sets:
+            raise DataError(f"there is no set {self.set!r}; {did_you_mean(str(self.set), sets)}")
+        return list(sets[str(self.set)])
+
+
+def from_hub(hub: str, name: str | None, split: str) -> list[Row]:
+    """Read a split of a data set on the hub.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    from datasets import load_dataset
+
+    try:
+        return list(load_dataset(hub, name, split=split))
+    except Exception as error:  # the hub's client raises many kinds
+        lines: list[Any] = str(error).splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{hub!r} (configuration {name}, split {split}) cannot be had from the hub: {lines[0]}"
+        ) from error

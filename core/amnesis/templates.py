@@ -1,0 +1,280 @@
+"""How a row becomes text and tokens: question and answer, a chat, or plain text in chunks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+
+from amnesis.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text as tokens; labels start at ``prompt_length``.
+
+    ``cut`` counts the tokens that did not fit.
+    """
+
+    input_ids: tuple[int, ...]
+    prompt_length: int
+    cut: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether its end was cut off."""
+        return self.cut > 0
+
+    @property
+    def key(self) -> str:
+        """A digest of tokens and label mask: the name under which its reference is cached."""
+        text = f"{self.prompt_length}:{','.join(map(str, self.input_ids))}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def label_count(self) -> int:
+        """How many tokens are labels."""
+        return len(self.input_ids) - self.prompt_length
+
+
+class BaseTemplate(BaseModel):
+    """What every template has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    eos: bool = Field(True, description="the end-of-sequence token is a label too, as in TOFU")
+    max_length: int = Field(512, ge=2, description="longer examples are cut at their end (tokens)")
+
+
+class Template(BaseTemplate):
+    """Question and answer; prompt and completion are ``question: prompt, answer: completion``."""
+
+    format: Literal["question_answer"] = "question_answer"
+    prompt: str = Field(
+        "Question: {question}\nAnswer: ", description="text before the answer, with {question}"
+    )
+    question: str = Field("question", description="the row's field that is asked")
+    answer: str = Field("answer", description="the row's field that is answered")
+
+    @field_validator("prompt")
+    @classmethod
+    def _asks(cls, prompt: str) -> str:
+        if "{question}" not in prompt:
+            raise ValueError("must contain {question}, where the row's question goes")
+        return prompt
+
+    def prompt_of(
+        self,
+        row: Row,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        question: str | None = None,
+    ) -> str:
+        """Give the text before the answer. Only ``{question}`` is filled in; braces are text."""
+        return self.prompt.replace("{question}", text_of(row, question or self.question))
+
+    def answer_of(self, row: Row, answer: str | None = None) -> str:
+        """Give the row's answer."""
+        return text_of(row, answer or self.answer)
+
+    def examine(self, row: Row) -> None:
+        """See that the row can be used.
+
+        Raises:
+            DataError: a field is missing, or is not text.
+        """
+        text_of(row, self.question)
+        self.answer_of(row)
+
+    def encode(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+        """Tokenize a prompt and an answer of this template."""
+        return encode(prompt, answer, tokenizer, eos=self.eos, max_length=self.max_length)
+
+
+class ChatTemplate(Template):
+    """Messages, laid out by the tokenizer's own chat template; the last answer holds the labels.
+
+    A row has ``messages`` (``[{role, content}, …]``, the assistant's last), or question and answer.
+    """
+
+    format: Literal["chat"] = "chat"  # type: ignore[assignment]  # another tag of the union
+    messages: str = Field("messages", description="the row's field that holds the messages")
+    system: str | None = Field(None, description="a system message before rows without one")
+
+    def prompt_of(
+        self,
+        row: Row,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        question: str | None = None,
+    ) -> str:
+        """Give all that comes before the last answer.
+
+        Raises:
+            DataError: the tokenizer has no chat template, or the messages are not a conversation.
+        """
+        if tokenizer is None or not tokenizer.chat_template:
+            raise DataError(
+                "the tokenizer has no chat template; use template.format: question_answer"
+            )
+        asked = None if question is None else [{"role": "user", "content": text_of(row, question)}]
+        try:
+            text: str = tokenizer.apply_chat_template(
+                asked or self._conversation(row)[:-1], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a chat template may raise anything
+            raise DataError(f"the chat template refuses the messages: {error}") from error
+        return text
+
+    def answer_of(self, row: Row, answer: str | None = None) -> str:
+        """Give the assistant's last message, or the field named."""
+        if answer is not None:
+            return text_of(row, answer)
+        return str(self._conversation(row)[-1]["content"])
+
+    def examine(self, row: Row) -> None:
+        """See that the row is a conversation that ends with an answer."""
+        self._conversation(row)
+
+    def encode(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+        """Tokenize; the chat template has written the special tokens already."""
+        return encode(
+            prompt, answer, tokenizer, eos=self.eos, max_length=self.max_length, special=False
+        )
+
+    def _conversation(self, row: Row) -> Sequence[Mapping[str, Any]]:
+        if self.messages not in row and self.question in row:
+            system = [{"role": "system", "content": self.system}] if self.system else []
+            return [
+                *system,
+                {"role": "user", "content": text_of(row, self.question)},
+                {"role": "assistant", "content": text_of(row, self.answer)},
+            ]
+        messages = row.get(self.messages)
+        if not isinstance(messages, Sequence) or isinstance(messages, str) or len(messages) < 2:
+            raise DataError(
+                f"field {self.messages!r} must be a list of at least two messages; "
+                f"{did_you_mean(self.messages, row)}"
+            )
+        for index, message in enumerate(messages):
+            if not (isinstance(message, Mapping) and {"role", "content"} <= set(message)):
+                raise DataError(f"message {index} must have 'role' and 'content': {message!r:.80}")
+        if messages[-1]["role"] != "assistant" or not str(messages[-1]["content"]).strip():
+            raise DataError("the last message must be the assistant's, and not empty")
+        return messages
+
+
+class TextTemplate(BaseTemplate):
+    """Plain text: every token but the first is a label; long texts become overlapping chunks."""
+
+    format: Literal["text"] = "text"
+    text: str = Field("text", description="the row's field that holds the text")
+    stride: int | None = Field(
+        None, ge=1, description="tokens from one chunk's start to the next; None: max_length"
+    )
+
+    def prompt_of(
+        self,
+        row: Row,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        question: str | None = None,
+    ) -> str:
+        """Give nothing: plain text has no prompt."""
+        return "" if question is None else text_of(row, question)
+
+    def answer_of(self, row: Row, answer: str | None = None) -> str:
+        """Give the text."""
+        return text_of(row, answer or self.text)
+
+    def examine(self, row: Row) -> None:
+        """See that the row has text."""
+        self.answer_of(row)
+
+    def encode(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+        """Tokenize one text, cut where it is longer than a chunk."""
+        return encode(prompt, answer, tokenizer, eos=self.eos, max_length=self.max_length)
+
+    def chunks(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """Tokenize the whole text into chunks; nothing of it is left out.
+
+        Where chunks overlap, the tokens that an earlier one had as labels are its context.
+        """
+        whole = encode("", self.answer_of(row), tokenizer, eos=self.eos, max_length=None)
+        ids, length = whole.input_ids, self.max_length
+        stride = min(self.stride or length, length)
+        made: list[Encoded] = []
+        end = 0
+        for start in range(0, len(ids), stride):
+            if end >= len(ids):
+                break
+            seen, end = max(end - start, 1), min(start + length, len(ids))
+            made.append(Encoded(ids[start:end], seen))
+        return made
+
+
+AnyTemplate = Annotated[
+    Annotated[Template, Tag("question_answer")]
+    | Annotated[ChatTemplate, Tag("chat")]
+    | Annotated[TextTemplate, Tag("text")],
+    Discriminator(
+        lambda value: (
+            value.get("format", "question_answer")
+            if isinstance(value, Mapping)
+            else getattr(value, "format", "question_answer")
+        )
+    ),
+]
+
+
+def text_of(row: Row, name: str) -> str:
+    """Give a field of a row that must hold text.
+
+    Raises:
+        DataError: it is missing, empty, or something else.
+    """
+    value = row.get(name)
+    if value is None:
+        raise DataError(f"a row has no field {name!r}; {did_you_mean(name, row)}")
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"field {name!r} must be text that is not empty, but is {value!r:.80}")
+    return value
+
+
+def encode(
+    prompt: str,
+    answer: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    eos: bool = True,
+    max_length: int | None = 512,
+    special: bool = True,
+) -> Encoded:
+    """Tokenize prompt and answer together; a token is a label if it holds any of the answer.
+
+    Tokenizing the prompt apart would misplace the boundary wherever a tokenizer merges across it
+    (the space before the answer, for most). Offsets tell which tokens reach into the answer;
+    tokenizers without offsets are given prompt and answer one after the other.
+    """
+    if tokenizer.is_fast:
+        encoding = tokenizer(
+            prompt + answer, return_offsets_mapping=True, add_special_tokens=special, verbose=False
+        )
+        ids = list(encoding["input_ids"])
+        boundary = len(prompt)
+        ends = [end for _, end in encoding["offset_mapping"]]
+        prompt_length = next((i for i, end in enumerate(ends) if end > boundary), len(ids))
+    else:
+        prompt_ids = list(tokenizer(prompt, add_special_tokens=special)["input_ids"])
+        ids = prompt_ids + list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        prompt_length = len(prompt_ids)
+    if eos and tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
+        ids.append(tokenizer.eos_token_id)
+    kept = ids if max_length is None else ids[:max_length]
+    # The first token has nothing before it that could predict it, so it is never a label.
+    return Encoded(tuple(kept), max(prompt_length, 1), len(ids) - len(kept))

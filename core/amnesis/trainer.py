@@ -1,0 +1,310 @@
+"""One optimizer step with two streams, inside transformers' Trainer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback
+
+from amnesis import checkpoints
+from amnesis.contracts import StepContext
+from amnesis.data import Batch
+from amnesis.distributed import added_over_ranks, sum_over_ranks, world
+from amnesis.errors import NonFiniteError
+from amnesis.forward import score
+from amnesis.g_effect.stopping import Stopping
+from amnesis.g_effect.update_watch import UpdateWatch
+from amnesis.interruption import StopWhenAsked
+from amnesis.loss import StreamLoss, risk
+from amnesis.plan import StepBatches, StepPlan
+from amnesis.reference import Reference
+from amnesis.scores import Needs
+from amnesis.streams import StreamReport, Streams
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from amnesis.contracts import Product
+    from amnesis.contracts.probe import RunView
+    from amnesis.unlearner import Unlearner
+
+Values = dict[str, float]
+
+_PROGRESS = "amnesis.json"  # what of a checkpoint is ours: trajectory, notes, probes' states
+_MEMORY = "combiner.safetensors"
+
+
+class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
+    """A Trainer whose batch is a whole optimizer step: every micro-batch of both streams.
+
+    Counting, reducing and combining over the step happen in :meth:`training_step`; clipping, the
+    optimizer, the schedule and checkpoints remain the Trainer's.
+    """
+
+    def __init__(self, run: Unlearner, steps: int, output: Path, device: str | None) -> None:
+        """Prepare a Trainer for ``run``; ``plan`` and ``references`` are set before training."""
+        self.run = run
+        self.plan: StepPlan
+        self.references: dict[str, Reference] = {}
+        self.trajectory: list[Values] = []
+        self.notes: list[str] = []
+        self.interruption = StopWhenAsked()
+        self.view: RunView | None = None
+        self._stopping = Stopping(run.stop_when, lambda: self._values, self._note)
+        self._staging: Path | None = None
+        self._states = [probe.initial_state() for probe in run.probes]
+        self._failed: set[int] = set()
+        self._streams: Streams | None = None
+        self._reduce = sum_over_ranks if world()[1] > 1 else None
+        self._values: Values = {}
+        super().__init__(
+            model=run.model,
+            args=run.training.arguments(steps, output, run.seed, device),
+            processing_class=run.tokenizer,
+            callbacks=[
+                UpdateWatch(
+                    run.probes, self._due, self._context, self._of_step, self._probe_failed
+                ),
+                self._stopping,
+                *run.callbacks,
+                self.interruption,
+            ],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Keep accelerate from wrapping the model in DDP: the two streams are reduced by us."""
+        super().create_accelerator_and_postprocess()
+        if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            prepare = self.accelerator.prepare_model
+            self.accelerator.prepare_model = lambda model, **options: prepare(
+                model, **{**options, "evaluation_mode": True}
+            )
+
+    def get_train_dataloader(self) -> DataLoader[StepBatches]:
+        """Give the plan, one optimizer step at a time, already sharded by rank."""
+        return DataLoader(self.plan, batch_size=1, collate_fn=_only, shuffle=False)  # type: ignore[arg-type]
+
+    def _get_num_items_in_batch(self, batch_samples: Any, device: Any) -> None:
+        """Not the Trainer's to count: each term says what its mean runs over."""
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Not counted: a batch holds two streams."""
+
+    def training_step(
+        self, model: nn.Module, inputs: StepBatches, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Run both streams' backward passes and leave their combination in ``p.grad``."""
+        model.train()
+        run, step = self.run, self.state.global_step
+        streams = self._two_streams()
+        due = self._due()
+        asked = tuple(dict.fromkeys(pair for i in due for pair in run.probes[i].products))
+        available = _at_hand(asked, run.forget_loss, run.retain_loss)
+        logged = step % run.training.log_every == 0 or step + 1 == self.state.max_steps
+        streams.watch(
+            statistics=logged and run.combiner is not None,
+            products=tuple(dict.fromkeys(pair for pair, _ in available.values())),
+        )
+        risks = {gradient for pair, _ in available.values() for gradient in pair}
+        losses = {"forget/loss": self._run_stream(run.forget_loss, inputs.forget, risks)}
+        if run.retain_loss is not None:
+            losses["retain/loss"] = self._run_stream(run.retain_loss, inputs.retain, risks)
+        report = streams.combine()
+        self._values = losses | _described(report)
+        self._observe(due, _products(available, report))
+        return torch.tensor(sum(losses.values()), device=self.args.device)
+
+    def _run_stream(
+        self, loss: StreamLoss, batches: Sequence[Batch], gradients: Collection[str]
+    ) -> float:
+        """Run one stream's micro-batches; give its loss over the whole step and all ranks."""
+        streams = self._two_streams()
+        risk_name = f"{loss.name}_risk"
+        wants_risk = risk_name in gradients
+        needs = loss.needs | Needs(logps=True) if wants_risk else loss.needs
+        counts = added_over_ranks(loss.counts(batches))
+        reference = self.references.get(loss.name)
+        total = 0.0
+        for index, batch in enumerate(batches):
+            batch = batch.to(self.args.device)
+            known = reference.scores(batch, loss.needs) if reference is not None else None
+            with self.compute_loss_context_manager():
+                scores = score(self.model, batch, needs, known)
+                share = loss(scores, counts)
+            if wants_risk:
+                with streams.collect(risk_name):
+                    self._backward(risk(scores, counts), retain_graph=True)
+            last = index == len(batches) - 1
+            with streams.retain(last=last) if loss.name == "retain" else streams.collect(loss.name):
+                self._backward(share)
+            total += share.item()
+        return added_over_ranks({"loss": total})["loss"]
+
+    def _two_streams(self) -> Streams:
+        if self._streams is None:
+            self._streams = Streams(self.model.named_parameters(), self.run.combiner, self._reduce)
+        return self._streams
+
+    def _backward(self, loss: Tensor, **options: Any) -> None:
+        scaler = self.accelerator.scaler
+        (loss if scaler is None else scaler.scale(loss)).backward(**options)
+
+    def _observe(self, due: Sequence[int], products: Mapping[Product, Mapping[str, float]]) -> None:
+        for index in due:
+            try:
+                context = self._context(products)
+                seen, self._states[index] = self.run.probes[index].report(
+                    context, self._states[index]
+                )
+                self._values |= seen
+            except Exception as error:  # an observer may fail without stopping the run
+                self._probe_failed(index, error)
+
+    def _due(self) -> list[int]:
+        """Give the probes that observe this step."""
+        step = self.state.global_step
+        probes = enumerate(self.run.probes)
+        return [i for i, p in probes if p.due(step) and i not in self._failed]
+
+    def _context(
+        self, products: Mapping[Product, Mapping[str, float]] | None = None
+    ) -> StepContext:
+        step, values = self.state.global_step, dict(self._values)
+        return StepContext(step, self.model, values, products or {}, self.view)
+
+    def _of_step(self) -> Values:
+        return self._values
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def _probe_failed(self, index: int, error: Exception) -> None:
+        self._failed.add(index)
+        self._note(
+            f"probe {self.run.probes[index].label} failed at step {self.state.global_step} and is "
+            f"off from there: {type(error).__name__}: {error}"
+        )
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
+        """Give the norm before clipping, refusing to step along a gradient that is not finite."""
+        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            raise NonFiniteError(
+                f"step {self.state.global_step}: the combined gradient's norm is {norm}; "
+                f"lower the learning rate, or look at the terms' hyper-parameters"
+            )
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the streams' own values in place of the Trainer's one loss."""
+        if "learning_rate" not in logs:
+            return  # the Trainer's closing summary of a loss that two streams do not have
+        values = {
+            **self._values,
+            "gradient_norm": float(logs.get("grad_norm", 0.0)),
+            "learning_rate": float(logs["learning_rate"]),
+        }
+        self.trajectory.append({"step": self.state.global_step, **values})
+        super().log(values, start_time)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint that is whole or not there."""
+        step, keep = self.state.global_step, self.run.training.keep_checkpoints
+        with checkpoints.staged(Path(self.args.output_dir), step, keep) as staging:
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            written = staging / f"checkpoint-{step}"
+            if self.args.should_save:
+                self._save_progress(written)
+
+    def _save_progress(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        progress = {
+            "trajectory": self.trajectory,
+            "notes": self.notes,
+            "probes": self._states,
+            "failed": sorted(self._failed),
+            "limits_passed": self._stopping.counts,
+        }
+        (folder / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+        memory = self._two_streams().state_dict()
+        if memory:
+            save_file({name: t.contiguous() for name, t in memory.items()}, folder / _MEMORY)
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint, to the bit."""
+        from safetensors.torch import load_file
+
+        folder = checkpoint / f"checkpoint-{checkpoints.step_of(checkpoint)}"
+        progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
+        self.trajectory, self.notes = progress["trajectory"], progress["notes"]
+        self._states, self._failed = progress["probes"], set(progress["failed"])
+        self._stopping.counts = progress["limits_passed"]
+        if (folder / _MEMORY).is_file():
+            self._two_streams().load_state_dict(load_file(folder / _MEMORY))
+        self.train(resume_from_checkpoint=str(folder))
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the Trainer's estimate knows one forward pass over one batch."""
+        return 0
+
+
+def _only(items: list[StepBatches]) -> StepBatches:
+    return items[0]
+
+
+Available = dict["Product", tuple["Product", float]]
+
+
+def _at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None) -> Available:
+    """Map each product asked for to one that can be had, and a factor.
+
+    Where a stream's loss is c·R its gradient is c·∇R, so the risk needs no backward of its own.
+    """
+    streams = {loss.name: loss for loss in (forget, retain) if loss is not None}
+    available: Available = {}
+    for pair in asked:
+        factor, names = 1.0, []
+        for gradient in pair:
+            stream, _, is_risk = gradient.partition("_")
+            if stream not in streams:
+                break
+            multiple = streams[stream].risk_multiple if is_risk else None
+            factor /= multiple or 1.0
+            names.append(stream if multiple else gradient)
+        else:
+            available[pair] = ((names[0], names[1]), factor)  # type: ignore[assignment]
+    return available
+
+
+def _products(available: Available, report: StreamReport) -> dict[Product, dict[str, float]]:
+    return {
+        pair: {name: factor * value for name, value in report.products[had].items()}
+        for pair, (had, factor) in available.items()
+    }
+
+
+def _described(report: StreamReport) -> Values:
+    named = {
+        "gradients/forget_norm": report.forget_norm,
+        "gradients/retain_norm": report.retain_norm,
+        "gradients/cosine": report.cosine,
+        "gradients/conflict_share": report.conflict_share,
+        "gradients/zero_forget_share": report.zero_forget_share,
+    }
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,46 @@
+"""Paraphrase: is only the wording forgotten?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
+from amnesis.errors import DataError
+from amnesis_evaluation.attacks.attacking import judged_by, judged_sets
+from amnesis_evaluation.batching import Progress
+
+
+class Paraphrase(Attack):
+    """Judges the sets with each question replaced by its paraphrase, the answers as they are.
+
+    Source: paraphrased questions as in TOFU, arXiv 2401.06121, and in Patil et al. 2024,
+    arXiv 2309.17410.
+    """
+
+    source: ClassVar[str] = "Patil et al. 2024, arXiv 2309.17410; TOFU, arXiv 2401.06121"
+
+    field: str = Field("paraphrased_question", description="the row's field that is asked instead")
+    sets: tuple[str, ...] = Field(("forget",), min_length=1, description="the sets that are asked")
+    metrics: tuple[str, ...] = ("probability", "extraction_strength", "rouge_l")
+
+    def attack(
+        self,
+        subject: Subject,
+        benchmark: Benchmark,
+        settings: EvaluationSettings,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Ask in other words; the model itself is not changed."""
+        known = judged_sets(benchmark)
+        asked = {}
+        for name in self.sets:
+            rows = known.get(name, ())
+            if not rows or not all(row.get(self.field) for row in rows):
+                raise DataError(
+                    f"attack 'paraphrase' needs the field {self.field!r} in every row of the set "
+                    f"{name!r}"
+                )
+            asked[name] = [{**row, subject.template.question: row[self.field]} for row in rows]
+        return judged_by(self.metrics, subject, asked, settings, progress)

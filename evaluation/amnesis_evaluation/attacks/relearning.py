@@ -1,0 +1,143 @@
+"""Relearning: how few steps bring back what was forgotten?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import (
+    Attack,
+    Benchmark,
+    Evaluation,
+    EvaluationSettings,
+    Row,
+    Subject,
+)
+from amnesis.errors import DataError, did_you_mean
+from amnesis_evaluation.attacks.attacking import copied, judged_by, judged_sets
+from amnesis_evaluation.batching import Progress
+
+
+class Relearning(Attack):
+    """Finetunes a copy for ``steps`` steps on k rows, and judges it along the way.
+
+    On forget rows it asks how much the rest of the forget set comes back with them: ``unseen`` are
+    the forget rows that were not among the k. On another set (``retain``, ``facts``) it asks
+    whether forgetting outlasts unrelated training. Values are ``set/metric@step``; ``@0`` is the
+    model as it came. What relearning gives a model that never knew is no sign of hidden
+    knowledge: ``never_knew`` puts it through the same, as ``never_knew/set/metric@step``.
+    Source: Hu et al. 2024, arXiv 2406.13356; unrelated text: Łucki et al. 2024, arXiv 2409.18025.
+    """
+
+    source: ClassVar[str] = "Hu et al. 2024, arXiv 2406.13356; Łucki et al. 2024, arXiv 2409.18025"
+
+    rows: int = Field(8, ge=1, description="k, how many rows are trained on: the first of the set")
+    rows_of: str = Field("forget", description="the set that they are of")
+    steps: int = Field(20, ge=1, description="optimizer steps")
+    every: int = Field(5, ge=1, description="judge every k-th step, and the last")
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-4, gt=0, description="of AdamW, constant")
+    metrics: tuple[str, ...] = ("probability", "extraction_strength")
+    never_knew: str | None = Field(
+        None, description="folder or hub name of a model that never saw the forget set"
+    )
+    seed: int = Field(0, ge=0, description="of the order of rows")
+
+    def attack(
+        self,
+        subject: Subject,
+        benchmark: Benchmark,
+        settings: EvaluationSettings,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Relearn on a copy, and on a model that never knew where one is given."""
+        sets = judged_sets(benchmark)
+        taught = self._taught(benchmark.sets())
+        judged = {"forget": list(sets["forget"])}
+        if self.rows_of == "forget":
+            questions = {row.get(subject.template.question) for row in taught}
+            unseen = [
+                row
+                for row in judged["forget"]
+                if row.get(subject.template.question) not in questions
+            ]
+            if unseen:
+                judged["unseen"] = unseen
+        curve = self._curve(subject, taught, judged, settings, progress)
+        if self.never_knew is not None:
+            other = self._curve(
+                _other(subject, self.never_knew), taught, judged, settings, progress
+            )
+            curve.values.update({f"never_knew/{k}": v for k, v in other.values.items()})
+            curve.intervals.update({f"never_knew/{k}": v for k, v in other.intervals.items()})
+        return curve
+
+    def _taught(self, sets: Mapping[str, Sequence[Row]]) -> list[Row]:
+        if self.rows_of not in sets:
+            raise DataError(
+                f"attack 'relearning': rows_of: the benchmark has no set {self.rows_of!r}; "
+                f"{did_you_mean(self.rows_of, sets)}"
+            )
+        return list(sets[self.rows_of])[: self.rows]
+
+    def _curve(
+        self,
+        subject: Subject,
+        taught: Sequence[Row],
+        judged: Mapping[str, Sequence[Row]],
+        settings: EvaluationSettings,
+        progress: Progress | None,
+    ) -> Evaluation:
+        from amnesis import Unlearner
+        from amnesis.loss import Risk
+
+        curve = Evaluation()
+        student = copied(subject)
+        student.model.requires_grad_(True)
+
+        def judge_at(step: int) -> None:
+            found = judged_by(self.metrics, student, judged, settings)
+            curve.values.update({f"{k}@{step}": v for k, v in found.values.items()})
+            curve.intervals.update({f"{k}@{step}": v for k, v in found.intervals.items()})
+            curve.notes.extend(note for note in found.notes if note not in curve.notes)
+            if progress is not None:
+                progress("relearning", step, self.steps)
+
+        judge_at(0)
+        Unlearner(
+            student.model,
+            student.tokenizer,
+            Risk(),
+            training={
+                "steps": self.steps,
+                "batch_size": min(self.batch_size, len(taught)),
+                "learning_rate": self.learning_rate,
+                "schedule": "constant",
+            },
+            template=subject.template,
+            seed=self.seed,
+            callbacks=[_after_steps(judge_at, self.every)],
+            device=student.model.device.type,
+        ).fit(taught)
+        return curve
+
+
+def _after_steps(judge_at: Callable[[int], None], every: int) -> Any:
+    from transformers import TrainerCallback
+
+    class Judging(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step % every == 0 or state.global_step == state.max_steps:
+                judge_at(state.global_step)
+
+    return Judging()
+
+
+def _other(subject: Subject, path: str) -> Subject:
+    from amnesis.models import ModelSettings, load_model, load_tokenizer
+
+    place = ModelSettings(path=path)
+    model = load_model(place, device=subject.model.device)
+    return Subject(model, load_tokenizer(place), subject.template)

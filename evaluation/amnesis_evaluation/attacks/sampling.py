@@ -1,0 +1,101 @@
+"""Sampling: what does a model give away if it is asked again and again?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
+from amnesis.data import encode_rows, pad_token_id
+from amnesis.errors import DataError
+from amnesis_evaluation.answers import fitted, prompt_of, text_of
+from amnesis_evaluation.attacks.attacking import judged_sets
+from amnesis_evaluation.batching import Progress
+from amnesis_evaluation.bootstrap import Bootstrap
+from amnesis_evaluation.generation import end_tokens, generate
+from amnesis_evaluation.metrics.rouge_l import rouge_l_recall
+
+
+class Sampling(Attack):
+    """Highest ROUGE-L recall of n answers sampled at a temperature, for each row of a set.
+
+    Values are ``set/rouge_l_worst_of_<n>`` and, beside it, the mean over samples,
+    ``set/rouge_l_sampled``. Greedy decoding shows one answer; an attacker sees many. Source:
+    Patil et al. 2024, arXiv 2309.17410 (an attack budget of B candidates).
+    """
+
+    source: ClassVar[str] = "Patil et al. 2024, arXiv 2309.17410"
+
+    samples: int = Field(8, ge=1, description="n, answers per row")
+    temperature: float = Field(1.0, gt=0)
+    sets: tuple[str, ...] = Field(("forget",), min_length=1)
+    seed: int = Field(0, ge=0)
+
+    def attack(
+        self,
+        subject: Subject,
+        benchmark: Benchmark,
+        settings: EvaluationSettings,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Sample answers and keep the worst; the model itself is not changed."""
+        known = judged_sets(benchmark)
+        found = Evaluation()
+        for name in self.sets:
+            if name not in known:
+                raise DataError(f"attack 'sampling': the benchmark has no set {name!r}")
+            self._sample(name, subject, list(known[name]), settings, found, progress)
+        return found
+
+    def _sample(
+        self,
+        name: str,
+        subject: Subject,
+        rows: list[dict[str, object]],
+        settings: EvaluationSettings,
+        found: Evaluation,
+        progress: Progress | None,
+    ) -> None:
+        template = fitted(subject.template, subject.model)
+        rows = rows[: settings.limit][: settings.generate_rows]
+        if not rows:
+            return
+        examples = encode_rows(rows, subject.tokenizer, template, name=name).examples
+        prompts = [
+            prompt_of(e.sequences["answer"], subject.model, settings, self.seed + k)
+            for e in examples
+            for k in range(self.samples)
+        ]
+        written = generate(
+            subject.model,
+            prompts,
+            end=end_tokens(subject.model, subject.tokenizer),
+            pad_token_id=pad_token_id(subject.tokenizer),
+            batch_size=settings.batch_size,
+            temperature=self.temperature,
+            progress=progress,
+            what="sampling",
+        )
+        answers = [template.answer_of(e.row) for e in examples for _ in range(self.samples)]
+        recalls = np.array(
+            [
+                rouge_l_recall(answer, text_of(tokens, subject))
+                for answer, tokens in zip(answers, written, strict=True)
+            ]
+        ).reshape(len(examples), self.samples)
+        bootstrap = Bootstrap(settings.bootstrap, settings.confidence, settings.seed)
+        metrics = {
+            f"rouge_l_worst_of_{self.samples}": recalls.max(1),
+            "rouge_l_sampled": recalls.mean(1),
+        }
+        for metric, values in metrics.items():
+            key = f"{name}/{metric}"
+            found.values[key] = float(values.mean())
+            if bootstrap.resamples:
+                found.intervals[key] = bootstrap.of_mean(values)
+            found.examples.extend(
+                {"set": name, "row": e.index, "metric": metric, "value": float(value)}
+                for e, value in zip(examples, values, strict=True)
+            )

@@ -1,0 +1,64 @@
+"""Multiple-choice items from local files, in MMLU's original layout or in the hub's schema."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from amnesis.errors import DataError
+from amnesis_evaluation.benchmarks.files import read_rows
+
+_LETTERS = "ABCD"
+
+
+def read_items(path: Path) -> list[dict[str, Any]]:
+    """Read items: rows of any file, or a CSV of question, A, B, C, D, letter without a header.
+
+    Where items have ``choices``, their ``answer`` must be the index of one.
+
+    Raises:
+        DataError: the file cannot be read, or an item's answer is none of its choices.
+    """
+    items = _original(path) if path.suffix.lower() == ".csv" and path.is_file() else None
+    if items is None:
+        items = read_rows(path)
+    for index, item in enumerate(items):
+        choices, answer = item.get("choices"), item.get("answer")
+        if choices is None:
+            continue
+        if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
+            raise DataError(f"{path}: item {index}: choices must be a list of texts")
+        if isinstance(answer, bool) or not isinstance(answer, int):
+            raise DataError(
+                f"{path}: item {index}: answer must be the index of a choice, but is {answer!r}"
+            )
+        if not 0 <= answer < len(choices):
+            raise DataError(
+                f"{path}: item {index}: answer is {answer}, but there are {len(choices)} choices"
+            )
+    return items
+
+
+def _original(path: Path) -> list[dict[str, Any]] | None:
+    """Read MMLU's original layout; None if the first row is not of it."""
+    items: list[dict[str, Any]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            for cells in reader:
+                if len(cells) != 6 or cells[5] not in _LETTERS or not cells[5]:
+                    if not items:
+                        return None
+                    raise DataError(
+                        f"{path}:{reader.line_num}: not question, A, B, C, D and a letter of "
+                        f"{_LETTERS}: {len(cells)} cells, the last {cells[-1] if cells else ''!r}"
+                    )
+                question, *choices, letter = cells
+                answer = _LETTERS.index(letter)
+                items.append({"question": question, "choices": choices, "answer": answer})
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error}") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not CSV: {error}") from None
+    return items

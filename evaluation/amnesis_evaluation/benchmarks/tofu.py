@@ -1,0 +1,113 @@
+"""TOFU: fictitious authors to forget, others to keep, real authors and world facts beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from amnesis.contracts import Row
+from amnesis.errors import DataError
+from amnesis_evaluation.benchmarks.files import read_rows
+from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+
+_RETAIN = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+_BESIDE = {
+    "real_authors": ("real_authors_perturbed", "real_authors"),
+    "world_facts": ("world_facts_perturbed", "world_facts"),
+}
+
+
+class Tofu(SetsBenchmark):
+    """Sets ``forget``, ``retain``, ``real_authors`` and ``world_facts`` of TOFU.
+
+    A run trains on the split's forget rows and on ``train_retain``; it is judged on the forget
+    rows with their paraphrased and perturbed answers, on ``retain_perturbed`` (400 rows), and on
+    the real authors and world facts where they are. Perturbed rows belong to forget rows by their
+    question: in TOFU's files offsets differ. Source: Maini et al. 2024, arXiv 2401.06121.
+    Deviation: the original judges the first 300 rows of each set unless told otherwise; ours are
+    all, or ``evaluate.limit``.
+    """
+
+    source: ClassVar[str] = "Maini et al. 2024, arXiv 2401.06121; locuslab/TOFU, MIT"
+    metrics: ClassVar[tuple[str | dict[str, Any], ...]] = (
+        "probability",
+        "choice_probability",
+        "rouge_l",
+        "truth_ratio",
+        "truth_ratio_forget",
+        "extraction_strength",
+        "exact_memorization",
+        "model_utility",
+        "forget_quality",
+    )
+
+    split: Literal["forget01", "forget05", "forget10"] = Field(
+        "forget10", description="1, 5 or 10 % of the 200 authors"
+    )
+    path: Path | None = Field(None, description="a folder with TOFU's files; None: the hub")
+    hub: str = Field("locuslab/TOFU", description="the hub's name of the data set")
+    train_retain: Literal["matching", "retain_perturbed"] = Field(
+        "matching", description="what a run retains: the split's retain99/95/90, or the judged rows"
+    )
+
+    def sets(self) -> Mapping[str, Sequence[Row]]:
+        """Give the rows that a run trains on, and those beside them."""
+        judged = self.judged_sets()
+        if self.train_retain == "retain_perturbed":
+            return judged
+        return {**judged, "retain": self._rows(_RETAIN[self.split])}
+
+    def judged_sets(self) -> Mapping[str, Sequence[Row]]:
+        """Give the rows that a model is judged on."""
+        forget = self._rows(self.split)
+        perturbed = f"{self.split}_perturbed"
+        sets = {
+            "forget": self._joined(forget, self._rows(perturbed), perturbed)
+            if self._has(perturbed)
+            else forget,
+            "retain": self._rows("retain_perturbed"),
+        }
+        for name, candidates in _BESIDE.items():
+            found = next((candidate for candidate in candidates if self._has(candidate)), None)
+            if found is not None:
+                sets[name] = self._rows(found)
+        return sets
+
+    def _joined(
+        self, rows: Sequence[Row], perturbed: Sequence[Row], name: str
+    ) -> list[dict[str, Any]]:
+        by_question = {row.get("question"): row for row in perturbed}
+        missing = [row for row in rows if row.get("question") not in by_question]
+        if missing:
+            raise DataError(
+                f"TOFU: {name} has no row for the question {missing[0].get('question')!r} of "
+                f"{self.split}"
+            )
+        return [{**by_question[row["question"]], **row} for row in rows]
+
+    def _has(self, name: str) -> bool:
+        return self.path is None or any(self.path.glob(f"{name}.json*"))
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        if self.path is None:
+            return _from_hub(self.hub, name)
+        if not self.path.is_dir():
+            raise DataError(f"TOFU: {self.path} is not a folder; give one with {self.split}.json")
+        lines = self.path / f"{name}.jsonl"
+        return read_rows(lines if lines.is_file() else self.path / f"{name}.json")
+
+
+def _from_hub(hub: str, name: str) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        return list(load_dataset(hub, name, split="train"))
+    except Exception as error:  # the hub's client raises many kinds
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"TOFU: {name!r} cannot be had from the hub ({hub}): {first}; give a folder with its "
+            f"files as benchmark.path"
+        ) from error

@@ -1,0 +1,151 @@
+"""``amnesis demo``: from nothing to a model that forgot ten people, offline, on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# A Llama small enough to be trained on a laptop while one watches, that knows what it was told.
+MODEL = {
+    "architecture": "llama",
+    "vocabulary": 2048,
+    "config": {
+        "hidden_size": 160,
+        "intermediate_size": 480,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.1,  # with the default 0.02 a model this small learns nothing
+    },
+}
+LEARNING = {
+    "epochs": 12,
+    "batch_size": 16,
+    "learning_rate": 4e-3,
+    "betas": [0.9, 0.98],
+    "warmup_steps": 10,
+    "schedule": "stable_decay",
+    "log_every": 10,
+}
+UNLEARNING = {
+    "steps": 48,
+    "batch_size": 8,
+    "learning_rate": 5e-4,
+    "warmup_steps": 5,
+    "schedule": "constant",
+}
+SHOWN = ("extraction_strength", "probability", "rouge_l")
+CAPTION = (
+    "{people} invented people were to be forgotten. 'never knew' is the same model trained without "
+    "them: the goal. The facts are never seen while it unlearns, so they show collateral damage; "
+    "the retain rows are the ones that the regularizer trains on. A model this small shows that "
+    "the forgotten text is no longer produced, not how a large model behaves, and it knows nothing "
+    "beyond the sets above."
+)
+
+
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything; default: a new runs/demo-<time>.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of people, weights and order.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a demo that is there.")] = False,
+) -> None:
+    """Watch a small language model forget ten people and keep the rest (about two minutes)."""
+    from amnesis.running import new_folder, quiet_libraries
+    from amnesis.tracking import Progress
+    from rich.console import Console
+
+    quiet_libraries()
+    folder = out or new_folder("demo")
+    with Progress() as progress:
+        results = make_demo(folder, seed=seed, overwrite=overwrite, progress=progress)
+    console = Console()
+    console.print(_table(results))
+    for note in results["notes"]:
+        console.print(f"note: {note}")
+    console.print(
+        f"{results['steps']} steps; everything is in {folder}. "
+        f"Watch the run: tensorboard --logdir {folder}"
+    )
+
+
+def make_demo(
+    folder: Path, *, seed: int = 0, overwrite: bool = False, progress: Any = None
+) -> dict[str, Any]:
+    """Train a model that knows and one that never knew, unlearn, judge; give the results.
+
+    Raises:
+        OutputError: ``folder`` is not empty and ``overwrite`` was not asked for.
+    """
+    import amnesis
+    from amnesis import artifacts
+    from amnesis.finetune import finetune
+
+    artifacts.claim(folder, overwrite=overwrite)
+    benchmark = {"name": "fictional", "seed": seed}
+    knowing = {"target": ["forget", "retain", "facts"], "retrained": ["retain", "facts"]}
+    for name, sets in knowing.items():
+
+        def tell(what: str, done: int, total: int, name: str = name) -> None:
+            if progress is not None:
+                progress(f"{'knows' if name == 'target' else 'never knew'}: {what}", done, total)
+
+        finetune(
+            {
+                "model": MODEL,
+                "benchmark": benchmark,
+                "sets": sets,
+                # Both models read alike, so that their scores can be compared.
+                "tokenizer_sets": knowing["target"],
+                "training": LEARNING,
+                "seed": seed,
+            },
+            folder / name,
+            overwrite=overwrite,
+            device="cpu",
+            progress=tell,
+        )
+    result = amnesis.run(
+        {
+            "model": str(folder / "target" / "model"),
+            "retrained": str(folder / "retrained" / "model"),
+            "benchmark": benchmark,
+            "objective": "wga",
+            "regularizer": "kl",
+            "combiner": "sago",
+            "probes": ["g_effect"],
+            "training": UNLEARNING,
+            "evaluate": {"metrics": list(SHOWN), "generate_rows": 40, "max_new_tokens": 64},
+            "seed": seed,
+        },
+        folder,
+        overwrite=True,  # claimed above
+        device="cpu",
+        progress=progress,
+    )
+    return result.results
+
+
+def _table(results: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(
+        "set", "metric", "before", "after", "never knew", caption=CAPTION.format(people="Ten")
+    )
+    for set_name in ("forget", "retain", "facts", "holdout"):
+        for metric in SHOWN:
+            key = f"{set_name}/{metric}"
+            cells = [results[phase].get(key) for phase in ("before", "after", "retrained")]
+            if any(cell is not None for cell in cells):
+                table.add_row(
+                    set_name if metric == SHOWN[0] else "",
+                    metric.replace("_", " "),
+                    *("–" if cell is None else f"{cell:.3f}" for cell in cells),
+                    end_section=metric == SHOWN[-1],
+                )
+    return table

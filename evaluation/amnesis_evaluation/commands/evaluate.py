@@ -1,0 +1,253 @@
+"""``amnesis evaluate``: judge a model by a benchmark, or an original TOFU log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings
+    from amnesis.data import Template
+    from amnesis.recipe import Recipe
+
+
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's folder or hub name, or a run's folder.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="tofu, fictional, own, …; default: the run's own.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The benchmark's split, such as forget10.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the benchmark's files.")] = None,
+    hyper: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A hyper-parameter of the benchmark, key=value; repeatable."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Names with commas between; default: the benchmark's own.")
+    ] = None,
+    retrained: Annotated[
+        Path | None, typer.Option(help="Results of a model that never saw the forget set.")
+    ] = None,
+    lm_eval: Annotated[
+        str | None, typer.Option(help="Tasks of lm-eval, with commas between.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack to judge the model under; repeatable.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe for template, benchmark and evaluate settings.")
+    ] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Texts per pass, or auto.")] = None,
+    limit: Annotated[int | None, typer.Option(help="First k rows of each set.")] = None,
+    generate_rows: Annotated[
+        int | None, typer.Option(help="Generate on the first k rows of each set.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest generated answer.")] = None,
+    cache: Annotated[bool, typer.Option(help="Reuse judgements of the same model.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    from_log: Annotated[
+        Path | None, typer.Option(help="Judge an original TOFU evaluation log instead.")
+    ] = None,
+    retain_log: Annotated[
+        Path | None, typer.Option(help="The log of a retrained model, for forget quality.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Judge a model by the field's benchmarks, or read an original TOFU evaluation log."""
+    from amnesis.errors import RecipeError
+
+    if from_log is not None:
+        if model is not None:
+            raise RecipeError("give a MODEL or --from-log, not both")
+        _show_log(from_log, retain_log, as_json)
+        return
+    if retain_log is not None:
+        raise RecipeError("--retain-log belongs to --from-log; for a model give --retrained")
+    if model is None:
+        raise RecipeError("name a MODEL to judge, or an original TOFU log with --from-log")
+    settings = {
+        "metrics": None if metrics is None else [m.strip() for m in metrics.split(",")],
+        "retrained": retrained,
+        "lm_eval": None if lm_eval is None else {"tasks": lm_eval.split(",")},
+        "batch_size": int(batch_size) if (batch_size or "").isdecimal() else batch_size,
+        "limit": limit,
+        "generate_rows": generate_rows,
+        "max_new_tokens": max_new_tokens,
+    }
+    source, known = _source(model, recipe)
+    judged = _judged(
+        source,
+        _benchmark(known, benchmark, {"split": split, "path": data}, hyper or []),
+        known.template if known else None,
+        _settings(known, settings, cache=cache),
+        attack or [],
+        out,
+        overwrite=overwrite,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    _show(judged, as_json)
+
+
+def _source(model: str, recipe: Path | None) -> tuple[str, Recipe | None]:
+    """Give where the model is, and the recipe that goes with it: a run's folder holds both."""
+    from amnesis.recipe import Recipe
+
+    folder = Path(model)
+    if recipe is None and (folder / "recipe.yaml").is_file():
+        recipe = folder / "recipe.yaml"
+    if (folder / "model").is_dir():
+        model = str(folder / "model")
+    return model, None if recipe is None else Recipe.load(recipe)
+
+
+def _benchmark(
+    recipe: Recipe | None, name: str | None, options: dict[str, Any], hyper: list[str]
+) -> Benchmark:
+    import yaml
+
+    from amnesis.contracts import Benchmark
+    from amnesis.errors import RecipeError
+    from amnesis.resolve import component_of
+
+    choice: dict[str, Any] = {}
+    if recipe is not None:
+        own = recipe.benchmark
+        choice = {"name": own} if isinstance(own, str) else dict(own)
+    if name is not None and name != choice.get("name"):
+        choice = {"name": name}
+    if not choice:
+        raise RecipeError("name a --benchmark, such as tofu, or judge a run's folder")
+    choice |= {key: value for key, value in options.items() if value is not None}
+    for pair in hyper:
+        key, equals, text = pair.partition("=")
+        if not (key and equals):
+            raise RecipeError(f"--with {pair!r}: write key=value")
+        try:
+            choice[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"--with {pair!r}: {text!r} is not a YAML value") from None
+    benchmark = component_of(("benchmark",), choice)
+    if not isinstance(benchmark, Benchmark):
+        raise RecipeError(f"{benchmark.label} is not a benchmark")
+    return benchmark
+
+
+def _settings(recipe: Recipe | None, given: dict[str, Any], *, cache: bool) -> EvaluationSettings:
+    from pydantic import ValidationError
+
+    from amnesis.contracts import EvaluationSettings
+    from amnesis.errors import RecipeError
+    from amnesis.running import cache_folder
+
+    own = recipe.evaluate.model_dump(exclude_unset=True) if recipe is not None else {}
+    merged = {**own, **{key: value for key, value in given.items() if value is not None}}
+    if cache and "cache" not in merged:
+        merged["cache"] = cache_folder() / "evaluation"
+    try:
+        return EvaluationSettings(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise RecipeError(f"--{option}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _judged(
+    source: str,
+    benchmark: Benchmark,
+    template: Template | None,
+    settings: EvaluationSettings,
+    attacks: list[str],
+    out: Path | None,
+    *,
+    overwrite: bool,
+    device: str | None,
+    trust_remote_code: bool,
+) -> Evaluation:
+    from amnesis import artifacts
+    from amnesis.contracts import Subject
+    from amnesis.data import Template
+    from amnesis.models import ModelSettings, default_device, load_model, load_tokenizer
+    from amnesis.running import environment, quiet_libraries
+    from amnesis.tracking import Progress
+    from amnesis_evaluation.attacks.attacking import attacks_of
+    from amnesis_evaluation.stored import save_evaluation
+
+    quiet_libraries()
+    benchmark.sets()
+    chosen = attacks_of(attacks)
+    if out is not None:
+        artifacts.claim(out, overwrite=overwrite)
+    place = ModelSettings(path=source)
+    device = device or default_device()
+    subject = Subject(
+        load_model(place, device=device, trust_remote_code=trust_remote_code),
+        load_tokenizer(place, trust_remote_code=trust_remote_code),
+        template or Template(),
+    )
+    with Progress() as progress:
+        judged = benchmark.evaluate(subject, settings, progress)
+        attacked = {
+            attack.registered_name: attack.attack(subject, benchmark, settings, progress)
+            for attack in chosen
+        }
+    for name, result in attacked.items():
+        judged.values.update({f"{name}/{key}": value for key, value in result.values.items()})
+        judged.notes.extend(f"{name}: {note}" for note in result.notes)
+    if out is not None:
+        save_evaluation(
+            judged,
+            out,
+            attacks={name: {"after": result.values} for name, result in attacked.items()},
+            model=source,
+            benchmark={"name": benchmark.registered_name, **benchmark.model_dump(mode="json")},
+            environment=environment(device),
+        )
+    return judged
+
+
+def _show(judged: Evaluation, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if as_json:
+        shown = {"values": judged.values, "intervals": judged.intervals, "notes": judged.notes}
+        print(json.dumps(shown, indent=1, ensure_ascii=False))
+        return
+    table = Table("metric", "value", "interval")
+    for key, value in judged.values.items():
+        low, high = judged.intervals.get(key, (None, None))
+        between = "" if low is None else f"{low:.3f} – {high:.3f}"
+        table.add_row(key, f"{value:.3f}", between)
+    console = Console()
+    console.print(table)
+    for note in judged.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
+def _show_log(log: Path, retain_log: Path | None, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from amnesis_evaluation.tofu_log import CONVENTIONS, judged_log
+
+    judged = judged_log(log, retain_log)
+    if as_json:
+        print(json.dumps(judged, indent=1))
+        return
+    table = Table("part", *CONVENTIONS)
+    for key in judged[CONVENTIONS[0]]:
+        table.add_row(key, *(f"{judged[name][key]:.6g}" for name in CONVENTIONS))
+    Console().print(table)

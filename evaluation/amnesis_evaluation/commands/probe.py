@@ -1,0 +1,195 @@
+"""``amnesis probe``: what each objective would do to both risks, before a step is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from amnesis.data import Row
+    from amnesis.g_effect import EffectTable, Entanglement
+
+DEFAULT = "ga,npo,simnpo,wga,tnpo"
+
+
+def probe(
+    model: Annotated[str, typer.Argument(help="A model's folder or hub name, or a run's folder.")],
+    forget: Annotated[Path | None, typer.Option(help="Rows that must go (JSON, CSV, …).")] = None,
+    retain: Annotated[Path | None, typer.Option(help="Rows that must stay.")] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Take both sets from a benchmark, such as fictional.")
+    ] = None,
+    objectives: Annotated[
+        str, typer.Option(help="With commas between; hyper-parameters as wga:beta=5:….")
+    ] = DEFAULT,
+    reference: Annotated[
+        str | None, typer.Option(help="The model before unlearning, where MODEL is not it.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="Any of layer, example, token or position, with commas between.")
+    ] = "layer,example,token",
+    joint: Annotated[
+        bool,
+        typer.Option("--joint", help="Layer × token in one table: one pass more per layer."),
+    ] = False,
+    entanglement: Annotated[
+        int, typer.Option(min=0, help="Pair forget tokens with the first k retain examples.")
+    ] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="First k rows of each set.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per pass.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what an earlier probe left.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+) -> None:
+    """Show what objectives do to the risk on both sets: by layer, example and token."""
+    from rich.console import Console
+
+    from amnesis.artifacts import refuse_if_taken, write_text
+    from amnesis.running import new_folder, quiet_libraries
+    from amnesis.tracking import Progress
+    from amnesis_evaluation.commands.probe_page import page
+    from amnesis_evaluation.commands.probe_picture import save_heat_maps
+    from amnesis_evaluation.commands.probe_subject import load_subject, sets_of
+
+    quiet_libraries()
+    folder = out or new_folder("probe")
+    refuse_if_taken(folder, overwrite=overwrite)
+    rows = sets_of(forget, retain, benchmark, limit)
+    choices = [choice_of(text) for text in objectives.split(",")]
+    subject = load_subject(model, device, trust_remote_code)
+    other = load_subject(reference, device, trust_remote_code) if reference else None
+    with Progress() as progress:
+        tables = measure(
+            subject.model,
+            subject.tokenizer,
+            rows,
+            choices,
+            other.model if other else None,
+            [part.strip() for part in by.split(",") if part.strip()],
+            joint=joint,
+            template=subject.template,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        pairs = (
+            entangle(subject.model, subject.tokenizer, rows, entanglement, subject, progress)
+            if entanglement
+            else None
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet")
+    if pairs is not None:
+        pairs.to_parquet(folder / "entanglement.parquet")
+    write_text(folder / "g_effect.html", page(model, tables, rows, pairs))
+    console = Console()
+    console.print(summary(next(iter(tables.values()))))
+    for note in dict.fromkeys(n for table in tables.values() for n in table.notes):
+        console.print(f"note: {note}")
+    missing = save_heat_maps(folder / "g_effect.png", tables)
+    if missing:
+        console.print(f"note: {missing}")
+    console.print(f"everything is in {folder}; open {folder / 'g_effect.html'}")
+
+
+def measure(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Mapping[str, Sequence[Row]],
+    choices: Sequence[Mapping[str, Any]],
+    reference: PreTrainedModel | None,
+    by: Sequence[str],
+    *,
+    joint: bool,
+    **options: Any,
+) -> dict[str, EffectTable]:
+    """Give one table, or, unless they are wanted jointly, one by layer and one by token.
+
+    Objectives in which loss tokens have no share are left out of the second.
+    """
+    from amnesis.g_effect import probe as measured
+    from amnesis.g_effect.choices import named_losses
+
+    def one(asked: Sequence[Mapping[str, Any]], split: Sequence[str]) -> EffectTable:
+        return measured(
+            model, tokenizer, rows["forget"], rows["retain"], asked, reference, split, **options
+        )
+
+    if joint or "token" not in by or "layer" not in by:
+        return {"g_effect": one(choices, by)}
+    tables = {"g_effect": one(choices, [part for part in by if part != "token"])}
+    factorising = [
+        choice
+        for choice, named in zip(choices, named_losses(choices), strict=True)
+        if named.likelihood
+    ]
+    if factorising:
+        tables["tokens"] = one(factorising, ["example", "token"])
+    return tables
+
+
+def entangle(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Mapping[str, Sequence[Row]],
+    count: int,
+    subject: Any,
+    progress: Any,
+) -> Entanglement:
+    """Pair every label token of the forget set with the first ``count`` retain examples."""
+    from amnesis.data import pad_token_id
+    from amnesis.g_effect import entanglement
+    from amnesis.g_effect.sets import encoded_for
+
+    forget, retain = (
+        encoded_for(model, tokenizer, name, own, [], subject.template, 8)
+        for name, own in (("forget", rows["forget"]), ("retain", rows["retain"][:count]))
+    )
+    return entanglement(
+        model,
+        forget,
+        retain,
+        pad_token_id(tokenizer),
+        lambda done, total: progress("entanglement", done, total),
+    )
+
+
+def choice_of(text: str) -> dict[str, Any]:
+    """Read ``wga`` or ``wga:beta=5`` into a name and hyper-parameters.
+
+    Raises:
+        RecipeError: a hyper-parameter is not written as key=value.
+    """
+    import yaml
+
+    from amnesis.errors import RecipeError
+
+    name, *hyper = text.strip().split(":")
+    choice: dict[str, Any] = {"name": name}
+    for part in hyper:
+        key, equals, value = part.partition("=")
+        if not (key and equals):
+            raise RecipeError(f"objective {text.strip()!r}: write name:key=value, as in wga:beta=5")
+        choice[key] = yaml.safe_load(value)
+    return choice
+
+
+def summary(table: EffectTable) -> Any:
+    """Lay out each objective's totals and their ratio for the terminal."""
+    from rich.table import Table
+
+    shown = Table("objective", "unlearning", "retaining", "retaining / unlearning")
+    totals = table.totals("objective", "set")
+    for name in sorted(table.objectives, key=table.ratio):
+        values = (totals[name, "forget"], totals[name, "retain"], table.ratio(name))
+        shown.add_row(name, *(f"{value:.4g}" for value in values))
+    shown.caption = "negative raises the risk; compare by the ratio: 1 harms both alike"
+    return shown

@@ -1,0 +1,54 @@
+"""What ``amnesis probe`` and ``suggest`` work on: a model, and two sets of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from amnesis.contracts import Subject
+from amnesis.data import Template
+from amnesis.errors import RecipeError
+from amnesis.models import ModelSettings, load_model, load_tokenizer
+from amnesis.registry import default_registry
+from amnesis_evaluation.benchmarks.files import read_rows
+
+Rows = list[Any]
+
+
+def load_subject(path: str, device: str | None, trust_remote_code: bool) -> Subject:
+    """Load a model, or the model and the template of a run's folder.
+
+    Raises:
+        ModelError: there is no such model.
+        RecipeError: the run's recipe cannot be read.
+    """
+    template, folder = Template(), Path(path)
+    if (folder / "recipe.yaml").is_file():
+        from amnesis.recipe import Recipe
+
+        template = Recipe.load(folder / "recipe.yaml").template
+    if (folder / "model" / "config.json").is_file():
+        path = str(folder / "model")
+    settings = ModelSettings(path=path)
+    tokenizer = load_tokenizer(settings, trust_remote_code=trust_remote_code)
+    model = load_model(settings, device=device, trust_remote_code=trust_remote_code)
+    return Subject(model, tokenizer, template)
+
+
+def sets_of(
+    forget: Path | None, retain: Path | None, benchmark: str | None, limit: int | None
+) -> dict[str, Rows]:
+    """Give the rows of both sets, from files or from a benchmark.
+
+    Raises:
+        RecipeError: neither, or both, were named.
+        DataError: a file cannot be read.
+    """
+    if benchmark is not None and (forget or retain):
+        raise RecipeError("give --benchmark, or --forget and --retain, not both")
+    if benchmark is not None:
+        sets = default_registry().create("benchmark", benchmark).sets()
+        return {name: list(sets[name])[:limit] for name in ("forget", "retain")}
+    if forget is None or retain is None:
+        raise RecipeError("name both sets: --forget FILE and --retain FILE, or --benchmark NAME")
+    return {"forget": read_rows(forget)[:limit], "retain": read_rows(retain)[:limit]}

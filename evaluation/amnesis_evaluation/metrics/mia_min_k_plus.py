@@ -1,0 +1,54 @@
+"""Membership by the least likely tokens, each measured against what else could have stood there."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from amnesis.contracts import Answer, ExampleMetric
+from amnesis_evaluation.metrics.membership import MembershipInference
+from amnesis_evaluation.metrics.mia_min_k import mean_of_lowest
+
+
+class MinKPlus(ExampleMetric):
+    """Mean of the k lowest ``(ℓ_i − μ_i)/σ_i``, moments of ℓ over the vocabulary under the model.
+
+    Where a distribution has no spread (σ = 0) the token says nothing and counts 0.
+    """
+
+    formula: ClassVar[str] = "mean of the lowest k of (ℓ_i − μ_i)/σ_i"
+    source: ClassVar[str] = "Zhang et al. 2024, arXiv 2404.02936"
+    reads_moments: ClassVar[bool] = True
+
+    k: float = Field(0.4, gt=0, le=1, description="share of the tokens, at least one")
+
+    @property
+    def key(self) -> str:
+        """Its name, with k where it is not the default."""
+        return super().key + ("" if self.k == 0.4 else f"_{self.k:g}")
+
+    def value(self, answer: Answer) -> float:
+        """Give the mean, in standard deviations."""
+        assert answer.moments is not None  # noqa: S101  # reads_moments
+        mean, deviation = answer.moments.T
+        spread = deviation > 0
+        standardised = np.divide(
+            answer.logps - mean, deviation, out=np.zeros_like(mean), where=spread
+        )
+        return mean_of_lowest(standardised, self.k)
+
+
+class MiaMinKPlus(MembershipInference):
+    """AUC by min-k++. Source: Zhang et al. 2024, arXiv 2404.02936. No deviation."""
+
+    formula: ClassVar[str] = "AUC of the mean of the lowest k of (ℓ_i − μ_i)/σ_i"
+    source: ClassVar[str] = "Zhang et al. 2024, arXiv 2404.02936"
+
+    k: float = Field(0.4, gt=0, le=1, description="share of the tokens, at least one")
+
+    @property
+    def score(self) -> ExampleMetric:
+        """Min-k++."""
+        return MinKPlus(k=self.k)

@@ -1,0 +1,82 @@
+"""Truth ratio: how much likelier wrong answers are than a right one in other words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from amnesis.contracts import Answer, ExampleMetric
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
+
+Convention = Literal["geometric", "arithmetic"]
+
+
+class TruthRatio(ExampleMetric):
+    """``R = P_pert / P_para`` of length-normalised probabilities; what forget quality compares.
+
+    P_pert is the geometric mean over the perturbed answers (TOFU's aggregation script, and most
+    published tables) or the arithmetic one (TOFU's utils). Where a row has no paraphrased answer
+    (real authors, world facts) the answer itself takes its place, as in TOFU's configuration.
+    Source: Maini et al. 2024, arXiv 2401.06121, Eq. 1.
+    """
+
+    formula: ClassVar[str] = "R = P_pert / P_para, P = exp(mean_i ℓ_i)"
+    source: ClassVar[str] = "TOFU, Maini et al. 2024, arXiv 2401.06121"
+    texts: ClassVar[tuple[str, ...]] = ("perturbed_answer",)
+    optional_texts: ClassVar[tuple[str, ...]] = ("paraphrased_answer",)
+
+    convention: Convention = Field("geometric", description="the mean over perturbed answers")
+
+    @property
+    def key(self) -> str:
+        """Its name, with the convention where it is not the default."""
+        return super().key + ("_arithmetic" if self.convention == "arithmetic" else "")
+
+    def value(self, answer: Answer) -> float:
+        """Give R: above 1 where the wrong answers are likelier."""
+        return self.read(ratio_of(answer, self.convention))
+
+    def read(self, ratio: float) -> float:
+        """Give what is reported of R."""
+        return ratio
+
+
+class TruthRatioUtility(TruthRatio):
+    """``max(0, 1 − R)``: the truth ratio in model utility, 1 where only the truth is likely."""
+
+    formula: ClassVar[str] = "max(0, 1 − R), R = P_pert / P_para"
+
+    def read(self, ratio: float) -> float:
+        """Give ``max(0, 1 − R)``."""
+        return max(0.0, 1 - ratio)
+
+
+class TruthRatioForget(TruthRatio):
+    """``min(R, 1/R)``: the truth ratio as TOFU shows it for the forget set, 1 for indifference."""
+
+    formula: ClassVar[str] = "min(R, 1/R), R = P_pert / P_para"
+
+    def read(self, ratio: float) -> float:
+        """Give ``min(R, 1/R)``."""
+        return min(ratio, 1 / ratio) if ratio > 0 else 0.0
+
+
+def ratio_of(answer: Answer, convention: Convention) -> float:
+    """Give R of one example."""
+    perturbed = [scores.logps.mean() for scores in answer.further["perturbed_answer"]]
+    paraphrased = answer.further.get("paraphrased_answer")
+    right = paraphrased[0].logps.mean() if paraphrased else answer.logps.mean()
+    return truth_ratio(np.array(perturbed), float(right), convention)
+
+
+def truth_ratio(perturbed: NDArray[float64], paraphrased: float, convention: Convention) -> float:
+    """Give R from mean log-probabilities of the perturbed answers and of the right one."""
+    differences = perturbed - paraphrased
+    if convention == "geometric":
+        return float(np.exp(differences.mean()))
+    return float(np.exp(differences).mean())

@@ -1,0 +1,69 @@
+"""Each method against its definition, written naively."""
+
+import numpy as np
+import pytest
+import torch
+from amnesis_plugin_example.agreement import Agreement
+from amnesis_plugin_example.first_token import FirstTokenAccuracy
+from amnesis_plugin_example.inverted_hinge import InvertedHinge
+
+from amnesis.contracts import Answer
+from amnesis.scores import Scores
+
+
+def _naive_inverted_hinge(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    values = []
+    for b, i in (labels[:, 1:] != -100).nonzero().tolist():
+        p = logits[b, i].softmax(-1)
+        true = labels[b, i + 1]
+        others = torch.cat([p[:true], p[true + 1 :]])
+        values.append(1 + p[true] - others.max())
+    return torch.stack(values).mean()
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_inverted_hinge_is_its_definition(scale: float) -> None:
+    """Value and gradient, wherever the true token stands."""
+    torch.manual_seed(0)
+    logits = (scale * torch.randn(4, 7, 11, dtype=torch.float64)).requires_grad_()
+    labels = torch.randint(0, 11, (4, 7))
+    labels[:, :2] = labels[0, 4:] = -100
+    labels[1:, 3] = logits[1:, 2].argmax(-1)  # the true token is sometimes the likeliest
+    loss = InvertedHinge().loss(Scores.from_logits(logits, labels))
+    naive = _naive_inverted_hinge(logits, labels)
+    assert loss.item() == pytest.approx(naive.item(), rel=1e-12)
+    (own,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (other,) = torch.autograd.grad(naive, logits)
+    torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-12)
+
+
+def test_inverted_hinge_stays_within_its_bounds() -> None:
+    """2 where the true token is certain, 0 where another one is."""
+    labels = torch.tensor([[-100, 0], [-100, 1]])
+    logits = torch.full((2, 2, 5), -50.0)
+    logits[:, 0, 0] = 50.0  # certain of token 0: wrong for the second example
+    loss = InvertedHinge().loss
+    assert loss(Scores.from_logits(logits[:1], labels[:1])).item() == pytest.approx(2)
+    assert loss(Scores.from_logits(logits[1:], labels[1:])).item() == pytest.approx(0)
+
+
+def test_agreement_is_its_definition_and_never_opposes_retention() -> None:
+    """By hand on six elements, and by sign on a thousand."""
+    f = torch.tensor([1.0, -2.0, 3.0, 0.0, -1.0, 1e-30])
+    r = torch.tensor([2.0, 1.0, 0.0, -4.0, -1.0, -1e-30])
+    (out,) = Agreement(gamma=2.0, alpha=3.0).combine([f], [r])
+    assert out is not None
+    assert out.tolist() == [8.0, 0.0, 6.0, -12.0, -5.0, 0.0]
+    f, r = torch.randn(1000), torch.randn(1000)
+    (out,) = Agreement().combine([f], [r])
+    assert out is not None
+    assert (out * r >= 0).all()
+    assert (out * f >= 0).all()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_first_token_looks_at_the_first_token(first: bool) -> None:
+    """Whatever the tokens after it are."""
+    correct = np.array([first, not first, not first])
+    answer = Answer(example={}, logps=np.zeros(3), correct=correct)
+    assert FirstTokenAccuracy().value(answer) == float(first)

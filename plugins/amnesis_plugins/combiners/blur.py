@@ -1,0 +1,30 @@
+"""Bi-level unlearning: retention moves only where it does not undo forgetting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from amnesis.contracts import ProjectionCombiner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from amnesis.contracts.combiner import Coefficients
+
+
+class BLUR(ProjectionCombiner):
+    """BLUR: ``r ← r − ⟨f,r⟩/‖f‖²·f`` always, over all parameters; then ``γf + αr``.
+
+    Forgetting is the lower level and comes first: what is left of r is orthogonal to f, so
+    ``⟨out, f⟩ = γ‖f‖²``, and retention is not protected. Source: Reisizadeh et al. 2025, arXiv
+    2506.08164, in the first-order form that the SAGO authors' code compares with.
+    """
+
+    formula: ClassVar[str] = "γf + α(r − ⟨f,r⟩/‖f‖²·f)"
+    source: ClassVar[str] = "Reisizadeh et al. 2025, arXiv 2506.08164"
+
+    def coefficients(self, gram: Tensor) -> Coefficients:
+        """Give (γ − α⟨f,r⟩/‖f‖², α); (γ, α) where f = 0."""
+        square, product = gram[0, 0], gram[0, 1]
+        share = (product / square).where(square > 0, 0)
+        return self.gamma - self.alpha * share, self.alpha

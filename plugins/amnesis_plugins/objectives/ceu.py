@@ -1,0 +1,36 @@
+"""Cross-entropy unlearning: the model's own prediction, without the true token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from amnesis.contracts import Term
+from amnesis.scores import Needs, Scores
+from amnesis_plugins.distributions import expected, log_distribution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class CEU(Term):
+    """CE-U: ``mean_i CE(softmax(sg(z_i) with z_{i,y_i} = −∞), softmax(z_i))`` over label tokens.
+
+    The target is what the model says now, the true token's share given to the others; no
+    reference is needed, and the gradient ``softmax(z) − target`` neither vanishes where the
+    model is certain nor explodes where it has forgotten. Source: Yang 2025, arXiv 2503.01224. No
+    deviation (implementations exist that spare the first answer token; this is all of them).
+    """
+
+    formula: ClassVar[str] = "mean_i CE(softmax(sg(z_i), true token at −∞), softmax(z_i))"
+    source: ClassVar[str] = "Yang 2025, arXiv 2503.01224"
+
+    @property
+    def needs(self) -> Needs:
+        """Logits of the model."""
+        return Needs(logits=True)
+
+    def terms(self, scores: Scores) -> Tensor:
+        """Give each token's cross-entropy, ``(batch, tokens)``."""
+        true = scores.labels[scores.rows, None].clamp(min=0)  # rows without a label do not count
+        goal = log_distribution(scores.logits.detach().scatter(-1, true, float("-inf"))).exp()
+        return scores.unpack(-expected(goal, log_distribution(scores.logits)))

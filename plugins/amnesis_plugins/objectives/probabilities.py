@@ -1,0 +1,25 @@
+"""Powers and ratios of token probabilities from their logarithms, defined at ℓ = −∞ too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def power(logps: Tensor, exponent: float) -> Tensor:
+    """Give ``p^exponent``, with ``0^0 = 1``, which ``exp(0·−∞)`` is not."""
+    return (exponent * logps).exp() if exponent > 0 else logps.new_ones(logps.shape)
+
+
+def weighted(weight: Tensor, logps: Tensor) -> Tensor:
+    """Give ``sg(weight)·ℓ``, with 0 where the weight is 0: the limit of ``p^β·log p``."""
+    weight = weight.detach()
+    return (weight * logps).masked_fill(weight == 0, 0)
+
+
+def log_ratio(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """Give ``ℓ − ℓ°``, with 0 for a token that neither model gives any probability."""
+    neither = logps.isneginf() & ref_logps.isneginf()
+    return logps.masked_fill(neither, 0) - ref_logps.masked_fill(neither, 0)

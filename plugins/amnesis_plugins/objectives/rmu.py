@@ -1,0 +1,54 @@
+"""Representation misdirection: push what a block says of the forget set towards noise."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import Term
+from amnesis.scores import Needs, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RMU(Term):
+    """RMU: ``mean_i ‖h_l(θ)_i − c·u‖²/d`` over label tokens.
+
+    ``h_l`` is the output of the 0-based block l, ``hidden_states[l + 1]`` (of the last block
+    transformers gives it after the final norm); ``u`` has entries uniform in [0, 1) and length 1,
+    drawn once on the CPU from ``seed``, so it is the same on every rank and device. Which
+    parameters train is the recipe's business (the paper: ``mlp.down_proj`` of blocks l−2..l).
+    Source: Li et al. 2024 (WMDP), arXiv 2403.03218. Deviation: none; ``normalize: false`` leaves
+    u's length as it is drawn, as the G-effect paper's code does.
+    """
+
+    formula: ClassVar[str] = "mean_i ‖h_l(θ)_i − c·u‖²/d"
+    source: ClassVar[str] = "Li et al. 2024, arXiv 2403.03218"
+
+    layer: int = Field(ge=0, description="l, the 0-based block whose output is pushed")
+    coefficient: float = Field(ge=0, description="c, the length that the output is pushed to")
+    normalize: bool = Field(True, description="give u length 1")
+    seed: int = Field(0, description="of the direction u")
+
+    @property
+    def needs(self) -> Needs:
+        """Hidden states of the one block."""
+        return Needs(hidden=frozenset({self.layer}))
+
+    def terms(self, scores: Scores) -> Tensor:
+        """Give the mean squared distance at each token, ``(batch, tokens)``."""
+        hidden = scores.hidden(self.layer)
+        u = direction(hidden.shape[-1], self.seed, self.normalize)
+        return (hidden - (self.coefficient * u).to(hidden)).square().mean(-1)
+
+
+@lru_cache(maxsize=8)
+def direction(width: int, seed: int, normalize: bool) -> Tensor:
+    """Give u, ``(width,)``, in float32 on the CPU."""
+    import torch
+
+    u = torch.rand(width, generator=torch.Generator().manual_seed(seed))
+    return u / u.norm() if normalize else u

@@ -1,0 +1,40 @@
+"""Unlearning by self-distillation on adjusted logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import Term
+from amnesis.scores import Needs, Scores
+from amnesis_plugins.distributions import expected, log_distribution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class UNDIAL(Term):
+    """UNDIAL: ``mean_i CE(softmax(z°_i − β·onehot(y_i)), softmax(z_i))`` over label tokens.
+
+    The target is the reference's own distribution with the true token's logit lowered by β: a
+    fixed goal, so the loss is bounded below. Source: Dong et al. 2024, arXiv 2402.10052. No
+    deviation; a well-known implementation also distils where there is no label.
+    """
+
+    formula: ClassVar[str] = "mean_i CE(softmax(z°_i − β·onehot(y_i)), softmax(z_i))"
+    source: ClassVar[str] = "Dong et al. 2024, arXiv 2402.10052"
+
+    beta: float = Field(10.0, ge=0, description="β, by how much the true token's logit is lowered")
+
+    @property
+    def needs(self) -> Needs:
+        """Logits of the model and of the reference."""
+        return Needs(logits=True, ref_logits=True)
+
+    def terms(self, scores: Scores) -> Tensor:
+        """Give each token's cross-entropy, ``(batch, tokens)``."""
+        true = scores.labels[scores.rows, None].clamp(min=0)  # rows without a label do not count
+        lowered = scores.ref_logits.gather(-1, true) - self.beta
+        goal = log_distribution(scores.ref_logits.scatter(-1, true, lowered)).exp()
+        return scores.unpack(-expected(goal, log_distribution(scores.logits)))

@@ -1,0 +1,39 @@
+"""Representation retention: a block's output stays where it was before unlearning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import Term
+from amnesis.scores import Needs, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Representation(Term):
+    """RR: ``mean_i ‖h_l(θ)_i − h_l(θ°)_i‖²/d`` over label tokens.
+
+    Also called EMBED_DIFF; RMU's own retain term, usable with any objective. ``h_l`` is the
+    output of the 0-based block l, ``hidden_states[l + 1]`` (of the last block transformers gives
+    it after the final norm). At θ° it and its gradient are 0: the first step has nothing that
+    protects retention. Source: Li et al. 2024 (WMDP), arXiv 2403.03218. No deviation.
+    """
+
+    formula: ClassVar[str] = "mean_i ‖h_l(θ)_i − h_l(θ°)_i‖²/d"
+    source: ClassVar[str] = "Li et al. 2024, arXiv 2403.03218"
+
+    layer: int = Field(ge=0, description="l, the 0-based block whose output is kept")
+
+    @property
+    def needs(self) -> Needs:
+        """Hidden states of the one block, the model's and the reference's."""
+        block = frozenset({self.layer})
+        return Needs(hidden=block, ref_hidden=block)
+
+    def terms(self, scores: Scores) -> Tensor:
+        """Give the mean squared distance at each token, ``(batch, tokens)``."""
+        kept = scores.ref_hidden(self.layer)
+        return (scores.hidden(self.layer) - kept).square().mean(-1)

@@ -1,0 +1,231 @@
+"""Names: who owns them, and what is said when one does not resolve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import amnesis
+from amnesis.errors import ContractError, PluginError, RecipeError, did_you_mean
+from amnesis.manager import build_manager
+from amnesis.registry import (
+    CORE_COMMANDS,
+    KINDS,
+    Registry,
+    default_registry,
+    without_plugins,
+)
+
+METHODS = """
+    from pydantic import Field
+    import amnesis
+    from amnesis.contracts import LikelihoodTerm
+
+    class Halved(LikelihoodTerm):
+        '''Half the log-likelihood.'''
+        factor: float = Field(0.5, gt=0, le=1, description="of the log-likelihood")
+        rounds: int = Field(1, ge=1)
+
+        def terms(self, logps, mask, ref_logps=None):
+            return self.factor * logps
+
+    @amnesis.hookimpl
+    def register_objectives(register):
+        register("halved", "{module}:Halved", summary="half of it")
+"""
+
+
+def _registry(install: Any, module: str, source: str) -> Registry:
+    return Registry(build_manager(install(module, source.replace("{module}", module))))
+
+
+def _registering(registration: str, hook: str = "register_objectives") -> str:
+    return f"""
+    import amnesis
+
+    @amnesis.hookimpl
+    def {hook}(register):
+        {registration}
+    """
+
+
+def test_a_registered_name_is_created_with_its_hyper_parameters(install: Any) -> None:
+    registry = _registry(install, "some_methods", METHODS)
+    term = registry.create("objective", "halved", factor=0.25)
+    assert term.factor == 0.25
+    assert term.registered_name == "halved"
+    owner = "some-methods 1.0, entry point 'some_methods_entry'"
+    assert term.label == f"objective 'halved' ({owner})"
+    assert registry.names("objective") == ["halved"]
+    assert [e.name for e in registry.find("halved")] == ["halved"]
+
+
+def test_unknown_name_has_a_suggestion_and_the_faults(install: Any) -> None:
+    points = install("some_methods", METHODS.replace("{module}", "some_methods"))
+    registry = Registry(build_manager(points + install("bad_methods", "1 / 0")))
+    with pytest.raises(PluginError) as raised:
+        registry.get("objective", "HALVD")
+    message = str(raised.value)
+    assert message.startswith("no objective is called 'HALVD'; did you mean 'halved'? available:")
+    assert "plugin bad-methods 1.0, entry point 'bad_methods_entry': importing" in message
+    assert "\n" not in message
+    assert registry.create("objective", "halved").factor == 0.5  # the fault stops nobody else
+
+
+def test_unknown_kind_has_a_suggestion(install: Any) -> None:
+    registry = _registry(install, "some_methods", METHODS)
+    for ask in (registry.names, lambda kind: registry.get(kind, "halved")):
+        with pytest.raises(PluginError, match="'objectives'; did you mean 'objective'"):
+            ask("objectives")
+
+
+def test_without_any_plugin_the_message_says_how_to_install() -> None:
+    with pytest.raises(PluginError, match=r"no plugin is installed.*reinstall amnesis with pip"):
+        Registry(build_manager([])).get("objective", "ga")
+
+
+def test_duplicate_name_names_both_owners_and_stops_nothing_else(install: Any) -> None:
+    first = METHODS.replace("{module}", "first_methods")
+    second = _registering("register('halved', 'first_methods:Halved', summary='the same')")
+    registry = Registry(
+        build_manager(install("first_methods", first) + install("second_methods", second))
+    )
+    with pytest.raises(PluginError) as raised:
+        registry.create("objective", "halved")
+    message = str(raised.value)
+    assert "first-methods 1.0, entry point 'first_methods_entry'" in message
+    assert "second-methods 1.0, entry point 'second_methods_entry'" in message
+    assert "rename it" in message
+    assert "--without-plugin second_methods_entry" in message
+    (fault,) = registry.faults
+    assert fault.plugin.distribution == "second-methods"
+    assert "as plugin first-methods 1.0" in str(fault)
+
+
+def test_equal_names_of_different_kinds_do_not_clash(install: Any) -> None:
+    source = METHODS + (
+        "\n    @amnesis.hookimpl\n    def register_regularizers(register):\n"
+        "        register('halved', '{module}:Halved', summary='the same, to keep')\n"
+    )
+    registry = _registry(install, "both_streams", source)
+    assert [e.kind for e in registry.find("halved")] == ["objective", "regularizer"]
+    assert registry.faults == []
+
+
+@pytest.mark.parametrize(
+    ("registration", "said"),
+    [
+        ("register('no good', 'a:B', summary='x')", "'no good' is not a name"),
+        ("register(3, 'a:B', summary='x')", "3 is not a name"),
+        ("register('good', 'a.B', summary='x')", "write 'package.module:Class'"),
+        ("register('good', 'a:', summary='x')", "write 'package.module:Class'"),
+        ("register('good', 'a:B', summary=' ')", "must be one line of text"),
+        ("register('good', 'a:B', summary='two\\nlines')", "must be one line of text"),
+        ("register('good', 'a:B')", "missing 1 required keyword-only argument: 'summary'"),
+        ("raise SystemExit('stop')", "failed with SystemExit: stop"),
+        ("1 / 0", "failed with ZeroDivisionError"),
+    ],
+)
+def test_failing_hook_is_a_fault_that_keeps_what_came_before(
+    install: Any, registration: str, said: str
+) -> None:
+    source = _registering(
+        f"register('before', 'a:B', summary='before'); {registration}".replace("\n", "\\n")
+    )
+    registry = _registry(install, "failing_hook", source)
+    (fault,) = registry.faults
+    assert "failing-hook 1.0, entry point 'failing_hook_entry': register_objectives" in str(fault)
+    assert said in str(fault)
+    assert registry.names("objective") == ["before"]
+
+
+@pytest.mark.parametrize("name", CORE_COMMANDS)
+def test_a_plugin_cannot_shadow_a_core_command(install: Any, name: str) -> None:
+    source = _registering(f"register('{name}', 'a:b', summary='mine')", "register_commands")
+    registry = _registry(install, "shadow_plugin", source)
+    assert registry.names("command") == []
+    (fault,) = registry.faults
+    assert f"its command {name!r} is amnesis's own; give it another name" in str(fault)
+
+
+def test_broken_target_is_told_when_it_is_used_and_not_before(install: Any) -> None:
+    source = _registering("register('lost', 'nowhere_at_all:Lost', summary='lost')")
+    registry = _registry(install, "lost_target", source)
+    assert registry.faults == []
+    with pytest.raises(PluginError, match=r"objective 'lost' \(lost-target 1.0, entry point "):
+        registry.create("objective", "lost")
+    source = _registering("register('gone', 'json:Gone', summary='gone')")
+    with pytest.raises(PluginError, match=r"'json:Gone' failed with AttributeError.*reinstall"):
+        _registry(install, "gone_target", source).create("objective", "gone")
+
+
+def test_a_component_of_another_kind_is_refused(install: Any) -> None:
+    source = METHODS.replace("register_objectives", "register_combiners")
+    registry = _registry(install, "wrong_kind", source)
+    with pytest.raises(
+        ContractError, match=r"is not a subclass of amnesis.contracts.Combiner; derive it"
+    ):
+        registry.create("combiner", "halved")
+
+
+def test_an_unfinished_component_is_refused(install: Any) -> None:
+    source = METHODS.replace("def terms(", "def term(")
+    with pytest.raises(ContractError, match="Halved does not implement terms; define"):
+        _registry(install, "unfinished", source).create("objective", "halved")
+
+
+def test_a_hyper_parameter_that_recipes_could_not_give_is_refused(install: Any) -> None:
+    source = METHODS.replace("factor", "weight")
+    with pytest.raises(ContractError, match=r"has a hyper-parameter 'weight'.*rename it"):
+        _registry(install, "reserved_field", source).create("objective", "halved")
+
+
+def test_hyper_parameters_are_refused_all_at_once(install: Any) -> None:
+    registry = _registry(install, "some_methods", METHODS)
+    with pytest.raises(RecipeError, match="no hyper-parameter 'factr'; did you mean 'factor'"):
+        registry.create("objective", "halved", factr=1)
+    with pytest.raises(RecipeError) as raised:
+        registry.create("objective", "halved", factor=2, rounds=0)
+    assert "factor: Input should be less than or equal to 1 (got 2)" in str(raised.value)
+    assert "rounds: Input should be greater than or equal to 1 (got 0)" in str(raised.value)
+
+
+def test_a_command_is_run_not_created(install: Any) -> None:
+    source = _registering("register('greet', 'json:dumps', summary='x')", "register_commands")
+    registry = _registry(install, "greeting", source)
+    with pytest.raises(PluginError, match="not created but run: 'amnesis greet'"):
+        registry.create("command", "greet")
+
+
+def test_a_command_that_is_no_function_is_refused(install: Any) -> None:
+    source = _registering("register('greet', 'json:__name__', summary='x')", "register_commands")
+    with pytest.raises(ContractError, match="is not a function; register a function"):
+        _registry(install, "greeting", source).get("command", "greet").load()
+
+
+def test_plugins_left_out_of_the_default_registry_come_back() -> None:
+    assert "wga" in default_registry().names("objective")
+    with without_plugins(frozenset({"objectives"})):
+        assert default_registry().names("objective") == []
+        with pytest.raises(PluginError, match=r"left out: plugin amnesis .*'objectives'"):
+            amnesis.create("objective", "wga")
+    assert amnesis.create("objective", "wga").beta == 1.0
+    assert default_registry() is default_registry()
+
+
+@given(st.text(max_size=12), st.lists(st.text(min_size=1, max_size=12), max_size=6))
+def test_every_known_name_is_listed_whatever_was_asked_for(name: str, known: list[str]) -> None:
+    said = did_you_mean(name, known)
+    assert all(one in said for one in known) if known else said == "available: none"
+    if name in known and name:
+        assert said.startswith("did you mean ")
+
+
+def test_every_kind_has_its_own_namespace() -> None:
+    registry = default_registry()
+    for entry in registry:
+        assert entry.kind in KINDS
+        assert entry in registry.find(entry.name, (entry.kind,))

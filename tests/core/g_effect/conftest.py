@@ -1,0 +1,147 @@
+"""Tiny models of four architectures, exact in float64, and batches of real questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from amnesis.data import Batch, Template, collate, encode_rows
+
+
+def llama(vocabulary: int, tied: bool = False, pad: int | None = None) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=tied,
+            attention_bias=not tied,
+            mlp_bias=not tied,
+            initializer_range=0.15,
+            pad_token_id=pad,
+        )
+    )
+
+
+def neox(vocabulary: int) -> Any:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=vocabulary,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            hidden_dropout=0.1,
+            attention_dropout=0.1,
+            initializer_range=0.15,
+        )
+    )
+
+
+def gpt2(vocabulary: int) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary,
+            n_embd=24,
+            n_layer=2,
+            n_head=4,
+            n_positions=128,
+            initializer_range=0.15,
+        )
+    )
+
+
+def phi(vocabulary: int) -> Any:
+    from transformers import PhiConfig, PhiForCausalLM
+
+    return PhiForCausalLM(
+        PhiConfig(
+            vocab_size=vocabulary,
+            hidden_size=32,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            initializer_range=0.15,
+        )
+    )
+
+
+def with_lora(model: Any, *targets: str) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(r=3, lora_alpha=6, target_modules=list(targets)))
+    for name, p in adapted.named_parameters():
+        if "lora_B" in name:  # B starts at zero, which would hide half of the gradient
+            torch.nn.init.normal_(p, std=0.1)
+    return adapted
+
+
+MODELS: dict[str, Callable[[int], Any]] = {
+    "llama, biased": llama,
+    "llama, tied": lambda v: llama(v, tied=True),
+    "llama, tied, padding row": lambda v: llama(v, tied=True, pad=0),
+    "gpt_neox, biased": neox,
+    "gpt2, tied, positions": gpt2,
+    "phi, biased": phi,
+    "llama, LoRA": lambda v: with_lora(llama(v, tied=True), "q_proj", "v_proj", "down_proj"),
+    "gpt2, LoRA": lambda v: with_lora(gpt2(v), "c_attn", "c_fc"),
+    "phi, LoRA with head": lambda v: with_lora(phi(v), "q_proj", "fc1", "lm_head"),
+}
+
+
+@pytest.fixture(params=MODELS, scope="module")
+def architecture(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def exact() -> Iterator[None]:
+    """Float64 throughout: no fused attention, and no norm that casts to float32."""
+    from transformers.models.llama import modeling_llama
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * (x * scale)
+
+    with pytest.MonkeyPatch.context() as patch, sdpa_kernel(SDPBackend.MATH):
+        patch.setattr(modeling_llama.LlamaRMSNorm, "forward", forward)
+        yield
+
+
+@pytest.fixture
+def build(tiny_tokenizer: Any) -> Callable[..., Any]:
+    def built(name: str, dtype: torch.dtype = torch.float64) -> Any:
+        torch.manual_seed(3)
+        model = MODELS[name](len(tiny_tokenizer)).eval()
+        for n, p in model.named_parameters():
+            if p.requires_grad and ("bias" in n or "norm" in n or "ln_" in n):
+                torch.nn.init.normal_(p, mean=float("norm" in n), std=0.3)
+        return model.to(dtype)
+
+    return built
+
+
+@pytest.fixture
+def sets(tiny_tokenizer: Any, qa_rows: Any) -> tuple[list[Batch], list[Batch]]:
+    """Forget and retain set, each of two ragged batches."""
+    examples = encode_rows(qa_rows, tiny_tokenizer, Template()).examples
+    return (
+        [collate(examples[:2], 0), collate(examples[2:3], 0, padding_side="left")],
+        [collate(examples[3:6], 1), collate(examples[6:7], 1)],
+    )

@@ -1,0 +1,36 @@
+"""Models and rows for the judgement's tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def exact_llama(tiny_llama: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tiny Llama in float64 all through: transformers' norm computes in float32."""
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    def forward(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        variance = hidden.square().mean(-1, keepdim=True)
+        return self.weight * hidden * torch.rsqrt(variance + self.variance_epsilon)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+    return tiny_llama.double()
+
+
+@pytest.fixture(scope="session")
+def rich_rows(qa_rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a paraphrase and wrong answers, as in TOFU."""
+    answers = [row["answer"] for row in qa_rows]
+    return [
+        {
+            **row,
+            "paraphrased_question": "Tell me: " + row["question"],
+            "paraphrased_answer": "It is said that " + row["answer"],
+            "perturbed_answer": [answers[(i + k) % len(answers)] for k in (1, 2, 3)],
+        }
+        for i, row in enumerate(qa_rows)
+    ]

@@ -1,0 +1,267 @@
+"""lm-eval through the adapter is lm-eval itself, on the same model and data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
+from amnesis.data import Template
+from amnesis.errors import DataError, RecipeError
+from amnesis_evaluation import harness
+from amnesis_evaluation.benchmarks.items import read_items
+from amnesis_evaluation.harness import definition, lm_eval_values
+
+SUBJECTS = ("astronomy", "high_school_geography")
+LETTERS = "ABCD"
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+    def refuse() -> None:
+        raise AssertionError("lm-eval's whole index must not be built for named files")
+
+    monkeypatch.setattr(harness, "_index", refuse)
+
+
+@pytest.fixture
+def subject(tiny_tokenizer: Any) -> Subject:
+    """A model with room for five-shot prompts."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tiny_tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=4096,
+            initializer_range=0.5,
+        )
+    )
+    return Subject(model, tiny_tokenizer, Template())
+
+
+def direct(
+    folder: Path, definitions: dict[str, dict[str, Any]], subject: Subject, shots: int | None
+) -> dict[str, float]:
+    """Call lm-eval by itself on the saved model, with definitions written out by hand."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    subject.model.save_pretrained(folder / "model")
+    subject.tokenizer.save_pretrained(folder / "model")
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    for name, task in definitions.items():
+        (tasks / f"{name}.yaml").write_text(yaml.safe_dump(task))
+    results = simple_evaluate(
+        "hf",
+        model_args={"pretrained": str(folder / "model"), "device": "cpu", "dtype": "float32"},
+        tasks=list(definitions),
+        num_fewshot=shots,
+        limit=24,
+        batch_size=4,
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+        bootstrap_iters=1000,
+    )
+    assert results is not None
+    return {name: results["results"][name]["acc,none"] for name in definitions}
+
+
+def jsonl(path: Path, items: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def task_on(template: Path, name: str, description: str, files: dict[str, Path]) -> dict[str, Any]:
+    """A task as lm-eval's own definition has it, local files in place of the hub's."""
+    return {
+        "include": str(template),
+        "task": name,
+        "description": description,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(f) for split, f in files.items()}},
+    }
+
+
+@pytest.mark.parametrize("shots", [0, 5])
+def test_mmlu_equals_lm_eval_called_directly(
+    shared_data: Path, tmp_path: Path, subject: Subject, shots: int
+) -> None:
+    data = {
+        f"mmlu_{name}": {
+            split: shared_data / "mmlu" / split / f"{name}_{split}.csv" for split in ("test", "dev")
+        }
+        for name in SUBJECTS
+    }
+    definitions = {}
+    for name in SUBJECTS:
+        files = {}
+        for split, source in data[f"mmlu_{name}"].items():
+            with source.open(encoding="utf-8", newline="") as file:
+                items = [
+                    {"question": q, "choices": choices, "answer": LETTERS.index(letter)}
+                    for q, *choices, letter in csv.reader(file)
+                ]
+            files[split] = jsonl(tmp_path / f"{name}.{split}.jsonl", items)
+        about = name.replace("_", " ")
+        definitions[f"mmlu_{name}"] = task_on(
+            Path(str(definition(f"mmlu_{name}"))).parent / "_default_template_yaml",
+            f"mmlu_{name}",
+            f"The following are multiple choice questions (with answers) about {about}.\n\n",
+            files,
+        )
+    expected = direct(tmp_path, definitions, subject, shots)
+    settings = LmEvalSettings(tasks=tuple(data), data=data, num_fewshot=shots, limit=24)
+    found = lm_eval_values(subject, settings)
+    for name, accuracy in expected.items():
+        assert found[f"lm_eval/{name}/acc"] == accuracy
+        assert found[f"lm_eval/{name}/acc_stderr"] > 0
+
+
+HARMLESS = [
+    {
+        "question": f"Which of these numbers is {word}?",
+        "choices": ["1", "2", "3", "4"],
+        "answer": index,
+    }
+    for index, word in [(0, "one"), (1, "two"), (2, "three"), (3, "four")] * 6
+]
+
+
+def test_wmdp_definitions_on_harmless_items_equal_lm_eval(tmp_path: Path, subject: Subject) -> None:
+    about = {"wmdp_bio": "biology", "wmdp_cyber": "cybersecurity"}
+    files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS)}
+    definitions = {
+        name: task_on(
+            Path(str(definition(name))).parent / "_default_template_yaml",
+            name,
+            f"The following are multiple choice questions (with answers) about {topic}.\n\n",
+            files,
+        )
+        for name, topic in about.items()
+    }
+    expected = direct(tmp_path, definitions, subject, None)
+    settings = LmEvalSettings(tasks=tuple(about), data=dict.fromkeys(about, files), limit=24)
+    found = lm_eval_values(subject, settings)
+    assert {name: found[f"lm_eval/{name}/acc"] for name in about} == expected
+
+
+def test_the_mode_and_the_tokenizer_are_left_as_they_were(tmp_path: Path, subject: Subject) -> None:
+    subject.model.train()
+    subject.tokenizer.pad_token = None
+    files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS[:4])}
+    lm_eval_values(subject, LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files}))
+    assert subject.model.training
+    assert subject.tokenizer.pad_token is None
+
+
+def test_a_judgement_has_the_harness_beside_its_own(
+    tmp_path: Path, subject: Subject, qa_rows: list[dict[str, Any]]
+) -> None:
+    import amnesis
+
+    files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS[:4])}
+    own = amnesis.create("benchmark", "own", forget=qa_rows[:2], retain=qa_rows[2:])
+    settings = EvaluationSettings(
+        metrics=("probability",),
+        lm_eval=LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files}),
+        cache=tmp_path / "cache",
+    )
+    judged = own.evaluate(subject, settings)
+    assert 0 <= judged.values["lm_eval/wmdp_bio/acc"] <= 1
+    right = jsonl(tmp_path / "items.jsonl", [{**item, "answer": 0} for item in HARMLESS[:4]])
+    wrong = own.evaluate(subject, settings).values["lm_eval/wmdp_bio/acc"]
+    jsonl(right, [{**item, "answer": 1} for item in HARMLESS[:4]])
+    other = own.evaluate(subject, settings).values["lm_eval/wmdp_bio/acc"]
+    assert {wrong, other} <= {0, 0.25, 0.5, 0.75, 1}
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 3, "changed files are judged anew"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "line"),
+    [
+        (
+            {"tasks": ("wmdp_bio",), "data": {"wmdp_bo": {"test": "x"}}},
+            RecipeError,
+            "'wmdp_bo' is not among the tasks; did you mean 'wmdp_bio'",
+        ),
+        (
+            {"tasks": ("wmdp_bio",), "data": {"wmdp_bio": {"dev": "items.jsonl"}}},
+            RecipeError,
+            "'wmdp_bio' reads the split 'test', but files are given for dev",
+        ),
+        (
+            {
+                "tasks": ("mmlu_anatomy",),
+                "data": {"mmlu_anatomy": {"test": "items.jsonl"}},
+                "num_fewshot": 5,
+            },
+            RecipeError,
+            "reads the split 'dev'",
+        ),
+        (
+            {"tasks": ("wmdp",), "data": {"wmdp": {"test": "items.jsonl"}}},
+            RecipeError,
+            "'wmdp' is not one task of lm-eval",
+        ),
+        (
+            {"tasks": ("wmdp_bio",), "data": {"wmdp_bio": {"test": "nowhere.jsonl"}}},
+            DataError,
+            "nowhere.jsonl: there is no such file",
+        ),
+        (
+            {"tasks": ("wmdp_bio",), "data": {"wmdp_bio": {"test": "bad.jsonl"}}},
+            DataError,
+            "bad.jsonl: item 1: answer is 4, but there are 4 choices",
+        ),
+        ({"tasks": ("wmdp_bio",), "chat_template": True}, RecipeError, "has no chat template"),
+        ({"tasks": ("wmdp_bio",)}, DataError, "without the hub give local files"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    tmp_path: Path, subject: Subject, settings: dict[str, Any], error: type, line: str
+) -> None:
+    jsonl(tmp_path / "items.jsonl", HARMLESS[:2])
+    jsonl(tmp_path / "bad.jsonl", [HARMLESS[0], {**HARMLESS[1], "answer": 4}])
+    with pytest.raises(error) as caught:
+        lm_eval_values(subject, LmEvalSettings(**settings))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_definition_is_found_by_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in ("mmlu_astronomy", "wmdp_chem", "arc_easy"):
+        path = definition(task)
+        assert path is not None
+        assert path.stem == task
+    assert definition("mmlu") is None
+    assert definition("no_such_task") is None
+
+
+def test_mmlu_layout_is_told_from_a_csv_with_a_header(tmp_path: Path) -> None:
+    original = tmp_path / "original.csv"
+    original.write_text('"What, again?",a,b,c,d,C\nNow?,e,f,g,h,A\n')
+    assert read_items(original) == [
+        {"question": "What, again?", "choices": ["a", "b", "c", "d"], "answer": 2},
+        {"question": "Now?", "choices": ["e", "f", "g", "h"], "answer": 0},
+    ]
+    original.write_text("Why?,a,b,c,d,C\nNow?,e,f,g,h,E\n")
+    with pytest.raises(DataError, match=r"original\.csv:2: not question, A, B, C, D and a letter"):
+        read_items(original)
+    headed = tmp_path / "headed.csv"
+    headed.write_text("question,answer\nWhy?,so\n")
+    assert read_items(headed) == [{"question": "Why?", "answer": "so"}]

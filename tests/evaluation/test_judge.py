@@ -1,0 +1,235 @@
+"""The judgement: every metric against a naive one-example-at-a-time implementation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import amnesis
+from amnesis.contracts import EvaluationSettings, Subject
+from amnesis.data import Template, encode
+from amnesis.errors import DataError, PluginError, RecipeError
+
+ALL = (
+    "probability",
+    "choice_probability",
+    "truth_ratio",
+    "extraction_strength",
+    "exact_memorization",
+    "perplexity",
+    "mia_loss",
+    "mia_zlib",
+    "mia_min_k",
+    "mia_min_k_plus",
+    "mia_gradient_norm",
+    "rouge_l",
+    "ngram_entropy",
+)
+
+
+@pytest.fixture
+def subject(exact_llama: Any, tiny_tokenizer: Any) -> Subject:
+    return Subject(exact_llama, tiny_tokenizer, Template())
+
+
+@pytest.fixture
+def own(rich_rows: list[dict[str, Any]]) -> Any:
+    return amnesis.create(
+        "benchmark", "own", forget=rich_rows[:3], retain=rich_rows[3:5], holdout=rich_rows[5:]
+    )
+
+
+def naive_logps(
+    subject: Subject, row: dict[str, Any], answer: str
+) -> tuple[list[float], list[bool]]:
+    template = subject.template
+    text = encode(template.prompt_of(row), answer, subject.tokenizer, max_length=128)
+    with torch.no_grad():
+        logits = subject.model(input_ids=torch.tensor([text.input_ids])).logits[0]
+    every = logits.log_softmax(-1)
+    places = range(text.prompt_length, len(text.input_ids))
+    return (
+        [float(every[i - 1, text.input_ids[i]]) for i in places],
+        [int(logits[i - 1].argmax()) == text.input_ids[i] for i in places],
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_every_metric_equals_a_naive_implementation(
+    subject: Subject, own: Any, batch_size: int
+) -> None:
+    settings = EvaluationSettings(
+        metrics=ALL, batch_size=batch_size, max_new_tokens=6, bootstrap=20
+    )
+    subject.model.eval()
+    judged = own.evaluate(subject, settings)
+    assert judged.notes == []
+    recorded = {(r["set"], r["row"], r["metric"]): r["value"] for r in judged.examples}
+
+    def close(key: tuple[str, int, str], expected: float) -> None:
+        assert recorded[key] == pytest.approx(expected, abs=1e-10, rel=1e-10), key
+
+    tokens: list[float] = []
+    for name, rows in own.sets().items():
+        for index, row in enumerate(rows):
+            logps, correct = naive_logps(subject, row, row["answer"])
+            close((name, index, "probability"), np.exp(np.mean(logps)))
+            close((name, index, "exact_memorization"), np.mean(correct))
+            wrong = [np.mean(naive_logps(subject, row, w)[0]) for w in row["perturbed_answer"]]
+            right = np.mean(naive_logps(subject, row, row["paraphrased_answer"])[0])
+            close((name, index, "truth_ratio"), np.exp(np.mean(wrong) - right))
+            share = np.exp(np.mean(logps))
+            close((name, index, "choice_probability"), share / (share + np.exp(wrong).sum()))
+            if name != "retain":
+                lowest = sorted(logps)[: max(1, int(len(logps) * 0.4))]
+                close((name, index, "min_k"), np.mean(lowest))
+                close((name, index, "log_likelihood"), np.mean(logps))
+            if name == "forget":
+                tokens += logps
+    assert judged.values["forget/perplexity"] == pytest.approx(np.exp(-np.mean(tokens)))
+    for name in own.sets():
+        mean = np.mean([v for (s, _, m), v in recorded.items() if (s, m) == (name, "probability")])
+        assert judged.values[f"{name}/probability"] == pytest.approx(mean)
+    pairs = [
+        recorded["forget", i, "log_likelihood"] > recorded["holdout", j, "log_likelihood"]
+        for i in range(3)
+        for j in range(3)
+    ]
+    assert judged.values["mia_loss"] == pytest.approx(np.mean(pairs))
+    for key, value in judged.values.items():
+        low, high = judged.intervals[key]
+        assert low <= high
+        if key in ("forget/probability", "retain/truth_ratio"):
+            assert low <= value <= high
+
+
+def test_gradient_norms_equal_autograd_and_leave_grad_alone(subject: Subject, own: Any) -> None:
+    judged = own.evaluate(subject, EvaluationSettings(metrics=("mia_gradient_norm",), bootstrap=0))
+    assert all(p.grad is None for p in subject.model.parameters())
+    row = own.sets()["forget"][0]
+    text = encode(subject.template.prompt_of(row), row["answer"], subject.tokenizer)
+    labels = torch.tensor(
+        [[-100] * text.prompt_length + list(text.input_ids[text.prompt_length :])]
+    )
+    subject.model(input_ids=torch.tensor([text.input_ids]), labels=labels).loss.backward()
+    squares = sum(float(p.grad.square().sum()) for p in subject.model.parameters())
+    assert judged.examples[0]["value"] == pytest.approx(-(squares**0.5), rel=1e-6)
+
+
+def test_two_models_are_compared_on_the_same_parts(subject: Subject, own: Any) -> None:
+    metrics = ("forget_quality", "mia_reference", "privleak")
+    first = own.evaluate(subject, EvaluationSettings(bootstrap=0, metrics=(*ALL, "mia_min_k")))
+    again = own.evaluate(
+        subject, EvaluationSettings(bootstrap=10, metrics=metrics), retrained=first
+    )
+    assert again.values["forget_quality"] == pytest.approx(1)
+    assert again.values["mia_reference"] == 0.5
+    assert again.values["privleak"] == pytest.approx(0)
+
+
+def test_the_benchmarks_own_metrics_note_what_is_missing(
+    subject: Subject, qa_rows: list[dict[str, Any]]
+) -> None:
+    bare = amnesis.create("benchmark", "own", forget=qa_rows[:3], retain=qa_rows[3:])
+    judged = bare.evaluate(subject, EvaluationSettings(max_new_tokens=2, bootstrap=0))
+    assert {"forget/probability", "retain/rouge_l", "forget/perplexity"} <= set(judged.values)
+    told = "\n".join(judged.notes)
+    assert "'truth_ratio' needs the field 'perturbed_answer'" in told
+    assert "'mia_loss' needs the set 'holdout'" in told
+    assert "'forget_quality' needs" in told
+    assert not any("None" in note for note in judged.notes)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "line"),
+    [
+        (("truth_ratio",), RecipeError, "needs the field 'perturbed_answer' in every row"),
+        (("retain/truth_ratio",), RecipeError, "which the set 'retain' lacks"),
+        (("forgot/probability",), RecipeError, "no set is called 'forgot'; did you mean 'forget'"),
+        (("probabilty",), PluginError, "did you mean 'probability'"),
+        (("mia_loss",), RecipeError, "needs the set 'holdout'"),
+        (("forget/model_utility",), RecipeError, "is made of several sets"),
+        (("model_utility",), RecipeError, "'model_utility' needs the"),
+        (({"name": "mia_min_k", "k": 2},), RecipeError, "less than or equal to 1"),
+        (({"name": "rouge_l", "stem": True},), RecipeError, "no hyper-parameter 'stem'"),
+    ],
+)
+def test_a_missing_need_of_a_metric_that_was_asked_for_is_one_line(
+    subject: Subject, qa_rows: list[dict[str, Any]], metrics: Any, error: type, line: str
+) -> None:
+    bare = amnesis.create("benchmark", "own", forget=qa_rows[:3], retain=qa_rows[3:])
+    with pytest.raises(error) as caught:
+        bare.evaluate(subject, EvaluationSettings(metrics=metrics))
+    assert line in str(caught.value)
+
+
+def test_forget_quality_without_a_retrained_model_says_how_to_give_one(
+    subject: Subject, own: Any
+) -> None:
+    with pytest.raises(RecipeError, match="--retrained"):
+        own.evaluate(subject, EvaluationSettings(metrics=("forget_quality",)))
+
+
+def test_generation_and_reading_can_be_cut_short(subject: Subject, own: Any) -> None:
+    settings = EvaluationSettings(
+        metrics=("rouge_l", "probability"), generate_rows=2, max_new_tokens=3, bootstrap=0, limit=2
+    )
+    judged = own.evaluate(subject, settings)
+    rows = [(r["set"], r["row"]) for r in judged.examples if r["metric"] == "rouge_l"]
+    assert rows == [(name, row) for name in ("forget", "retain", "holdout") for row in range(2)]
+    none = own.evaluate(subject, settings.model_copy(update={"generate_rows": 0}))
+    assert "forget/rouge_l" not in none.values
+    assert "forget/probability" in none.values
+
+
+def test_a_length_cap_follows_the_reference(subject: Subject, own: Any) -> None:
+    lengths: list[int] = []
+    model = subject.model
+    handle = model.register_forward_pre_hook(
+        lambda _, __, given: lengths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    own.evaluate(
+        subject,
+        EvaluationSettings(metrics=("forget/rouge_l",), length_cap=0.5, bootstrap=0),
+    )
+    handle.remove()
+    longest = max(
+        encode("", row["answer"], subject.tokenizer).label_count for row in own.sets()["forget"]
+    )
+    assert sum(length == 1 for length in lengths) < longest
+
+
+def test_a_text_that_does_not_fit_leaves_its_example_out_and_says_so(
+    subject: Subject, rich_rows: list[dict[str, Any]]
+) -> None:
+    long = {**rich_rows[0], "question": "why " * 200}
+    bench = amnesis.create("benchmark", "own", forget=[long, rich_rows[1]], retain=rich_rows[2:])
+    judged = bench.evaluate(subject, EvaluationSettings(metrics=("probability",), bootstrap=0))
+    assert [r["row"] for r in judged.examples if r["set"] == "forget"] == [1]
+    assert judged.notes == [
+        "set 'forget': 1 of 2 examples left out, because nothing of a text fits into the "
+        "template's max_length"
+    ]
+    only_long = amnesis.create("benchmark", "own", forget=[long], retain=rich_rows[2:])
+    with pytest.raises(DataError, match="set 'forget' has no usable example"):
+        only_long.evaluate(subject, EvaluationSettings(metrics=("probability",)))
+
+
+def test_a_metric_that_fails_is_noted_and_the_others_go_on(
+    subject: Subject, own: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amnesis_evaluation.metrics.probability import Probability
+
+    def fail(self: Any, answer: Any) -> float:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(Probability, "value", fail)
+    judged = own.evaluate(
+        subject, EvaluationSettings(metrics=("probability", "exact_memorization"), bootstrap=0)
+    )
+    assert "forget/exact_memorization" in judged.values
+    assert "forget/probability" not in judged.values
+    assert "metric forget/probability failed: ZeroDivisionError: by nothing" in judged.notes

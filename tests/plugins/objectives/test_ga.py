@@ -1,0 +1,16 @@
+"""Gradient ascent."""
+
+from amnesis_plugins.objectives.ga import GradientAscent
+from properties.claims import hold
+from properties.situations import Situation
+from properties.terms import EVERY_TERM, agrees_with, mean_over_tokens, token_logps
+
+
+def naive(term: GradientAscent, situation: Situation) -> float:
+    return mean_over_tokens(token_logps(situation.answer))
+
+
+SUBJECTS = [GradientAscent()]
+CLAIMS = [*EVERY_TERM, agrees_with(naive)]
+
+test_claims = hold(CLAIMS, SUBJECTS)

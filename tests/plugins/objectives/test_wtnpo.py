@@ -1,0 +1,46 @@
+"""Weighted token-wise negative preference optimization."""
+
+import math
+
+
+from amnesis_plugins.objectives.tnpo import TNPO
+from amnesis_plugins.objectives.wga import WGA
+from amnesis_plugins.objectives.wtnpo import WTNPO
+from properties.claims import hold, sampled
+from properties.situations import Situation, situations
+from properties.terms import (
+    EVERY_TERM,
+    agrees_with,
+    gradient,
+    mean_over_tokens,
+    same,
+    token_logps,
+)
+
+
+def naive(term: WTNPO, situation: Situation) -> float:
+    def value(own: float, ref: float) -> float:
+        p, q = math.exp(own) ** term.beta, math.exp(ref) ** term.beta
+        return 2 * p / (p + q) * math.exp(own) ** term.alpha * own
+
+    pairs = zip(
+        token_logps(situation.answer), token_logps(situation.answer, reference=True), strict=True
+    )
+    return mean_over_tokens([[value(*v) for v in zip(a, b, strict=True)] for a, b in pairs])
+
+
+SUBJECTS = [WTNPO(), WTNPO(beta=4.0, alpha=1.5), WTNPO(alpha=0.0)]
+CLAIMS = [*EVERY_TERM, agrees_with(naive)]
+
+test_claims = hold(CLAIMS, SUBJECTS)
+
+
+@sampled(situations())
+def test_alpha_zero_is_tnpo(situation: Situation) -> None:
+    same(gradient(WTNPO(alpha=0.0, beta=2.0), situation), gradient(TNPO(beta=2.0), situation))
+
+
+@sampled(situations())
+def test_at_the_reference_it_is_wga(situation: Situation) -> None:
+    there = situation.at_reference()
+    same(gradient(WTNPO(alpha=3.0), there), gradient(WGA(beta=3.0), there))

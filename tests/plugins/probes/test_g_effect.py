@@ -1,0 +1,61 @@
+"""The probe of the step's own streams, against full gradients of the same batches."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from amnesis.data import Template, encode_rows
+from amnesis.forward import score
+from amnesis.plan import StepPlan
+from amnesis.scores import Needs
+
+
+def gradient(model: Any, value: torch.Tensor) -> torch.Tensor:
+    found = torch.autograd.grad(value, list(model.parameters()), retain_graph=True)
+    return torch.cat([g.reshape(-1) for g in found]).double()
+
+
+@pytest.mark.parametrize("objective", ["ga", {"name": "wga", "beta": 0.5}])
+def test_the_first_step_is_the_definition(
+    fit: Any, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, objective: Any
+) -> None:
+    before = copy.deepcopy(tiny_llama)
+    values = fit(objective, {"name": "nll"}, probes=["g_effect"]).trajectory[0]
+    sets = [
+        encode_rows(rows, tiny_tokenizer, Template(max_length=128))
+        for rows in (qa_rows[:4], qa_rows[4:])
+    ]
+    step = StepPlan(*sets, 3, 2, 2, tiny_tokenizer.pad_token_id)[0]
+    forget, retain = (
+        score(before, batches[0], Needs(logps=True)) for batches in (step.forget, step.retain)
+    )
+    weight = 1.0 if objective == "ga" else (0.5 * forget.logps).exp().detach()
+    f = gradient(before, (weight * forget.logps).sum() / forget.mask.sum())
+    for name, scores in (("unlearn", forget), ("retain", retain)):
+        r = gradient(before, -scores.logps.sum() / scores.mask.sum())
+        assert values[f"g_effect/{name}"] == pytest.approx((f @ r).item(), rel=1e-4)
+        layers = [v for k, v in values.items() if k.startswith(f"g_effect/{name}/")]
+        assert len(layers) == 4  # tied embedding, two blocks, final norm
+        assert sum(layers) == pytest.approx(values[f"g_effect/{name}"])
+    ratio = values["g_effect/retain"] / values["g_effect/unlearn"]
+    assert values["g_effect/retain_over_unlearn"] == pytest.approx(ratio)
+    assert "g_effect/unlearn/tied_embedding" in values
+
+
+def test_without_a_retain_stream_there_is_no_retaining_effect(fit: Any) -> None:
+    values = fit("ga", None, probes=["g_effect"]).trajectory[0]
+    assert values["g_effect/unlearn"] < 0
+    assert not any("retain" in key for key in values)
+
+
+def test_it_changes_nothing(fit: Any, tiny_llama: Any) -> None:
+    watched, unwatched = copy.deepcopy(tiny_llama), copy.deepcopy(tiny_llama)
+    probes = ["g_effect", "g_effect_update", {"name": "g_effect_sets", "every": 1}]
+    fit("npo", "kl", model=watched, probes=probes, training={"optimizer": "adamw"})
+    fit("npo", "kl", model=unwatched, training={"optimizer": "adamw"})
+    for one, other in zip(watched.parameters(), unwatched.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,96 @@
+"""The effective G-effect: it is the change of the risk, to first order in the step."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from amnesis.g_effect import risk_value
+from amnesis.plan import StepPlan
+
+
+@pytest.mark.parametrize("on", ["next", "sets"])
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 4e-4), ("adamw", 2e-5)])
+def test_it_approaches_the_measured_change_as_the_step_shrinks(
+    fit: Any, tiny_llama: Any, on: str, optimizer: str, rate: float, monkeypatch: Any
+) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)  # the library's casts to float32
+    gaps = []
+    for shrunk in (rate, rate / 2, rate / 4):
+        values = fit(
+            "npo",
+            "nll",
+            model=copy.deepcopy(tiny_llama).double(),
+            combiner="sago",
+            probes=[{"name": "g_effect_update", "on": on}],
+            training={"steps": 1, "learning_rate": shrunk, "optimizer": optimizer},
+        ).trajectory[0]
+        for effect in ("unlearn", "retain"):
+            effective, measured = (
+                values[f"g_effect/{effect}/{kind}"] for kind in ("effective", "measured")
+            )
+            assert effective != 0
+            gaps.append(abs(effective - measured) / shrunk**2)
+    # The remainder is of second order: divided by the square of the rate it hardly moves.
+    for of_one_set in (gaps[::2], gaps[1::2]):
+        assert max(of_one_set) < 1.3 * min(of_one_set)
+
+
+def test_signs_shares_and_risks(
+    fit: Any, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    before = copy.deepcopy(tiny_llama)
+    values = fit("ga", None, probes=["g_effect_update"], training={"steps": 1}).trajectory[0]
+    assert values["g_effect/unlearn/effective"] < 0  # the risk on the forget set rose
+    assert values["g_effect/unlearn/measured"] < 0
+    for effect in ("unlearn", "retain"):
+        layers = [v for k, v in values.items() if k.startswith(f"g_effect/{effect}/effective/")]
+        assert len(layers) == 4
+        assert sum(layers) == pytest.approx(values[f"g_effect/{effect}/effective"], rel=1e-6)
+    from amnesis.data import Template, encode_rows
+
+    sets = [
+        encode_rows(rows, tiny_tokenizer, Template(max_length=128))
+        for rows in (qa_rows[:4], qa_rows[4:])
+    ]
+    coming = StepPlan(*sets, 2, 2, 2, tiny_tokenizer.pad_token_id)[1]
+    assert values["risk/forget"] == pytest.approx(risk_value(before, coming.forget), rel=1e-5)
+    assert values["risk/retain"] == pytest.approx(risk_value(before, coming.retain), rel=1e-5)
+    for name, effect in (("forget", "unlearn"), ("retain", "retain")):
+        change = risk_value(tiny_llama, getattr(coming, name)) - values[f"risk/{name}"]
+        assert -change == pytest.approx(values[f"g_effect/{effect}/measured"], abs=1e-5)
+
+
+def test_only_the_steps_that_are_due_are_watched(fit: Any) -> None:
+    probe = {"name": "g_effect_update", "every": 2}
+    trajectory = fit(probes=[probe], training={"steps": 4}).trajectory
+    seen = ["g_effect/retain/effective" in values for values in trajectory]
+    assert seen == [True, False, True, False]
+
+
+def test_a_probe_that_fails_is_off_and_the_run_goes_on(fit: Any) -> None:
+    from amnesis.contracts import Probe
+
+    class Broken(Probe):
+        @property
+        def watches_update(self) -> bool:
+            return True
+
+        def report(self, context: Any, state: Any) -> Any:
+            return {"broken/seen": 1.0}, state
+
+        def before_update(self, context: Any) -> None:
+            raise ZeroDivisionError("on purpose")
+
+    result = fit(probes=[Broken(), "g_effect_update"])
+    assert [note for note in result.notes if "on purpose" in note and "step 0" in note]
+    assert ["broken/seen" in v for v in result.trajectory] == [True, False, False]
+    assert all("g_effect/unlearn/effective" in v for v in result.trajectory)

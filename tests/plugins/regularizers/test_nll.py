@@ -1,0 +1,22 @@
+"""Negative log-likelihood."""
+
+from amnesis_plugins.regularizers.nll import NLL
+from properties.claims import hold
+from properties.situations import Situation
+from properties.terms import (
+    EVERY_TERM,
+    agrees_with,
+    mean_over_tokens,
+    never_below_zero,
+    token_logps,
+)
+
+
+def naive(term: NLL, situation: Situation) -> float:
+    return -mean_over_tokens(token_logps(situation.answer))
+
+
+SUBJECTS = [NLL()]
+CLAIMS = [*EVERY_TERM, never_below_zero, agrees_with(naive)]
+
+test_claims = hold(CLAIMS, SUBJECTS)

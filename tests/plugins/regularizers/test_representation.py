@@ -1,0 +1,32 @@
+"""A block's output stays where it was."""
+
+from amnesis_plugins.regularizers.representation import Representation
+from properties.claims import hold
+from properties.situations import BLOCK, WIDTH, Situation
+from properties.terms import (
+    EVERY_TERM,
+    agrees_with,
+    mean_over_tokens,
+    nothing_to_do_at_the_reference,
+)
+
+
+def naive(term: Representation, situation: Situation) -> float:
+    text = situation.answer
+    own, ref = text.hidden.tolist(), text.ref_hidden.tolist()
+    return mean_over_tokens(
+        [
+            [
+                sum((a - b) ** 2 for a, b in zip(own[b_][i], ref[b_][i], strict=True)) / WIDTH
+                for i in range(text.mask.shape[1])
+                if text.mask[b_, i]
+            ]
+            for b_ in range(len(own))
+        ]
+    )
+
+
+SUBJECTS = [Representation(layer=BLOCK)]
+CLAIMS = [*EVERY_TERM, nothing_to_do_at_the_reference, agrees_with(naive)]
+
+test_claims = hold(CLAIMS, SUBJECTS)
