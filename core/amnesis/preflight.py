@@ -129,7 +129,7 @@ def prepare(
     streams = {
         name: examined_sources(problems, name, sources, sets, recipe.template)
         for name, sources in (("forget", recipe.forget), ("retain", recipe.retain))
-        if benchmark is not None and (name == "forget" or retain is not None)
+        if sets and (name == "forget" or recipe.regularizer is not None)
     }
     device = problems.attempt("device", lambda: examined_device(device))
     config = problems.attempt("model", lambda: examined_model(recipe.model, trust_remote_code))
@@ -147,6 +147,7 @@ def prepare(
     assert benchmark is not None  # noqa: S101  # no problem was found
     assert forget is not None  # noqa: S101
     assert device is not None  # noqa: S101
+    retained = streams.get("retain", Mixture(()))
     plan = _plan(recipe, forget, retain, streams, parameters)
     return Prepared(benchmark, streams["forget"], streams.get("retain", Mixture(())), device, plan)
 

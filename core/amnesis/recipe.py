@@ -12,7 +12,7 @@ from amnesis.contracts.benchmark import EvaluationSettings
 from amnesis.errors import RecipeError, did_you_mean
 from amnesis.models import ModelSettings
 from amnesis.sources import Source
-from amnesis.templates import AnyTemplate, Template
+from amnesis.templates import TEMPLATES, AnyTemplate, Template
 from amnesis.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ def _apply(document: dict[str, Any], override: str) -> None:
 
 def _described(root: type[BaseModel], problem: ErrorDetails) -> str:
     location = [str(part) for part in problem["loc"]]
-    where = ".".join(location) or "recipe"
+    # A union's tag stands in the location, but not in the document.
+    shown = [part for k, part in enumerate(location) if not (k and part in _tags(location[k - 1]))]
+    where = ".".join(shown) or "recipe"
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(root, location[:-1])
         return f"{where}: unknown key; {did_you_mean(location[-1], fields)}"
@@ -163,18 +165,23 @@ def _described(root: type[BaseModel], problem: ErrorDetails) -> str:
         return f"{where}: is missing"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem["input"]
-    shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r:.80})"
-    return f"{where}: {message}{shown}"
+    quoted = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r:.80})"
+    return f"{where}: {message}{quoted}"
+
+
+def _tags(parent: str) -> Sequence[str]:
+    return tuple(TEMPLATES) if parent == "template" else ()
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
     for part in location:
+        if part in TEMPLATES:
+            return sorted(TEMPLATES[part].model_fields)
         field = model.model_fields.get(part)
         if field is None:
-            break
+            continue  # a place in a list
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not inner:
-            break
-        model = inner[0]
+        if inner:
+            model = inner[0]
     return sorted(model.model_fields)

@@ -134,7 +134,8 @@ class Scores:
             raise ContractError(f"{self._who}needs the sequence {sequence!r}, which was not scored")
         if self._needs is not None and sequence not in self._needs.sequences:
             raise ContractError(
-                f"{self._reader} reads the sequence {sequence!r} without declaring it in its needs"
+                f"{self._reader} reads the sequence {sequence!r} without declaring it; "
+                f"add it to `needs`"
             )
         return self._sequences[sequence]
 
@@ -190,7 +191,9 @@ class Scores:
 
     def _read(self, name: str) -> Tensor:
         if self._needs is not None and not getattr(self._needs, name):
-            raise ContractError(f"{self._reader} reads {name!r} without declaring it in its needs")
+            raise ContractError(
+                f"{self._reader} reads {name!r} without declaring it; add it to `needs`"
+            )
         if name not in self._values:
             raise ContractError(f"{self._who}reads {name!r}, which was not computed")
         value: Tensor = self._values[name]
@@ -199,7 +202,7 @@ class Scores:
     def _read_block(self, name: str, block: int) -> Tensor:
         if self._needs is not None and block not in getattr(self._needs, name):
             raise ContractError(
-                f"{self._reader} reads {name}({block}) without declaring it in its needs"
+                f"{self._reader} reads {name}({block}) without declaring it; add it to `needs`"
             )
         blocks: dict[int, Tensor] = self._values.get(name, {})
         if block not in blocks:

@@ -25,6 +25,7 @@ from amnesis.contracts.combiner import (
     gram_matrix,
     linear,
 )
+from amnesis.errors import ContractError
 from amnesis.inner import inner_product
 
 if TYPE_CHECKING:
@@ -230,7 +231,10 @@ class Streams:
         if isinstance(combiner, ElementwiseCombiner):
             return combiner.checked_tensor(f, r)
         if not isinstance(combiner, ProjectionCombiner):
-            raise TypeError(f"{combiner.label} is neither elementwise nor a projection")
+            raise ContractError(
+                f"{combiner.label} is neither elementwise nor a projection; derive it from "
+                f"ElementwiseCombiner or ProjectionCombiner"
+            )
         if not combiner.reads_gram:
             total = combiner.coefficients(f.new_zeros(2, 2))
         elif combiner.scope == "tensor":

@@ -123,10 +123,12 @@ class ChatTemplate(Template):
             raise DataError(
                 "the tokenizer has no chat template; use template.format: question_answer"
             )
-        asked = None if question is None else [{"role": "user", "content": text_of(row, question)}]
+        messages = self._conversation(row)[:-1]
+        if question is not None:
+            messages = [*messages[:-1], {"role": "user", "content": text_of(row, question)}]
         try:
             text: str = tokenizer.apply_chat_template(
-                asked or self._conversation(row)[:-1], tokenize=False, add_generation_prompt=True
+                messages, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # a chat template may raise anything
             raise DataError(f"the chat template refuses the messages: {error}") from error
@@ -230,6 +232,13 @@ AnyTemplate = Annotated[
         )
     ),
 ]
+
+
+TEMPLATES: dict[str, type[BaseTemplate]] = {
+    "question_answer": Template,
+    "chat": ChatTemplate,
+    "text": TextTemplate,
+}
 
 
 def text_of(row: Row, name: str) -> str:

@@ -15,7 +15,8 @@ from amnesis.contracts import (
     Subject,
     TokenScores,
 )
-from amnesis.data import Encoded, Example, Template, encode, encode_rows, pad_token_id
+from amnesis.data import Encoded, Example, encode_rows, pad_token_id
+from amnesis.templates import AnyTemplate, TextTemplate
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.generation import Prompt, end_tokens, generate
 from amnesis_evaluation.gradient_norm import gradient_norms
@@ -98,7 +99,7 @@ def answers_of(
             else:
                 dropped[name] += 1
     scores = _scored(subject, items, asked, settings, progress)
-    answers = [_answer(item, scores, template) for item in items]
+    answers = [_answer(item, scores, subject, template) for item in items]
     answers = _with_generated(subject, items, answers, asked, settings, progress)
     answers = _with_gradients(subject, items, answers, asked, progress)
     by_set: dict[str, SetAnswers] = {}
@@ -112,7 +113,7 @@ def answers_of(
     return by_set
 
 
-def fitted(template: Template, model: PreTrainedModel) -> Template:
+def fitted(template: AnyTemplate, model: PreTrainedModel) -> AnyTemplate:
     """Give the template with no more tokens than the model has positions."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit and limit < template.max_length:
@@ -121,24 +122,15 @@ def fitted(template: Template, model: PreTrainedModel) -> Template:
 
 
 def _further(
-    row: Row, fields: frozenset[str], subject: Subject, template: Template
+    row: Row, fields: frozenset[str], subject: Subject, template: AnyTemplate
 ) -> dict[str, tuple[Encoded, ...]]:
-    prompt = template.prompt_of(row)
+    prompt = template.prompt_of(row, subject.tokenizer)
     found: dict[str, tuple[Encoded, ...]] = {}
     for name in sorted(fields):
         value = row.get(name)
         texts = [value] if isinstance(value, str) else list(value or ())
         if texts:
-            found[name] = tuple(
-                encode(
-                    prompt,
-                    text,
-                    subject.tokenizer,
-                    eos=template.eos,
-                    max_length=template.max_length,
-                )
-                for text in texts
-            )
+            found[name] = tuple(template.encode(prompt, text, subject.tokenizer) for text in texts)
     return found
 
 
@@ -167,13 +159,18 @@ def _scored(
     return scores
 
 
-def _answer(item: _Item, scores: Mapping[str, TokenScores], template: Template) -> Answer:
-    own = scores[item.encoded.key]
+def _answer(
+    item: _Item, scores: Mapping[str, TokenScores], subject: Subject, template: AnyTemplate
+) -> Answer:
+    own, encoded = scores[item.encoded.key], item.encoded
+    # A plain text may be one chunk of several: what it answers is what its labels spell.
+    labels = encoded.input_ids[encoded.prompt_length :]
+    plain = isinstance(template, TextTemplate)
     return Answer(
         item.example.row,
         own.logps,
         own.correct,
-        text=template.answer_of(item.example.row),
+        text=text_of(labels, subject) if plain else template.answer_of(item.example.row),
         moments=own.moments,
         further={
             name: tuple(scores[text.key] for text in texts) for name, texts in item.further.items()

@@ -189,7 +189,7 @@ def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, 
     for metric in metrics:
         points = run.path_of(metric)
         if len(points) > 1:
-            steps, values = zip(*points, strict=True)
+            steps, values = map(list, zip(*points, strict=True))
             found[metric] = float(np.interp(step, steps, values))
     return step, found
 

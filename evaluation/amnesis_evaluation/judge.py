@@ -56,12 +56,11 @@ def judge(
 
 
 def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[float64]]:
-    """Give a judgement's example values by set and metric, in the order of the rows."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
+    """Give a judgement's example values by set and metric, in the order of the records."""
+    found: dict[tuple[str, str], list[float]] = {}
     for record in evaluation.examples:
-        own = found.setdefault((record["set"], record["metric"]), {})
-        own[int(record["row"])] = float(record["value"])
-    return {key: np.array([values[row] for row in sorted(values)]) for key, values in found.items()}
+        found.setdefault((record["set"], record["metric"]), []).append(float(record["value"]))
+    return {key: np.array(values) for key, values in found.items()}
 
 
 class _Judgement:

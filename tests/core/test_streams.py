@@ -29,7 +29,9 @@ def build(choice: dict[str, Any]) -> Any:
     return amnesis.create("combiner", **choice)
 
 
-def gradients(model: Any, loss: StreamLoss, examples: Any, micro: int, streams: Streams, how: str) -> None:
+def gradients(
+    model: Any, loss: StreamLoss, examples: Any, micro: int, streams: Streams, how: str
+) -> None:
     """Accumulate one stream's gradient over micro-batches of ``micro`` examples."""
     batches = [
         collate(examples[k : k + micro], pad_token_id=1) for k in range(0, len(examples), micro)
@@ -188,7 +190,9 @@ def test_the_report_says_what_the_gradients_are(pairs: list[tuple[float, float]]
     report = streams.combine()
     assert report.forget_norm == pytest.approx(f.norm().item())
     assert report.retain_norm == pytest.approx(r.norm().item())
-    assert report.conflict_share == pytest.approx(((f.sign() * r.sign()) < 0).double().mean().item())
+    assert report.conflict_share == pytest.approx(
+        ((f.sign() * r.sign()) < 0).double().mean().item()
+    )
     assert report.zero_forget_share == pytest.approx((f == 0).double().mean().item())
     assert report.products["forget", "retain"]["p"] == pytest.approx(f.dot(r).item())
     scale = (f.norm() * r.norm()).item()

@@ -37,7 +37,9 @@ def test_readme_example(tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any) -> N
     assert any(not torch.equal(before[k], v) for k, v in tiny_llama.state_dict().items())
 
 
-@pytest.mark.parametrize(("objective", "regularizer"), [("npo", "nll"), ("wga", "kl"), ("ga", None)])
+@pytest.mark.parametrize(
+    ("objective", "regularizer"), [("npo", "nll"), ("wga", "kl"), ("ga", None)]
+)
 def test_micro_batches_give_the_same_trajectory(
     tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, objective: str, regularizer: str | None
 ) -> None:
@@ -157,9 +159,7 @@ def test_reference_scores_are_cached_and_reused(
     assert len(calls) == 2  # another model, another fingerprint
 
 
-def test_npo_starts_at_its_reference(
-    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
-) -> None:
+def test_npo_starts_at_its_reference(tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any) -> None:
     """At θ° every example's ratio is 0, so the loss is (2/β)·log 2."""
     result = fit(tiny_llama, tiny_tokenizer, qa_rows, objective="npo", regularizer="nll")
     assert result.trajectory[0]["forget/loss"] == pytest.approx(20 * 0.6931472, rel=1e-5)

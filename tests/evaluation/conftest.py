@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 import torch
+
+# Before any library reads it: a test that reaches for the hub must fail at once, not retry.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture

@@ -99,6 +99,8 @@ class ElementwiseCombiner(Combiner):
         """Give :meth:`combine_tensor`, holding it to shape and dtype."""
         shape, dtype = r.shape, r.dtype
         out = self.combine_tensor(f, r)
+        if not hasattr(out, "shape"):
+            raise ContractError(f"{self.label}: combine_tensor must give a tensor, not {out!r:.80}")
         if out.shape != shape or out.dtype != dtype:
             raise ContractError(
                 f"{self.label}: combine_tensor must keep shape {tuple(shape)} and {dtype}, "

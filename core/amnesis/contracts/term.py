@@ -66,6 +66,8 @@ class TermBase(Component):
         return scores.of(self.sequence).count(self.mean_over)
 
     def _masked_sum(self, values: Tensor, own: Scores) -> Tensor:
+        if not hasattr(values, "shape"):
+            raise ContractError(f"{self.label}: terms must give a tensor, not {values!r:.80}")
         examples, tokens = own.mask.shape
         promised = (examples,) if self.mean_over == "examples" else (examples, tokens)
         if tuple(values.shape) != promised:

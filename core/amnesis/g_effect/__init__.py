@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amnesis.g_effect.by_token import measure_tokens
     from amnesis.g_effect.directions import RiskGradient, risk_gradient, risk_value, trained
-    from amnesis.g_effect.entanglement import Entanglement, entanglement
+    from amnesis.g_effect.entanglement import Entanglement, measure_entanglement
     from amnesis.g_effect.ghost import Ghost, ghost_shares
     from amnesis.g_effect.layers import in_order, layers_of
     from amnesis.g_effect.measure import probe
@@ -30,10 +30,10 @@ _LAZY = {
     "RiskGradient": "directions",
     "by_layer": "values",
     "effect_values": "values",
-    "entanglement": "entanglement",
     "ghost_shares": "ghost",
     "in_order": "layers",
     "layers_of": "layers",
+    "measure_entanglement": "entanglement",
     "measure_tokens": "by_token",
     "probe": "measure",
     "products_with": "products",
@@ -51,10 +51,10 @@ __all__ = [
     "RiskGradient",
     "by_layer",
     "effect_values",
-    "entanglement",
     "ghost_shares",
     "in_order",
     "layers_of",
+    "measure_entanglement",
     "measure_tokens",
     "probe",
     "products_with",

@@ -150,7 +150,9 @@ def _scores(batch: Batch, logps: Mapping[str, Tensor], reference: Scores | None)
     def laid_out(name: str, **further: Any) -> Scores:
         own = batch.of(name)
         known = reference.of(name).logps if reference is not None and name in logps else None
-        return Scores(own.mask, own.positions, logps=logps.get(name), ref_logps=known, **further)
+        labels = own.labels[:, 1:]
+        values: dict[str, Any] = {"labels": labels, "logps": logps.get(name), "ref_logps": known}
+        return Scores(own.mask, own.positions, **values, **further)
 
     others = {name: laid_out(name) for name in logps if name != "answer"}
     return laid_out("answer", sequences=others)

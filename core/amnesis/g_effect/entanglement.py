@@ -51,7 +51,7 @@ class Entanglement:
         pq.write_table(pa.table(columns), str(path))
 
 
-def entanglement(
+def measure_entanglement(
     model: PreTrainedModel,
     forget: ProbeSet,
     retain: ProbeSet,
@@ -70,6 +70,6 @@ def entanglement(
             for b, token, value in zip(
                 mask.nonzero()[:, 0].tolist(), numbers[mask].tolist(), fall.tolist(), strict=True
             ):
-                pairs.append((rows[b], token, example.index, value))
+                pairs.append((rows[b], token, done, value))
         told(done + 1, len(retain.examples))
     return Entanglement(tuple(pairs))

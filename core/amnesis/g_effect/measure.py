@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from amnesis.data import Row, Template
+from amnesis.data import Row
 from amnesis.errors import RecipeError, did_you_mean
 from amnesis.g_effect.choices import NamedLoss, named_losses
 from amnesis.g_effect.directions import Direction, risk_gradient
@@ -16,6 +16,7 @@ from amnesis.g_effect.splits import Split, measure_split
 from amnesis.g_effect.table import EffectTable, Rows
 from amnesis.reference import AdapterOff, evaluating
 from amnesis.resolve import Choice
+from amnesis.templates import AnyTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +46,7 @@ def probe(
     reference: PreTrainedModel | None = None,
     by: Sequence[str] = ("layer", "example"),
     *,
-    template: Template | None = None,
+    template: AnyTemplate | None = None,
     batch_size: int = 8,
     registry: Registry | None = None,
     progress: Progress | None = None,
@@ -91,6 +92,7 @@ def probe(
         tuple(by),
         {n.name: n.loss.name for n in losses},
         risks,
+        {name: tuple(e.index for e in probed.examples) for name, probed in sets.items()},
         _texts(sets, split, tokenizer),
         notes,
     )

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from amnesis.data import ExampleSet, Row
     from amnesis.plan import StepPlan
     from amnesis.reference import Reference
+    from amnesis.templates import AnyTemplate
 
 Cell = Literal["token", "position"]
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """A set of examples in batches of like length; ``rows[k]`` are the row numbers of batch k."""
+    """Examples in batches of like length; ``rows[k]`` are batch k's places among them."""
 
     name: str
     examples: tuple[Example, ...]
@@ -41,13 +42,13 @@ def probe_set(
     batch_size: int = 8,
 ) -> ProbeSet:
     """Batch examples by length; all sums are over the whole set, so batching changes nothing."""
-    ordered = sorted(examples, key=lambda e: (e.length, e.index))
+    ordered = sorted(enumerate(examples), key=lambda item: (item[1].length, item[0]))
     groups = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
     return ProbeSet(
         name,
         tuple(examples),
-        tuple(collate(group, pad).to(str(device)) for group in groups),
-        tuple(tuple(e.index for e in group) for group in groups),
+        tuple(collate([e for _, e in group], pad).to(str(device)) for group in groups),
+        tuple(tuple(place for place, _ in group) for group in groups),
     )
 
 
@@ -57,7 +58,7 @@ def encoded_for(
     name: str,
     rows: Iterable[Row],
     losses: Sequence[StreamLoss],
-    template: Template | None,
+    template: AnyTemplate | None,
     batch_size: int,
 ) -> ProbeSet:
     """Encode rows with every text that the losses read.
@@ -141,13 +142,13 @@ def token_texts(
 ) -> Mapping[int, list[str]]:
     """Give the text of every cell of every example, in the order of :func:`cells`."""
     found: dict[int, list[str]] = {}
-    for example in examples:
+    for place, example in enumerate(examples):
         texts: list[str] = []
         for name in ["answer", *sorted(set(example.sequences) - {"answer"})]:
             encoded = example.sequences[name]
             start = encoded.prompt_length if kind == "token" else 0
             texts += [tokenizer.decode([i]) for i in encoded.input_ids[start:]]
-        found[example.index] = texts
+        found[place] = texts
     return found
 
 

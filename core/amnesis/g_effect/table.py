@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,17 @@ class EffectTable:
     """G-effects e(L, D) in the columns objective, set, layer, example, token, value.
 
     ``objective`` names L and ``set`` names D (``forget`` or ``retain``). A column that was not
-    asked for is null. Values of one objective and set add up to its total. ``example`` is the row
-    of L's own data; ``token`` counts that example's label tokens, or its input positions where
-    ``by`` holds ``position``, and indexes ``texts[stream][example]``.
+    asked for is null. Values of one objective and set add up to its total. ``example`` counts the
+    examples of L's own data (``rows`` tells whose row each is); ``token`` counts that example's
+    label tokens, or its input positions where ``by`` holds ``position``, and indexes
+    ``texts[stream][example]``.
 
     Attributes:
         data: the columns, a :class:`pyarrow.Table`.
         by: what the values are split by.
         streams: the data set that each objective is a loss of, ``{objective: stream}``.
         risks: R(D) in nats, ``{set: value}``.
+        rows: the row that each example was made of, ``{stream: (row, ...)}``.
         texts: the tokens' own texts, ``{stream: {example: [text, ...]}}``.
         notes: what a reader must know beside the numbers.
     """
@@ -38,6 +40,7 @@ class EffectTable:
     by: tuple[str, ...] = ()
     streams: Mapping[str, str] = field(default_factory=dict)
     risks: Mapping[str, float] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     texts: Mapping[str, Mapping[int, Sequence[str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -72,7 +75,7 @@ class EffectTable:
             raise DataError(
                 f"no G-effect was measured for {chosen}; the table is split by {self.by}"
             )
-        return EffectTable(data, self.by, self.streams, self.risks, self.texts, self.notes)
+        return replace(self, data=data)
 
     def total(self, **chosen: str | int) -> float:
         """Add up the values of the rows that match."""
@@ -105,6 +108,7 @@ class EffectTable:
             "by": self.by,
             "streams": self.streams,
             "risks": self.risks,
+            "rows": self.rows,
             "texts": self.texts,
             "notes": self.notes,
         }
@@ -135,6 +139,7 @@ class EffectTable:
             tuple(beside["by"]),
             beside["streams"],
             beside["risks"],
+            {stream: tuple(rows) for stream, rows in beside["rows"].items()},
             texts,
             tuple(beside["notes"]),
         )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.errors import DataError
+from amnesis.templates import Template
 from amnesis_evaluation.attacks.attacking import judged_by, judged_sets
 from amnesis_evaluation.batching import Progress
 
@@ -33,6 +34,9 @@ class Paraphrase(Attack):
         progress: Progress | None = None,
     ) -> Evaluation:
         """Ask in other words; the model itself is not changed."""
+        template = subject.template
+        if not isinstance(template, Template):
+            raise DataError("attack 'paraphrase' needs questions, but the template is plain text")
         known = judged_sets(benchmark)
         asked = {}
         for name in self.sets:
@@ -42,5 +46,5 @@ class Paraphrase(Attack):
                     f"attack 'paraphrase' needs the field {self.field!r} in every row of the set "
                     f"{name!r}"
                 )
-            asked[name] = [{**row, subject.template.question: row[self.field]} for row in rows]
+            asked[name] = [{**row, template.question: row[self.field]} for row in rows]
         return judged_by(self.metrics, subject, asked, settings, progress)

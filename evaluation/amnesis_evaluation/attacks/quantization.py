@@ -122,5 +122,5 @@ def rounded_to_nearest(weight: Tensor, bits: int, group_size: int | None = None)
     padded = torch.nn.functional.pad(weight.float(), (0, -columns % size))
     groups = padded.view(rows, -1, size)
     scale = groups.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / levels
-    rounded = (groups / scale).round() * scale
-    return rounded.view(rows, -1)[:, :columns].to(weight.dtype)
+    rounded: Tensor = ((groups / scale).round() * scale).view(rows, -1)[:, :columns]
+    return rounded.to(weight.dtype)

@@ -57,12 +57,8 @@ class Relearning(Attack):
         taught = self._taught(benchmark.sets())
         judged = {"forget": list(sets["forget"])}
         if self.rows_of == "forget":
-            questions = {row.get(subject.template.question) for row in taught}
-            unseen = [
-                row
-                for row in judged["forget"]
-                if row.get(subject.template.question) not in questions
-            ]
+            known = {_text(subject, row) for row in taught}
+            unseen = [row for row in judged["forget"] if _text(subject, row) not in known]
             if unseen:
                 judged["unseen"] = unseen
         curve = self._curve(subject, taught, judged, settings, progress)
@@ -133,6 +129,11 @@ def _after_steps(judge_at: Callable[[int], None], every: int) -> Any:
                 judge_at(state.global_step)
 
     return Judging()
+
+
+def _text(subject: Subject, row: Row) -> tuple[str, str]:
+    template = subject.template
+    return template.prompt_of(row, subject.tokenizer), template.answer_of(row)
 
 
 def _other(subject: Subject, path: str) -> Subject:

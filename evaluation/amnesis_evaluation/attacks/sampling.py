@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
+from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Row, Subject
 from amnesis.data import encode_rows, pad_token_id
 from amnesis.errors import DataError
 from amnesis_evaluation.answers import fitted, prompt_of, text_of
@@ -46,14 +47,14 @@ class Sampling(Attack):
         for name in self.sets:
             if name not in known:
                 raise DataError(f"attack 'sampling': the benchmark has no set {name!r}")
-            self._sample(name, subject, list(known[name]), settings, found, progress)
+            self._sample(name, subject, known[name], settings, found, progress)
         return found
 
     def _sample(
         self,
         name: str,
         subject: Subject,
-        rows: list[dict[str, object]],
+        rows: Sequence[Row],
         settings: EvaluationSettings,
         found: Evaluation,
         progress: Progress | None,

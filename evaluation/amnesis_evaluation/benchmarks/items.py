@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amnesis.errors import DataError
-from amnesis_evaluation.benchmarks.files import read_rows
+from amnesis.files import read_rows
 
 _LETTERS = "ABCD"
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from amnesis.contracts import Row
 from amnesis.errors import DataError
-from amnesis_evaluation.benchmarks.files import read_rows
+from amnesis.files import read_rows
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 Source = Path | list[dict[str, Any]]

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from amnesis.contracts import Row
 from amnesis.errors import DataError
-from amnesis_evaluation.benchmarks.files import read_rows
+from amnesis.files import read_rows
+from amnesis.sources import from_hub
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 _RETAIN = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
@@ -76,9 +77,7 @@ class Tofu(SetsBenchmark):
                 sets[name] = self._rows(found)
         return sets
 
-    def _joined(
-        self, rows: Sequence[Row], perturbed: Sequence[Row], name: str
-    ) -> list[dict[str, Any]]:
+    def _joined(self, rows: Sequence[Row], perturbed: Sequence[Row], name: str) -> list[Row]:
         by_question = {row.get("question"): row for row in perturbed}
         missing = [row for row in rows if row.get("question") not in by_question]
         if missing:
@@ -91,23 +90,10 @@ class Tofu(SetsBenchmark):
     def _has(self, name: str) -> bool:
         return self.path is None or any(self.path.glob(f"{name}.json*"))
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
+    def _rows(self, name: str) -> Sequence[Row]:
         if self.path is None:
-            return _from_hub(self.hub, name)
+            return list(from_hub(self.hub, name, "train"))
         if not self.path.is_dir():
             raise DataError(f"TOFU: {self.path} is not a folder; give one with {self.split}.json")
         lines = self.path / f"{name}.jsonl"
         return read_rows(lines if lines.is_file() else self.path / f"{name}.json")
-
-
-def _from_hub(hub: str, name: str) -> list[dict[str, Any]]:
-    from datasets import load_dataset
-
-    try:
-        return list(load_dataset(hub, name, split="train"))
-    except Exception as error:  # the hub's client raises many kinds
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"TOFU: {name!r} cannot be had from the hub ({hub}): {first}; give a folder with its "
-            f"files as benchmark.path"
-        ) from error

@@ -10,8 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings
-    from amnesis.data import Template
     from amnesis.recipe import Recipe
+    from amnesis.templates import AnyTemplate
 
 
 def evaluate(
@@ -81,7 +81,7 @@ def evaluate(
         "metrics": None if metrics is None else [m.strip() for m in metrics.split(",")],
         "retrained": retrained,
         "lm_eval": None if lm_eval is None else {"tasks": lm_eval.split(",")},
-        "batch_size": int(batch_size) if (batch_size or "").isdecimal() else batch_size,
+        "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
         "limit": limit,
         "generate_rows": generate_rows,
         "max_new_tokens": max_new_tokens,
@@ -167,7 +167,7 @@ def _settings(recipe: Recipe | None, given: dict[str, Any], *, cache: bool) -> E
 def _judged(
     source: str,
     benchmark: Benchmark,
-    template: Template | None,
+    template: AnyTemplate | None,
     settings: EvaluationSettings,
     attacks: list[str],
     out: Path | None,

@@ -93,11 +93,11 @@ def probe(
     console = Console()
     console.print(summary(next(iter(tables.values()))))
     for note in dict.fromkeys(n for table in tables.values() for n in table.notes):
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", markup=False)
     missing = save_heat_maps(folder / "g_effect.png", tables)
     if missing:
-        console.print(f"note: {missing}")
-    console.print(f"everything is in {folder}; open {folder / 'g_effect.html'}")
+        console.print(f"note: {missing}", markup=False)
+    console.print(f"everything is in {folder}; open {folder / 'g_effect.html'}", markup=False)
 
 
 def measure(
@@ -146,14 +146,14 @@ def entangle(
 ) -> Entanglement:
     """Pair every label token of the forget set with the first ``count`` retain examples."""
     from amnesis.data import pad_token_id
-    from amnesis.g_effect import entanglement
+    from amnesis.g_effect import measure_entanglement
     from amnesis.g_effect.sets import encoded_for
 
     forget, retain = (
         encoded_for(model, tokenizer, name, own, [], subject.template, 8)
         for name, own in (("forget", rows["forget"]), ("retain", rows["retain"][:count]))
     )
-    return entanglement(
+    return measure_entanglement(
         model,
         forget,
         retain,
@@ -184,12 +184,13 @@ def choice_of(text: str) -> dict[str, Any]:
 
 def summary(table: EffectTable) -> Any:
     """Lay out each objective's totals and their ratio for the terminal."""
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table("objective", "unlearning", "retaining", "retaining / unlearning")
     totals = table.totals("objective", "set")
     for name in sorted(table.objectives, key=table.ratio):
         values = (totals[name, "forget"], totals[name, "retain"], table.ratio(name))
-        shown.add_row(name, *(f"{value:.4g}" for value in values))
+        shown.add_row(escape(name), *(f"{value:.4g}" for value in values))
     shown.caption = "negative raises the risk; compare by the ratio: 1 harms both alike"
     return shown

@@ -97,9 +97,9 @@ def _worst_examples(table: EffectTable, rows: Rows) -> str:
         shares = table.totals("example", objective=name, set="retain")
         worst = sorted(shares.items(), key=lambda item: item[1])[:MOST]
         size = max(map(abs, shares.values()))
-        own = rows[table.streams[name]]
+        own, row_of = rows[table.streams[name]], table.rows[table.streams[name]]
         body = [
-            [f"<span class=text>{_quoted(own[example])}</span>", _cell(value, size)]
+            [f"<span class=text>{_quoted(own[row_of[example]])}</span>", _cell(value, size)]
             for example, value in worst
             if value < 0
         ]
@@ -153,7 +153,7 @@ def _entangled(pairs: Entanglement, table: EffectTable, rows: Rows) -> str:
     body = [
         [
             _in_context(table, "forget", example, token),
-            f"<span class=text>{_quoted(rows['retain'][retained])}</span>",
+            f"<span class=text>{_quoted(rows['retain'][table.rows['retain'][retained]])}</span>",
             _cell(value, size),
         ]
         for example, token, retained, value in strongest

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from amnesis.contracts import Subject
-from amnesis.data import Template
 from amnesis.errors import RecipeError
+from amnesis.files import read_rows
 from amnesis.models import ModelSettings, load_model, load_tokenizer
 from amnesis.registry import default_registry
-from amnesis_evaluation.benchmarks.files import read_rows
+from amnesis.templates import AnyTemplate, Template
 
 Rows = list[Any]
 
@@ -22,7 +22,8 @@ def load_subject(path: str, device: str | None, trust_remote_code: bool) -> Subj
         ModelError: there is no such model.
         RecipeError: the run's recipe cannot be read.
     """
-    template, folder = Template(), Path(path)
+    template: AnyTemplate = Template()
+    folder = Path(path)
     if (folder / "recipe.yaml").is_file():
         from amnesis.recipe import Recipe
 

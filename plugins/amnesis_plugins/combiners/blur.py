@@ -17,7 +17,8 @@ class BLUR(ProjectionCombiner):
 
     Forgetting is the lower level and comes first: what is left of r is orthogonal to f, so
     ``⟨out, f⟩ = γ‖f‖²``, and retention is not protected. Source: Reisizadeh et al. 2025, arXiv
-    2506.08164, in the first-order form that the SAGO authors' code compares with.
+    2506.08164. Deviation: the paper's bi-level scheme in the one-step form that the SAGO authors'
+    code compares with.
     """
 
     formula: ClassVar[str] = "γf + α(r − ⟨f,r⟩/‖f‖²·f)"

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class PCGrad(ProjectionCombiner):
     """PCGrad: where ``⟨f,r⟩ < 0``, ``f ← f − ⟨f,r⟩/‖r‖²·r``; then ``γf + αr``.
 
-    Only f is projected, so the update never opposes the retain gradient; the original projects
-    both tasks symmetrically. The unlearning paper says module-wise, and its code works per
-    parameter tensor, which is the default here. Source: Yu et al. 2020, arXiv 2001.06782, as
-    adapted by Xiao et al. 2026, arXiv 2604.14808.
+    Only f is projected, so the update never opposes the retain gradient. Source: Yu et al. 2020,
+    arXiv 2001.06782, as adapted by Xiao et al. 2026, arXiv 2604.14808. Deviations: the original
+    projects both tasks symmetrically; the adaptation says module-wise, and its code works per
+    parameter tensor, which is the default here.
     """
 
     formula: ClassVar[str] = "γ(f − min(0, ⟨f,r⟩)/‖r‖²·r) + αr"

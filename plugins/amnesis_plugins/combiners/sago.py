@@ -17,8 +17,9 @@ class SAGO(ElementwiseCombiner):
 
     Every element of the result has the retain gradient's sign or is zero, so no diagonal
     preconditioner can turn it against retention. It drops r wherever f = 0, which is every
-    embedding row that the forget batch lacks: ``keep_retain`` (the authors' code, "prefer
-    retain") gives ``γf + αr`` where the two agree. Source: Xiao et al. 2026, arXiv 2604.14808.
+    embedding row that the forget batch lacks. Source: Xiao et al. 2026, arXiv 2604.14808. No
+    deviation from the paper; ``keep_retain`` is its code ("prefer retain"), which gives
+    ``γf + αr`` where the two agree.
     """
 
     formula: ClassVar[str] = "αr where f⊙r < 0, else γf (keep_retain: else γf + αr)"

@@ -33,8 +33,10 @@ class TorchJD(ProjectionCombiner):
     """torchjd: ``w₁·γf + w₂·αr``, the weights w by one of torchjd's rules for two objectives.
 
     Two gradients' Gram matrix is all that these rules look at, so they shard as any projection
-    does. The rules that keep a state between steps start afresh at every step. Source: the
-    papers that torchjd (Quinton and Rey 2024, arXiv 2406.16232) names beside each weighting.
+    does. Some stand still while one gradient is zero (MGDA), and so never leave θ° beside a
+    retain term that is flat there (kl, representation). Source: the papers that torchjd (Quinton
+    and Rey 2024, arXiv 2406.16232) names beside each weighting. Deviation: γ and α scale the two
+    gradients first, and the one rule that would keep a state (Nash-MTL) starts afresh each step.
     """
 
     formula: ClassVar[str] = "w₁·γf + w₂·αr, w from the Gram matrix of γf and αr"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class KL(Term):
     """KL: ``mean_i KL(p°(·|i) ‖ p(·|i))`` over label positions.
 
-    At θ° it and its gradient are 0: the first step has nothing that protects retention. Others
-    average over the prompt, and over padding; ``positions: all`` is prompt and answer, never
-    padding. Source: Maini et al. 2024 (TOFU), arXiv 2401.06121.
+    At θ° it and its gradient are 0: the first step has nothing that protects retention.
+    Source: Maini et al. 2024 (TOFU), arXiv 2401.06121. Deviation: their average runs over the
+    prompt too, and over padding; ``positions: all`` is prompt and answer, never padding.
     """
 
     formula: ClassVar[str] = "mean_i KL(p°(·|i) ‖ p(·|i))"

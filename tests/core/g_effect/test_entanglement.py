@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from amnesis.g_effect.entanglement import entanglement
+from amnesis.g_effect.entanglement import measure_entanglement
 from amnesis.g_effect.sets import encoded_for
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,7 +24,7 @@ def test_each_pair_is_the_inner_product_of_two_gradients(
         encoded_for(model, tiny_tokenizer, name, rows, [], None, 2)
         for name, rows in (("forget", qa_rows[1:3]), ("retain", qa_rows[3:6]))
     )
-    found = entanglement(model, forget, retain, 0)
+    found = measure_entanglement(model, forget, retain, 0)
     values = {pair[:3]: pair[3] for pair in found.pairs}
     assert len(values) == len(found.pairs) == 3 * sum(int(b.mask.sum()) for b in forget.batches)
     kept = retain.batches[0]
@@ -55,6 +55,6 @@ def test_a_token_is_most_entangled_with_its_own_example(
         encoded_for(model, tiny_tokenizer, name, qa_rows[:5], [], None, 8)
         for name in ("forget", "retain")
     ]
-    sums = entanglement(model, both[0], both[1], 0).by_example()
+    sums = measure_entanglement(model, both[0], both[1], 0).by_example()
     for i in range(5):
         assert max(range(5), key=lambda j: sums[i, j]) == i

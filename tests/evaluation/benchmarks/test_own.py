@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import amnesis
 from amnesis.errors import DataError
-from amnesis_evaluation.benchmarks.files import read_rows
+from amnesis.files import read_rows
 
 ROWS = [
     {"question": "a?", "answer": "yes", "perturbed_answer": ["no", "perhaps"]},

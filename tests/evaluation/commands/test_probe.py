@@ -61,23 +61,14 @@ def test_everything_is_written_and_says_the_same(files: dict[str, Path], capsys:
         for set_name in ("forget", "retain"):
             chosen = {"objective": name, "set": set_name}
             assert fine.total(**chosen) == pytest.approx(coarse.total(**chosen), rel=1e-3)
-    assert set(
-        pq.read_table(files["out"] / "entanglement.parquet")["retain_example"].to_pylist()
-    ) == {
-        0,
-        1,
-    }
+    pairs = pq.read_table(files["out"] / "entanglement.parquet")
+    assert set(pairs["retain_example"].to_pylist()) == {0, 1}
     assert (files["out"] / "g_effect.png").read_bytes().startswith(b"\x89PNG")
     page = Page()
     page.feed((files["out"] / "g_effect.html").read_text(encoding="utf-8"))
     assert page.loads == []
-    for said in (
-        "coincide",
-        "tied_embedding",
-        "<&>",
-        "cannot go without",
-        f"{coarse.ratio('ga'):.4g}",
-    ):
+    ratio = f"{coarse.ratio('ga'):.4g}"
+    for said in ("coincide", "tied_embedding", "<&>", "cannot go without", ratio):
         assert said in page.text
     shown = capsys.readouterr().out
     assert "coincide" in shown

@@ -1,0 +1,139 @@
+"""``amnesis suggest``: which method costs this model's retention least, tried out in short runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from amnesis_evaluation.commands.suggest_trials import Ranking, Trial
+
+CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/sago"
+
+
+def suggest(
+    model: Annotated[str, typer.Argument(help="A model's folder or hub name, or a run's folder.")],
+    forget: Annotated[Path | None, typer.Option(help="Rows that must go (JSON, CSV, …).")] = None,
+    retain: Annotated[Path | None, typer.Option(help="Rows that must stay.")] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Take both sets from a benchmark, such as fictional.")
+    ] = None,
+    candidates: Annotated[
+        str, typer.Option(help="objective[+regularizer][/combiner], with commas between.")
+    ] = CANDIDATES,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each candidate.")] = 20,
+    learning_rate: Annotated[float, typer.Option(help="The same for all.")] = 1e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Forget examples per step.")] = 8,
+    at: Annotated[
+        float | None,
+        typer.Option(help="Compare at this forget probability; default: half of the start."),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=1, help="First k rows of each set, on which effects are measured.")
+    ] = 16,
+    lora: Annotated[
+        int | None, typer.Option(min=1, help="Try out on a LoRA of this rank instead of a copy.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First k rows of each set.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the batches' order.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Write suggestion.json into this folder.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+) -> None:
+    """Try candidates out in short disposable runs; rank them by damage at equal forgetting."""
+    from rich.console import Console
+
+    from amnesis.artifacts import write_json
+    from amnesis.errors import RecipeError
+    from amnesis.running import quiet_libraries
+    from amnesis.tracking import Progress
+    from amnesis_evaluation.commands.probe_subject import load_subject, sets_of
+    from amnesis_evaluation.commands.suggest_trials import candidate_of, rank, try_out
+
+    if at is not None and not 0 < at < 1:
+        raise RecipeError(f"--at must be a probability between 0 and 1, not {at}")
+    quiet_libraries()
+    chosen = [candidate_of(text) for text in candidates.split(",")]
+    rows = sets_of(forget, retain, benchmark, limit)
+    subject = load_subject(model, device, trust_remote_code)
+    training = {
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "schedule": "constant",
+    }
+    with Progress() as progress:
+        trials = try_out(
+            subject,
+            rows,
+            chosen,
+            training=training,
+            examples=examples,
+            lora_rank=lora,
+            seed=seed,
+            told=progress,
+        )
+    ranking = rank(trials, at)
+    console = Console()
+    console.print(_table(ranking))
+    for trial in ranking.short:
+        console.print(
+            f"note: {trial.name} did not get there in {steps} steps: from "
+            f"{trial.start:.3f} to {trial.reached:.3f}",
+            markup=False,
+        )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "suggestion.json", _record(ranking, trials, training))
+        console.print(f"every step of every candidate is in {out / 'suggestion.json'}")
+
+
+def _table(ranking: Ranking) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        "candidate",
+        "damage per forgetting",
+        "unlearning",
+        "retaining",
+        "retain probability",
+        "steps",
+        title=f"at forget probability {ranking.probability:.3f}",
+        caption=(
+            "retaining effect per unit of unlearning effect, of the updates that were made: the "
+            "smaller the better, negative helps retention. Retain rows are those that a "
+            "regularizer trains on, and one learning rate for all favours some: a hint where to "
+            "start, not a verdict"
+        ),
+    )
+    for trial, moment in ranking.ranked:
+        table.add_row(
+            escape(trial.name),
+            f"{moment.ratio:.4f}",
+            f"{moment.unlearning:.3f}",
+            f"{moment.retaining:.3f}",
+            f"{moment.retain_probability:.3f}",
+            f"{moment.steps:.1f}",
+        )
+    return table
+
+
+def _record(ranking: Ranking, trials: list[Trial], training: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "forget_probability": ranking.probability,
+        "training": training,
+        "ranking": [
+            {"candidate": trial.name, "ratio": moment.ratio, **asdict(moment)}
+            for trial, moment in ranking.ranked
+        ],
+        "not_reached": [trial.name for trial in ranking.short],
+        "trials": {trial.name: [asdict(moment) for moment in trial.path] for trial in trials},
+    }

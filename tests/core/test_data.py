@@ -1,0 +1,236 @@
+"""Rows to batches: the boundary, the mask, chunks, counts, and the same batches from any file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amnesis.data import Mixture, collate, encode_mixture, encode_rows, shared_examples
+from amnesis.errors import AmnesisError, DataError
+from amnesis.plan import StepPlan, draw_of, shuffled, steps_of
+from amnesis.sources import Source
+from amnesis.templates import ChatTemplate, Template, TextTemplate, encode
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=30))
+def test_labels_are_the_answer_and_its_end(tiny_tokenizer: Any, asked: str, answer: str) -> None:
+    """Prompt tokens and label tokens together are the text; the labels hold the whole answer."""
+    prompt = f"Question: {asked}\nAnswer: "
+    encoded = encode(prompt, answer, tiny_tokenizer)
+    ids = list(encoded.input_ids)
+    assert ids[-1] == tiny_tokenizer.eos_token_id
+    assert tiny_tokenizer.decode(ids[:-1]) == prompt + answer
+    labels = tiny_tokenizer.decode(ids[encoded.prompt_length : -1])
+    before = tiny_tokenizer.decode(ids[: encoded.prompt_length])
+    assert labels.endswith(answer) or "\ufffd" in labels
+    assert len(before.rstrip("\ufffd")) <= len(prompt)
+
+
+def test_the_boundary_is_that_of_the_joint_text(tiny_tokenizer: Any) -> None:
+    """The space before the answer belongs to its first token: apart, it would end the prompt."""
+    encoded = encode("Question: Is it?\nAnswer: ", "She was born in Porto.", tiny_tokenizer)
+    apart = tiny_tokenizer("Question: Is it?\nAnswer: ")["input_ids"]
+    assert list(encoded.input_ids[: encoded.prompt_length]) != apart
+    first = tiny_tokenizer.decode([encoded.input_ids[encoded.prompt_length]])
+    assert first.startswith(" ")
+
+
+def test_masks_follow_lengths_not_the_padding_token(qa_rows: Any, tiny_tokenizer: Any) -> None:
+    """With pad = eos the real end of a text stays attended to and labelled."""
+    examples = encode_rows(qa_rows, tiny_tokenizer, Template()).examples
+    for side in ("right", "left"):
+        batch = collate(examples, tiny_tokenizer.eos_token_id, padding_side=side)
+        lengths = torch.tensor([len(e.sequences["answer"].input_ids) for e in examples])
+        assert torch.equal(batch.attention_mask.sum(-1), lengths)
+        counts = torch.tensor([e.sequences["answer"].label_count for e in examples])
+        assert torch.equal((batch.labels != -100).sum(-1), counts)
+        assert (batch.labels == tiny_tokenizer.eos_token_id).sum() == len(examples)
+
+
+def test_what_is_cut_and_dropped_is_counted(qa_rows: Any, tiny_tokenizer: Any) -> None:
+    whole = encode_rows(qa_rows, tiny_tokenizer, Template())
+    assert (whole.truncated, whole.cut_tokens, whole.dropped) == (0, 0, 0)
+    lengths = [len(e.sequences["answer"].input_ids) for e in whole.examples]
+    prompts = [e.sequences["answer"].prompt_length for e in whole.examples]
+    limit = sorted(prompts)[3] + 1
+    cut = encode_rows(qa_rows, tiny_tokenizer, Template(max_length=limit))
+    assert cut.truncated == sum(length > limit for length in lengths)
+    assert cut.cut_tokens == sum(max(length - limit, 0) for length in lengths)
+    assert cut.dropped == sum(prompt >= limit for prompt in prompts)
+    assert len(cut) + cut.dropped == len(qa_rows)
+    with pytest.raises(DataError, match="no usable example"):
+        encode_rows(qa_rows, tiny_tokenizer, Template(max_length=3))
+
+
+def test_repetitions_and_shared_examples_are_counted(qa_rows: Any, tiny_tokenizer: Any) -> None:
+    forget = encode_rows([*qa_rows[:3], qa_rows[0]], tiny_tokenizer, Template(), name="forget")
+    retain = encode_rows(qa_rows[2:], tiny_tokenizer, Template(), name="retain")
+    assert forget.duplicates == 1
+    assert shared_examples(retain, forget) == 1
+
+
+def test_plain_text_is_chunked_without_loss(tiny_tokenizer: Any) -> None:
+    """Every token but the first is a label exactly once, whatever chunk and stride."""
+    text = " ".join(f"The {n}th sentence is about rain and rivers." for n in range(40))
+    whole = tiny_tokenizer(text)["input_ids"]
+    for length, stride in ((32, None), (32, 16), (17, 5), (4000, None)):
+        template = TextTemplate(max_length=length, stride=stride, eos=False)
+        chunks = template.chunks({"text": text}, tiny_tokenizer)
+        assert all(len(c.input_ids) <= length for c in chunks)
+        labels = [t for c in chunks for t in c.input_ids[c.prompt_length :]]
+        if stride is None:  # each chunk's first token has no context: it is not a label
+            starts = {sum(len(c.input_ids) for c in chunks[:k]) for k in range(len(chunks))}
+            assert labels == [t for k, t in enumerate(whole) if k not in starts]
+        else:
+            assert labels == whole[1:]
+
+
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_chat_messages_use_the_tokenizers_template(tiny_tokenizer: Any) -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    row = {
+        "messages": [
+            {"role": "user", "content": "Who wrote it?"},
+            {"role": "assistant", "content": "Mirela Dantes."},
+        ]
+    }
+    with pytest.raises(DataError, match="no chat template"):
+        encode_rows([row], tokenizer, ChatTemplate())
+    tokenizer.chat_template = CHAT
+    (example,) = encode_rows([row], tokenizer, ChatTemplate()).examples
+    encoded = example.sequences["answer"]
+    before = tokenizer.decode(list(encoded.input_ids[: encoded.prompt_length]))
+    assert before == "<user>Who wrote it?</user><assistant>"
+    as_question = {"question": "Who wrote it?", "answer": "Mirela Dantes."}
+    (same,) = encode_rows([as_question], tokenizer, ChatTemplate()).examples
+    assert same.sequences["answer"] == encoded
+    broken = {"messages": [{"role": "user", "content": "Who?"}] * 2}
+    with pytest.raises(DataError, match="row 0: the last message must be the assistant's"):
+        encode_rows([broken], tokenizer, ChatTemplate())
+
+
+def test_five_hundred_rows_as_any_file_give_the_same_batches(
+    tmp_path: Path, tiny_tokenizer: Any
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {
+            "prompt": f'Number {n}, "quoted", with\na line break?',
+            "completion": f"It is {n}, née €{n * n}.",
+        }
+        for n in range(500)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    lines = "\n".join(json.dumps(row) for row in rows)  # no final line end, as in TOFU
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["prompt", "completion"])
+        writer.writeheader()
+        writer.writerows(rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    fields = {"question": "prompt", "answer": "completion"}
+    plans = []
+    for ending in ("json", "jsonl", "csv", "parquet"):
+        read = Source(path=tmp_path / f"a.{ending}", fields=fields).rows({})
+        examples = encode_rows(read, tiny_tokenizer, Template())
+        plans.append(StepPlan(examples, examples, 20, 32, 8, 1))
+    for step in range(20):
+        for other in plans[1:]:
+            one, two = plans[0][step], other[step]
+            for a, b in zip(one.forget + one.retain, two.forget + two.retain, strict=True):
+                assert torch.equal(a.input_ids, b.input_ids)
+                assert torch.equal(a.labels, b.labels)
+                assert torch.equal(a.attention_mask, b.attention_mask)
+
+
+def plan_of(examples: Any, retain: Any = None, **options: Any) -> StepPlan:
+    return StepPlan(
+        examples,
+        retain,
+        **{**{"steps": 9, "batch_size": 3}, **options},
+        micro_batch_size=2,
+        pad_token_id=1,
+    )
+
+
+def test_every_row_is_seen_once_an_epoch_whatever_the_ranks(
+    qa_rows: Any, tiny_tokenizer: Any
+) -> None:
+    examples = encode_rows(qa_rows, tiny_tokenizer, Template())
+    retain = encode_rows(qa_rows[:3], tiny_tokenizer, Template())
+    steps, draws = steps_of(2, len(examples), 3)
+    assert (steps, draws) == (6, 16)
+    for world in (1, 2, 3):
+        seen: list[str] = []
+        kept: list[str] = []
+        for step in range(steps):
+            for rank in range(world):
+                plan = plan_of(
+                    examples, retain, steps=steps, forget_draws=draws, rank=rank, world=world
+                )
+                seen += [key for batch in plan[step].forget for key in batch.keys]
+                kept += [key for batch in plan[step].retain for key in batch.keys]
+        assert sorted(seen) == sorted(2 * [e.sequences["answer"].key for e in examples.examples])
+        assert len(kept) == 18
+        assert len(set(kept)) == 3  # a retain set smaller than the forget set goes round again
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 10), st.integers(0, 10))
+def test_orders_are_permutations_that_depend_on_seed_and_epoch(
+    size: int, seed: int, epoch: int
+) -> None:
+    order = shuffled(size, seed, "forget", epoch)
+    assert sorted(order) == list(range(size))
+    if size > 20:
+        assert order != shuffled(size, seed + 1, "forget", epoch)
+        assert order != shuffled(size, seed, "forget", epoch + 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.05, 5), min_size=2, max_size=4), st.integers(0, 3))
+def test_weighted_parts_are_drawn_in_proportion(weights: list[float], seed: int) -> None:
+    draws = [draw_of(tuple(weights), seed, "retain", k) for k in range(2000)]
+    for part, weight in enumerate(weights):
+        own = [rank for p, rank in draws if p == part]
+        assert own == list(range(len(own)))  # each part's own draws come one after another
+        assert abs(len(own) / 2000 - weight / sum(weights)) < 0.005
+
+
+def test_a_mixture_of_sources_draws_from_each(qa_rows: Any, tiny_tokenizer: Any) -> None:
+    mixture = Mixture(((3.0, qa_rows[:2]), (1.0, qa_rows[2:])))
+    examples = encode_mixture(mixture, tiny_tokenizer, Template())
+    assert examples.parts == ((3.0, 2), (1.0, 6))
+    plan = plan_of(examples, steps=1, batch_size=1000)
+    keys = [key for batch in plan[0].forget for key in batch.keys]
+    first = {e.sequences["answer"].key for e in examples.examples[:2]}
+    assert sum(key in first for key in keys) == 750
+
+
+def test_sources_rename_fields_and_say_what_is_missing(tmp_path: Path) -> None:
+    sets = {"forget": [{"q": "Who?", "a": "She."}]}
+    rows = Source(set="forget", fields={"question": "q", "answer": "a"}).rows(sets)
+    assert rows[0]["question"] == "Who?"
+    with pytest.raises(DataError, match="row 0 has no field 'qq'; did you mean 'q'"):
+        Source(set="forget", fields={"question": "qq"}).rows(sets)
+    with pytest.raises(DataError, match="did you mean 'forget'"):
+        Source(set="forgot").rows(sets)
+    with pytest.raises(AmnesisError, match="there is no such file"):
+        Source(path=tmp_path / "no.jsonl").rows({})

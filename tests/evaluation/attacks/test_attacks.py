@@ -1,0 +1,214 @@
+"""Attacks bring back what is still there, and leave the subject as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import amnesis
+from amnesis.contracts import EvaluationSettings, Subject
+from amnesis.data import Template, encode
+from amnesis.errors import DataError, RecipeError
+from amnesis.reference import fingerprint
+from amnesis_evaluation.attacks.paraphrase import Paraphrase
+from amnesis_evaluation.attacks.quantization import Quantization, rounded_to_nearest
+from amnesis_evaluation.attacks.relearning import Relearning
+from amnesis_evaluation.attacks.sampling import Sampling
+from amnesis_evaluation.metrics.rouge_l import rouge_l_recall
+
+QUICK = EvaluationSettings(max_new_tokens=5, bootstrap=20)
+
+
+@pytest.fixture
+def subject(tiny_llama: Any, tiny_tokenizer: Any) -> Subject:
+    return Subject(tiny_llama, tiny_tokenizer, Template())
+
+
+@pytest.fixture
+def benchmark(rich_rows: list[dict[str, Any]]) -> Any:
+    return amnesis.create("benchmark", "own", forget=rich_rows[:4], retain=rich_rows[4:])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Relearning(rows=2, steps=2, every=1, learning_rate=1e-2),
+        Quantization(bits=4, backend="nearest"),
+        Paraphrase(),
+        Sampling(samples=2),
+    ],
+    ids=lambda a: type(a).__name__,
+)
+def test_the_subject_is_left_as_it_was(subject: Subject, benchmark: Any, attack: Any) -> None:
+    subject.model.train()
+    before = fingerprint(subject.model)
+    result = attack.attack(subject, benchmark, QUICK)
+    assert result.values
+    assert fingerprint(subject.model) == before
+    assert subject.model.training
+    assert all(p.requires_grad and p.grad is None for p in subject.model.parameters())
+    assert set(result.intervals) == set(result.values)
+
+
+def test_relearning_gives_a_curve_that_rises_on_what_was_taught(
+    subject: Subject, benchmark: Any
+) -> None:
+    attack = Relearning(rows=2, steps=12, every=6, learning_rate=1e-2, batch_size=2)
+    found = attack.attack(subject, benchmark, QUICK).values
+    assert {key.split("@")[1] for key in found} == {"0", "6", "12"}
+    curve = [found[f"forget/probability@{step}"] for step in (0, 6, 12)]
+    assert curve[0] < curve[1] < curve[2]
+    judged = benchmark.evaluate(subject, EvaluationSettings(metrics=("probability",)))
+    assert curve[0] == pytest.approx(judged.values["forget/probability"])
+    # Half of the forget set was never shown: the whole is the mean of what was and what was not.
+    shown = 2 * curve[2] - found["unseen/probability@12"]
+    assert shown > found["unseen/probability@12"]
+
+
+def test_relearning_on_other_text_judges_the_forget_set_only(
+    subject: Subject, benchmark: Any
+) -> None:
+    found = Relearning(rows=4, rows_of="retain", steps=1, every=1).attack(subject, benchmark, QUICK)
+    assert {key.split("/")[0] for key in found.values} == {"forget"}
+    with pytest.raises(DataError, match="no set 'facts'; available: forget, retain"):
+        Relearning(rows_of="facts").attack(subject, benchmark, QUICK)
+
+
+def test_a_model_that_never_knew_goes_through_the_same(
+    subject: Subject, benchmark: Any, tmp_path: Path
+) -> None:
+    subject.model.save_pretrained(tmp_path)
+    subject.tokenizer.save_pretrained(tmp_path)
+    attack = Relearning(rows=2, steps=2, every=2, never_knew=str(tmp_path))
+    found = attack.attack(subject, benchmark, QUICK).values
+    for key in ("forget/probability@0", "forget/probability@2", "unseen/probability@2"):
+        # The same weights go through the same steps.
+        assert found[f"never_knew/{key}"] == pytest.approx(found[key], rel=1e-5)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 20),
+    group=st.none() | st.integers(1, 24),
+    bits=st.sampled_from([4, 8]),
+    seed=st.integers(0, 99),
+)
+def test_rounding_is_to_the_nearest_of_a_groups_levels(
+    rows: int, columns: int, group: int | None, bits: int, seed: int
+) -> None:
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    rounded = rounded_to_nearest(weight, bits, group)
+    assert rounded.shape == weight.shape
+    size = group or columns
+    levels = 2 ** (bits - 1) - 1
+    for row in range(rows):
+        for start in range(0, columns, size):
+            own = weight[row, start : start + size].numpy().astype(np.float64)
+            scale = np.abs(own).max() / levels
+            grid = scale * np.arange(-levels, levels + 1)
+            nearest = grid[np.abs(own[:, None] - grid).argmin(1)]
+            found = rounded[row, start : start + size].numpy()
+            # Half-way cases may go either way.
+            np.testing.assert_allclose(np.abs(found - own), np.abs(nearest - own), atol=1e-5)
+
+
+def test_zeros_stay_zeros() -> None:
+    assert (rounded_to_nearest(torch.zeros(2, 3), 4) == 0).all()
+
+
+def test_quantisation_rounds_linear_layers_and_not_the_head(
+    subject: Subject, benchmark: Any
+) -> None:
+    plain = benchmark.evaluate(subject, QUICK).values["forget/probability"]
+    eight = Quantization(bits=8, backend="nearest").attack(subject, benchmark, QUICK)
+    four = Quantization(bits=4, backend="nearest").attack(subject, benchmark, QUICK)
+    assert "quantised to 4 bits by nearest" in four.notes
+    assert abs(eight.values["forget/probability"] - plain) < abs(
+        four.values["forget/probability"] - plain
+    )
+    import copy
+
+    by_hand = copy.deepcopy(subject.model)
+    for block in by_hand.model.layers:
+        for module in block.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.data = rounded_to_nearest(module.weight.data, 4)
+    hand = Subject(by_hand, subject.tokenizer, subject.template)
+    expected = benchmark.evaluate(hand, QUICK).values
+    assert four.values["forget/probability"] == pytest.approx(expected["forget/probability"])
+
+
+def test_gpt2s_transposed_layers_are_rounded_by_output(tiny_tokenizer: Any, benchmark: Any) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tiny_tokenizer), n_embd=16, n_layer=1, n_head=2)
+    )
+    from amnesis_evaluation.attacks.quantization import _round_linear_layers
+
+    weight = model.transformer.h[0].mlp.c_fc.weight.detach().clone()
+    head = model.lm_head.weight.detach().clone()
+    _round_linear_layers(model, 4, None)
+    rounded = model.transformer.h[0].mlp.c_fc.weight
+    assert torch.equal(rounded, rounded_to_nearest(weight.T, 4).T)
+    assert torch.equal(model.lm_head.weight, head)
+
+
+@pytest.mark.parametrize("backend", ["torchao", "bitsandbytes"])
+def test_a_backend_that_is_not_installed_is_one_line(
+    subject: Subject, benchmark: Any, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=f"{backend} is not installed"):
+        Quantization(backend=backend).attack(subject, benchmark, QUICK)
+    assert Quantization()._found(subject) == "nearest"
+
+
+def test_a_paraphrase_asks_the_same_answer_in_other_words(subject: Subject, benchmark: Any) -> None:
+    found = Paraphrase(metrics=("probability",)).attack(subject, benchmark, QUICK)
+    row = benchmark.sets()["forget"][0]
+    prompt = f"Question: {row['paraphrased_question']}\nAnswer: "
+    text = encode(prompt, row["answer"], subject.tokenizer)
+    subject.model.eval()
+    with torch.no_grad():
+        every = subject.model(input_ids=torch.tensor([text.input_ids])).logits[0].log_softmax(-1)
+    places = range(text.prompt_length, len(text.input_ids))
+    expected = np.exp(np.mean([float(every[i - 1, text.input_ids[i]]) for i in places]))
+    assert found.examples[0]["value"] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(DataError, match="needs the field 'other' in every row of the set 'forget'"):
+        Paraphrase(field="other").attack(subject, benchmark, QUICK)
+
+
+def test_the_worst_of_more_samples_is_no_better(subject: Subject, benchmark: Any) -> None:
+    few = Sampling(samples=1).attack(subject, benchmark, QUICK)
+    many = Sampling(samples=6).attack(subject, benchmark, QUICK)
+    assert many.values["forget/rouge_l_worst_of_6"] >= few.values["forget/rouge_l_worst_of_1"]
+    assert many.values["forget/rouge_l_sampled"] <= many.values["forget/rouge_l_worst_of_6"]
+    assert many.values == Sampling(samples=6).attack(subject, benchmark, QUICK).values
+    with pytest.raises(DataError, match="no set 'facts'"):
+        Sampling(sets=("facts",)).attack(subject, benchmark, QUICK)
+
+
+def test_samples_are_scored_against_their_own_answer(
+    subject: Subject, benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amnesis_evaluation.attacks import sampling
+
+    rows = benchmark.sets()["forget"]
+    texts = [row["answer"] for row in rows for _ in range(2)]
+    texts[1] = "nothing of it"
+    monkeypatch.setattr(sampling, "generate", lambda *_, **__: list(range(len(texts))))
+    monkeypatch.setattr(sampling, "text_of", lambda tokens, _: texts[tokens])
+    found = Sampling(samples=2).attack(subject, benchmark, QUICK)
+    assert found.values["forget/rouge_l_worst_of_2"] == 1
+    missed = rouge_l_recall(rows[0]["answer"], "nothing of it")
+    assert found.values["forget/rouge_l_sampled"] == pytest.approx((7 + missed) / 8)

@@ -1,0 +1,218 @@
+"""``amnesis evaluate``: a model, a run's folder, an original log; and whatever is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from amnesis.cli import app
+from amnesis.contracts import Subject
+from amnesis.data import Template
+from amnesis.errors import AmnesisError
+from amnesis_evaluation.stored import load_evaluation, load_results
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path,
+    tiny_llama: Any,
+    tiny_tokenizer: Any,
+    rich_rows: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A working directory with a saved model and files of rows."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+    monkeypatch.chdir(tmp_path)
+    tiny_llama.save_pretrained(tmp_path / "m")
+    tiny_tokenizer.save_pretrained(tmp_path / "m")
+    for name, rows in (
+        ("forget", rich_rows[:3]),
+        ("retain", rich_rows[3:5]),
+        ("holdout", rich_rows[5:]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+OWN = ["m", "--benchmark", "own", "--with", "forget=forget.jsonl", "--with", "retain=retain.jsonl"]
+
+
+def evaluate(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def test_a_model_is_judged_and_its_results_are_written(
+    place: Path, tiny_llama: Any, tiny_tokenizer: Any
+) -> None:
+    shown = json.loads(evaluate(*OWN, "--max-new-tokens", "4", "--out", "out", "--json"))
+    results = load_results(place / "out")
+    assert results["after"] == shown["values"]
+    assert results["intervals"]["after"] == shown["intervals"]
+    assert results["benchmark"]["name"] == "own"
+    assert any("'mia_loss' needs the set 'holdout'" in note for note in shown["notes"])
+    import amnesis
+    from amnesis.contracts import EvaluationSettings
+
+    own = amnesis.create("benchmark", "own", forget="forget.jsonl", retain="retain.jsonl")
+    direct = own.evaluate(
+        Subject(tiny_llama, tiny_tokenizer, Template()), EvaluationSettings(max_new_tokens=4)
+    )
+    assert direct.values == pytest.approx(shown["values"])
+    stored = load_evaluation(place / "out")
+    assert len(stored.examples) == len(direct.examples)
+
+
+def test_a_retrained_models_folder_completes_the_table(place: Path) -> None:
+    arguments = [*OWN, "--with", "holdout=holdout.jsonl", "--max-new-tokens", "2"]
+    evaluate(*arguments, "--out", "never-knew")
+    metrics = "forget_quality,privleak,forget/probability"
+    judged = json.loads(
+        evaluate(*arguments, "--retrained", "never-knew", "--metrics", metrics, "--json")
+    )
+    assert judged["values"]["forget_quality"] == pytest.approx(1)
+    assert judged["values"]["privleak"] == pytest.approx(0)
+    assert judged["notes"] == []
+    table = evaluate(*arguments, "--metrics", "forget/probability")
+    assert "forget/probability" in table
+
+
+def test_a_runs_folder_brings_its_benchmark_and_template(place: Path) -> None:
+    (place / "run").mkdir()
+    (place / "m").rename(place / "run" / "model")
+    recipe = {
+        "model": "m",
+        "objective": "ga",
+        "benchmark": {"name": "own", "forget": "forget.jsonl", "retain": "retain.jsonl"},
+        "template": {"prompt": "{question} "},
+        "evaluate": {"metrics": ["forget/probability"], "bootstrap": 0},
+    }
+    (place / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    judged = json.loads(evaluate("run", "--json"))
+    assert list(judged["values"]) == ["forget/probability"]
+    assert judged["intervals"] == {}
+    other = json.loads(evaluate("run/model", *OWN[1:], "--metrics", "forget/probability", "--json"))
+    assert other["values"] != judged["values"], "the run's template is another"
+
+
+def test_a_judgement_is_remembered_until_anything_changes(place: Path) -> None:
+    cache = place / "user-cache" / "amnesis" / "evaluation"
+    quick = [*OWN, "--metrics", "probability", "--json"]
+
+    def judged(*more: str) -> tuple[Any, int]:
+        values = json.loads(evaluate(*quick, *more))
+        return values, len(list(cache.glob("*.json")))
+
+    first, entries = judged()
+    assert entries == 1
+    assert judged() == (first, 1)
+    assert judged("--batch-size", "1")[1] == 1, "the batch size does not decide what is said"
+    assert judged("--limit", "1")[1] == 2
+    file = place / "forget.jsonl"
+    file.write_text(file.read_text().replace("Mirela", "Milena"))
+    changed, entries = judged()
+    assert entries == 3
+    assert changed != first
+    entry = max(cache.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    entry.write_text("{")
+    assert judged() == (changed, 3), "a broken entry is judged anew"
+
+
+def test_no_cache_writes_none(place: Path) -> None:
+    evaluate(*OWN, "--metrics", "probability", "--no-cache")
+    assert not (place / "user-cache").exists()
+
+
+def test_real_tofu_rows(place: Path, shared_data: Path) -> None:
+    judged = json.loads(
+        evaluate(
+            "m",
+            "--benchmark",
+            "tofu",
+            "--split",
+            "forget01",
+            "--data",
+            str(shared_data / "tofu"),
+            "--limit",
+            "4",
+            "--max-new-tokens",
+            "4",
+            "--json",
+        )
+    )
+    assert {
+        "model_utility",
+        "forget/truth_ratio",
+        "retain/truth_ratio_utility",
+        "real_authors/choice_probability",
+        "world_facts/rouge_l",
+    } <= set(judged["values"])
+    assert judged["notes"] == [
+        "metric 'forget_quality' needs the results of a model that never saw the forget set; "
+        "judge one on the same benchmark and give its folder as --retrained (in a recipe, "
+        "evaluate.retrained)"
+    ]
+
+
+def test_an_original_log(place: Path, shared_data: Path) -> None:
+    folder = shared_data / "tofu_eval_logs"
+    log = str(folder / "ft_epoch5_lr2e-05_phi_full_wd0.01.json")
+    retain = str(folder / "ft_epoch5_lr2e-05_phi_retain90_wd0.01.json")
+    truth = json.loads((folder / "truth.json").read_text())
+    judged = json.loads(evaluate("--from-log", log, "--retain-log", retain, "--json"))
+    expected = truth["model_utility"]["ft_epoch5_lr2e-05_phi_full_wd0.01"]
+    for convention in ("geometric", "arithmetic"):
+        utility = judged[convention]["model_utility"]
+        assert utility == pytest.approx(expected[convention]["MU"], abs=1e-12)
+    assert judged["geometric"]["ks_statistic"] == truth["forget_quality"][0]["D"]
+    assert "model_utility" in evaluate("--from-log", log)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "name a MODEL to judge"),
+        (["m"], "name a --benchmark"),
+        (["m", "--from-log", "x.json"], "give a MODEL or --from-log, not both"),
+        (["--retain-log", "x.json"], "--retain-log belongs to --from-log"),
+        (["--from-log", "x.json"], "x.json: cannot be read"),
+        (["m", "--benchmark", "tofoo"], "did you mean 'tofu'"),
+        (["m", "--benchmark", "tofu", "--split", "forget02"], "'forget01', 'forget05' or"),
+        (["m", "--benchmark", "tofu", "--data", "none"], "none is not a folder"),
+        (["m", "--benchmark", "own"], "forget: Field required"),
+        ([*OWN[:5], "--with", "retain=retian.jsonl"], "did you mean 'retain.jsonl'"),
+        ([*OWN, "--with", "seed=3"], "has no hyper-parameter 'seed'"),
+        ([*OWN, "--with", "holdout"], "--with 'holdout': write key=value"),
+        ([*OWN, "--with", "facts=[1"], "'[1' is not a YAML value"),
+        ([*OWN, "--metrics", "rouge"], "did you mean 'rouge_l'"),
+        ([*OWN, "--metrics", "mia_loss"], "needs the set 'holdout'"),
+        ([*OWN, "--batch-size", "0"], "--batch-size"),
+        ([*OWN, "--batch-size", "many"], "--batch-size"),
+        ([*OWN, "--limit", "0"], "--limit"),
+        ([*OWN, "--retrained", "nowhere"], "there is no results.json here"),
+        ([*OWN, "--lm-eval", "wmdp_bo"], "lm-eval has no task 'wmdp_bo'"),
+        ([*OWN, "--attack", "relerning"], "no attack is called 'relerning'"),
+        (["no-such-model", *OWN[1:]], "no-such-model"),
+        ([*OWN, "--out", "m"], "m: "),
+    ],
+)
+def test_wrong_input_is_one_line(
+    place: Path, arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amnesis_evaluation import harness
+
+    class Index:
+        all_tasks = ("wmdp_bio", "wmdp_chem")
+
+    monkeypatch.setattr(harness, "_index", Index)
+    with pytest.raises(AmnesisError) as caught:
+        evaluate(*arguments)
+    assert line in str(caught.value)
+    assert caught.value.exit_code == 2
