@@ -138,7 +138,10 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             known = reference.scores(batch, loss.needs) if reference is not None else None
             with self.compute_loss_context_manager():
                 scores = score(self.model, batch, needs, known)
-                share = loss(scores, counts)
+                try:
+                    share = loss(scores, counts)
+                except NonFiniteError as error:
+                    raise self._not_finite(str(error)) from None
             if wants_risk:
                 with streams.collect(risk_name):
                     self._backward(risk(scores, counts), retain_graph=True)
@@ -197,11 +200,21 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         """Give the norm before clipping, refusing to step along a gradient that is not finite."""
         norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
         if not math.isfinite(norm) and self.accelerator.scaler is None:
-            raise NonFiniteError(
-                f"step {self.state.global_step}: the combined gradient's norm is {norm}; "
-                f"lower the learning rate, or look at the terms' hyper-parameters"
-            )
+            norms = {
+                stream: self._values.get(f"gradients/{stream}_norm", 0.0)
+                for stream in ("forget", "retain")
+            }
+            whose = [s for s, n in norms.items() if not math.isfinite(n)] or ["combined"]
+            raise self._not_finite(f"the {' and the '.join(whose)} gradient's norm is {norm}")
         return norm
+
+    def _not_finite(self, what: str) -> NonFiniteError:
+        found, _ = checkpoints.latest(Path(self.args.output_dir))
+        kept = f"; the checkpoint of step {checkpoints.step_of(found)} is kept" if found else ""
+        return NonFiniteError(
+            f"step {self.state.global_step}: {what}{kept}; lower training.learning_rate, set "
+            f"training.max_grad_norm, or look at the terms' hyper-parameters"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the streams' own values in place of the Trainer's one loss."""

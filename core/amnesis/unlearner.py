@@ -193,6 +193,8 @@ class Unlearner:
                 f"template.max_length (now {self.template.max_length}), or set "
                 f"training.gradient_checkpointing: true"
             ) from error
+        finally:
+            trainer.interruption.restore()
         trainer.notes[:0] = notes
         if trainer.interruption.asked and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(

@@ -134,12 +134,16 @@ class _Judgement:
             if metric.needs_retrained and retrained is not None:
                 other = _picked(example_values(retrained), wanted, "the retrained model's results")
             self.evaluation.values[metric.key] = _finite(metric.value(own, other))
-            if self._bootstrap.resamples:
-                self.evaluation.intervals[metric.key] = self._bootstrap.of_derived(
-                    metric.value, own, other
-                )
         except Exception as error:  # a stranger's metric may raise anything
             self.evaluation.notes.append(f"metric {metric.key} failed: {describe(error)}")
+            return
+        if not self._bootstrap.resamples:
+            return
+        try:
+            interval = self._bootstrap.of_derived(metric.value, own, other)
+            self.evaluation.intervals[metric.key] = _finite(interval[0]), _finite(interval[1])
+        except Exception as error:  # some draw of the examples may leave it undefined
+            self.evaluation.notes.append(f"metric {metric.key} has no interval: {describe(error)}")
 
 
 def _finite(value: float) -> float:

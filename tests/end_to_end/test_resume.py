@@ -88,7 +88,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     last = folder / "checkpoints" / f"{STEPS:08d}" / f"checkpoint-{STEPS}"
     return {
-        "results": {key: value for key, value in results.items() if key not in {"seconds", "notes"}},
+        "results": {
+            key: value for key, value in results.items() if key not in {"seconds", "notes"}
+        },
         "weights": (folder / "model" / "model.safetensors").read_bytes(),
         "optimizer": torch.load(last / "optimizer.pt", weights_only=True)["state"],
     }
@@ -103,9 +105,7 @@ def assert_same(one: dict[str, Any], two: dict[str, Any]) -> None:
             assert torch.equal(value, two["optimizer"][key][name])
 
 
-def test_ten_kills_change_nothing(
-    recipe: Path, tmp_path: Path, children: Any, killed: Any
-) -> None:
+def test_ten_kills_change_nothing(recipe: Path, tmp_path: Path, children: Any, killed: Any) -> None:
     whole = tmp_path / "whole"
     code, ticks = run(children, killed, recipe, whole, None, False)
     assert code == 0

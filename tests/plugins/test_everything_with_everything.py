@@ -233,7 +233,7 @@ def test_the_same_through_the_trainer(
 def test_mgda_never_leaves_the_start_beside_a_flat_retain_term(
     laboratory: Laboratory,
 ) -> None:
-    """The shortest convex combination of anything with 0 is 0: the method's own, told in its text."""
+    """The shortest convex combination of anything with 0 is 0, as the text of torchjd says."""
     lab = laboratory
     lab.model.load_state_dict(lab.weights)
     streams = Streams(lab.model.named_parameters(), combiner_of(COMBINERS["mgda"]))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from hypothesis import strategies as st
+from properties.claims import Claim, for_any
 from torch import Tensor
 
 from amnesis.contracts import Combiner
-from properties.claims import Claim, for_any
 
 Pair = tuple[list[Tensor], list[Tensor]]  # forget and retain gradients, tensor by tensor
 

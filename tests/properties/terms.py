@@ -10,13 +10,13 @@ from unittest.mock import patch
 
 import torch
 from hypothesis import strategies as st
+from properties.claims import Claim, for_any
+from properties.situations import Situation, Text, situations
 from torch import Tensor
 
 from amnesis.contracts import LikelihoodTerm, TermBase
 from amnesis.loss import StreamLoss, WeightedTerm
 from amnesis.scores import Scores
-from properties.claims import Claim, for_any
-from properties.situations import Situation, Text, situations
 
 SMALLEST = torch.tensor(torch.finfo(torch.float32).tiny * 2.0**-23).log()  # float32's last one
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-from amnesis.registry import Entry, default_registry
 from properties.combiners import EVERY_COMBINER
 from properties.terms import EVERY_TERM
+
+from amnesis.registry import Entry, default_registry
 
 TESTS = Path(__file__).parents[1]
 FOLDERS = {"objective": "objectives", "regularizer": "regularizers", "combiner": "combiners"}

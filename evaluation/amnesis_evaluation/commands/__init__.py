@@ -12,3 +12,5 @@ def register_commands(register: amnesis.Register) -> None:
         "evaluate", f"{here}.evaluate:evaluate", summary="judge a model, or an original TOFU log"
     )
     register("compare", f"{here}.compare:compare", summary="several runs in one table")
+    register("probe", f"{here}.probe:probe", summary="what objectives do to both risks, and where")
+    register("suggest", f"{here}.suggest:suggest", summary="try methods out, rank them by damage")

@@ -39,9 +39,7 @@ def suggest(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First k rows of each set.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the batches' order.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Write suggestion.json into this folder.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for suggestion.json.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")

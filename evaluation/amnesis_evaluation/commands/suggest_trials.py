@@ -44,7 +44,7 @@ class Moment:
 
     @property
     def ratio(self) -> float:
-        """Retaining effect per unit of unlearning effect: damage where positive, the less the better."""
+        """Retaining effect per unit of unlearning effect: damage where positive."""
         return self.retaining / self.unlearning if self.unlearning else math.nan
 
     @property

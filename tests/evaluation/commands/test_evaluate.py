@@ -1,4 +1,4 @@
-"""``amnesis evaluate``: a model, a run's folder, an original log; and whatever is wrong with them."""
+"""``amnesis evaluate``: a model, a run's folder, an original log; and what may be wrong."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def test_a_retrained_models_folder_completes_the_table(place: Path) -> None:
     )
     assert judged["values"]["forget_quality"] == pytest.approx(1)
     assert judged["values"]["privleak"] == pytest.approx(0)
-    assert judged["notes"] == []
+    # Three examples a set: a draw in which the retrained model's AUC is 1 is sure to come.
+    assert [note.split(":")[0] for note in judged["notes"]] == ["metric privleak has no interval"]
     table = evaluate(*arguments, "--metrics", "forget/probability")
     assert "forget/probability" in table
 

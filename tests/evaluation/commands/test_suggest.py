@@ -31,11 +31,9 @@ from amnesis_evaluation.commands.suggest_trials import (
 
 def trial(name: str, risks: list[float], harm: float) -> Trial:
     """A run that raises the forget risk so, and the retain risk ``harm`` times as much."""
-    gained = [r - risks[0] for r in risks]
-    return Trial(
-        name,
-        tuple(Moment(k, r, harm * g, -g, -harm * g) for k, (r, g) in enumerate(zip(risks, gained))),
-    )
+    gained = [(risk, risk - risks[0]) for risk in risks]
+    path = [Moment(k, r, harm * g, -g, -harm * g) for k, (r, g) in enumerate(gained)]
+    return Trial(name, tuple(path))
 
 
 def test_ranking_is_at_equal_forgetting_not_at_equal_steps() -> None:
@@ -97,9 +95,9 @@ def test_trials_measure_the_sets_and_leave_the_model_alone(
         for one in trials:
             assert getattr(one.path[0], f"{name}_risk") == pytest.approx(risk, rel=1e-5)
     assert [len(one.path) for one in trials] == [4, 4]
-    for one in trials:
-        assert one.path[-1].forget_risk > one.path[0].forget_risk
-        assert one.path[-1].unlearning < 0
+    ascent = trials[0].path
+    assert ascent[-1].forget_risk > ascent[0].forget_risk
+    assert ascent[-1].unlearning < 0
 
 
 def test_a_disposable_copy_is_a_copy(tiny_llama: Any) -> None:

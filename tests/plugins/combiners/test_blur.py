@@ -1,6 +1,5 @@
 """Bi-level unlearning."""
 
-from amnesis_plugins.combiners.blur import BLUR
 from properties.claims import hold, sampled
 from properties.combiners import (
     EVERY_COMBINER,
@@ -15,6 +14,8 @@ from properties.combiners import (
     plus,
     scales_as_the_losses_do,
 )
+
+from amnesis_plugins.combiners.blur import BLUR
 
 
 def naive(combiner: BLUR, f: list[list[float]], r: list[list[float]]) -> list[list[float]]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from amnesis.streams import Streams
-from amnesis_plugins.combiners.gru import GRU
 from properties.claims import hold, sampled
 from properties.combiners import (
     EVERY_COMBINER,
@@ -22,6 +19,9 @@ from properties.combiners import (
     same,
     scales_as_the_losses_do,
 )
+
+from amnesis.streams import Streams
+from amnesis_plugins.combiners.gru import GRU
 
 
 def naive(combiner: GRU, f: list[list[float]], r: list[list[float]]) -> list[list[float]]:

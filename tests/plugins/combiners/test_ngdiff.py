@@ -1,6 +1,5 @@
 """Normalized gradient difference."""
 
-from amnesis_plugins.combiners.ngdiff import NGDiff
 from properties.claims import hold
 from properties.combiners import (
     EVERY_COMBINER,
@@ -12,6 +11,8 @@ from properties.combiners import (
     never_against_r,
     plus,
 )
+
+from amnesis_plugins.combiners.ngdiff import NGDiff
 
 
 def naive(combiner: NGDiff, f: list[list[float]], r: list[list[float]]) -> list[list[float]]:

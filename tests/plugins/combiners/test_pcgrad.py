@@ -1,8 +1,6 @@
 """Projected conflicting gradients, per tensor and globally."""
 
 import torch
-
-from amnesis_plugins.combiners.pcgrad import PCGrad
 from properties.claims import hold, sampled
 from properties.combiners import (
     EVERY_COMBINER,
@@ -19,6 +17,8 @@ from properties.combiners import (
     scales_as_the_losses_do,
     the_sum_where_nothing_conflicts,
 )
+
+from amnesis_plugins.combiners.pcgrad import PCGrad
 
 
 def naive(combiner: PCGrad, f: list[list[float]], r: list[list[float]]) -> list[list[float]]:

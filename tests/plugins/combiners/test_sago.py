@@ -1,8 +1,6 @@
 """Sign-aligned gradient composition."""
 
 import torch
-
-from amnesis_plugins.combiners.sago import SAGO
 from properties.claims import hold, sampled
 from properties.combiners import (
     EVERY_COMBINER,
@@ -17,6 +15,8 @@ from properties.combiners import (
     same,
     scales_as_the_losses_do,
 )
+
+from amnesis_plugins.combiners.sago import SAGO
 
 
 def naive(combiner: SAGO, f: list[list[float]], r: list[list[float]]) -> list[list[float]]:

@@ -1,6 +1,5 @@
 """The weighted sum."""
 
-from amnesis_plugins.combiners.sum import Sum
 from properties.claims import hold
 from properties.combiners import (
     EVERY_COMBINER,
@@ -10,6 +9,8 @@ from properties.combiners import (
     scales_as_the_losses_do,
     the_sum_where_nothing_conflicts,
 )
+
+from amnesis_plugins.combiners.sum import Sum
 
 
 def naive(combiner: Sum, f: list[list[float]], r: list[list[float]]) -> list[list[float]]:

@@ -3,8 +3,6 @@
 import math
 
 import torch
-
-from amnesis_plugins.objectives.ceu import CEU
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -16,6 +14,8 @@ from properties.terms import (
     never_below_zero,
     same,
 )
+
+from amnesis_plugins.objectives.ceu import CEU
 
 
 def naive(term: CEU, situation: Situation) -> float:

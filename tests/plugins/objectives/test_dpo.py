@@ -3,9 +3,6 @@
 import math
 
 from hypothesis import strategies as st
-
-from amnesis_plugins.objectives.dpo import DPO
-from amnesis_plugins.objectives.po import PO
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -16,6 +13,9 @@ from properties.terms import (
     same,
     token_logps,
 )
+
+from amnesis_plugins.objectives.dpo import DPO
+from amnesis_plugins.objectives.po import PO
 
 
 def naive(term: DPO, situation: Situation) -> float:

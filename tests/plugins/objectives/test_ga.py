@@ -1,9 +1,10 @@
 """Gradient ascent."""
 
-from amnesis_plugins.objectives.ga import GradientAscent
 from properties.claims import hold
 from properties.situations import Situation
 from properties.terms import EVERY_TERM, agrees_with, mean_over_tokens, token_logps
+
+from amnesis_plugins.objectives.ga import GradientAscent
 
 
 def naive(term: GradientAscent, situation: Situation) -> float:

@@ -5,9 +5,6 @@ import math
 import pytest
 import torch
 from hypothesis import strategies as st
-
-from amnesis_plugins.objectives.ga import GradientAscent
-from amnesis_plugins.objectives.npo import NPO
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -18,6 +15,9 @@ from properties.terms import (
     same,
     token_logps,
 )
+
+from amnesis_plugins.objectives.ga import GradientAscent
+from amnesis_plugins.objectives.npo import NPO
 
 
 def naive(term: NPO, situation: Situation) -> float:

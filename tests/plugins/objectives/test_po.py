@@ -3,9 +3,6 @@
 from collections import Counter
 
 import pytest
-
-from amnesis_plugins.objectives.po import PO
-from amnesis_plugins.objectives.refusals import REFUSALS
 from properties.claims import hold
 from properties.situations import Situation
 from properties.terms import (
@@ -15,6 +12,9 @@ from properties.terms import (
     never_below_zero,
     token_logps,
 )
+
+from amnesis_plugins.objectives.po import PO
+from amnesis_plugins.objectives.refusals import REFUSALS
 
 
 def naive(term: PO, situation: Situation) -> float:

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-
-from amnesis_plugins.objectives.rmu import RMU, direction
 from properties.claims import hold
 from properties.situations import BLOCK, WIDTH, Situation
 from properties.terms import EVERY_TERM, agrees_with, mean_over_tokens, never_below_zero
+
+from amnesis_plugins.objectives.rmu import RMU, direction
 
 
 def naive(term: RMU, situation: Situation) -> float:

@@ -3,9 +3,6 @@
 import math
 
 import torch
-
-from amnesis_plugins.objectives.satimp import SatImp
-from amnesis_plugins.objectives.wga import WGA
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -16,6 +13,9 @@ from properties.terms import (
     same,
     token_logps,
 )
+
+from amnesis_plugins.objectives.satimp import SatImp
+from amnesis_plugins.objectives.wga import WGA
 
 
 def naive(term: SatImp, situation: Situation) -> float:

@@ -3,8 +3,6 @@
 import math
 
 import torch
-
-from amnesis_plugins.objectives.simnpo import SimNPO
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -15,6 +13,8 @@ from properties.terms import (
     same,
     token_logps,
 )
+
+from amnesis_plugins.objectives.simnpo import SimNPO
 
 
 def naive(term: SimNPO, situation: Situation) -> float:

@@ -4,9 +4,6 @@ import math
 
 import torch
 from hypothesis import strategies as st
-
-from amnesis_plugins.objectives.ga import GradientAscent
-from amnesis_plugins.objectives.tnpo import TNPO
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -17,6 +14,9 @@ from properties.terms import (
     same,
     token_logps,
 )
+
+from amnesis_plugins.objectives.ga import GradientAscent
+from amnesis_plugins.objectives.tnpo import TNPO
 
 
 def naive(term: TNPO, situation: Situation) -> float:

@@ -2,8 +2,6 @@
 
 import math
 
-
-from amnesis_plugins.objectives.undial import UNDIAL
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -15,6 +13,8 @@ from properties.terms import (
     never_below_zero,
     same,
 )
+
+from amnesis_plugins.objectives.undial import UNDIAL
 
 
 def naive(term: UNDIAL, situation: Situation) -> float:

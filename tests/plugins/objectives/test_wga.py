@@ -2,9 +2,6 @@
 
 import math
 
-
-from amnesis_plugins.objectives.ga import GradientAscent
-from amnesis_plugins.objectives.wga import WGA
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -15,6 +12,9 @@ from properties.terms import (
     same,
     token_logps,
 )
+
+from amnesis_plugins.objectives.ga import GradientAscent
+from amnesis_plugins.objectives.wga import WGA
 
 
 def naive(term: WGA, situation: Situation) -> float:

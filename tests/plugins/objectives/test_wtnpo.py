@@ -2,10 +2,6 @@
 
 import math
 
-
-from amnesis_plugins.objectives.tnpo import TNPO
-from amnesis_plugins.objectives.wga import WGA
-from amnesis_plugins.objectives.wtnpo import WTNPO
 from properties.claims import hold, sampled
 from properties.situations import Situation, situations
 from properties.terms import (
@@ -16,6 +12,10 @@ from properties.terms import (
     same,
     token_logps,
 )
+
+from amnesis_plugins.objectives.tnpo import TNPO
+from amnesis_plugins.objectives.wga import WGA
+from amnesis_plugins.objectives.wtnpo import WTNPO
 
 
 def naive(term: WTNPO, situation: Situation) -> float:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from properties.situations import VOCABULARY, WIDTH, Situation, Text
 
 

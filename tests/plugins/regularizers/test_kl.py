@@ -4,9 +4,6 @@ import math
 from dataclasses import replace
 
 import torch
-
-from amnesis.scores import Scores
-from amnesis_plugins.regularizers.kl import KL
 from properties.claims import hold
 from properties.situations import Situation
 from properties.terms import (
@@ -16,6 +13,9 @@ from properties.terms import (
     mean_over_tokens,
     nothing_to_do_at_the_reference,
 )
+
+from amnesis.scores import Scores
+from amnesis_plugins.regularizers.kl import KL
 
 
 def naive(term: KL, situation: Situation) -> float:

@@ -1,6 +1,5 @@
 """Negative log-likelihood."""
 
-from amnesis_plugins.regularizers.nll import NLL
 from properties.claims import hold
 from properties.situations import Situation
 from properties.terms import (
@@ -10,6 +9,8 @@ from properties.terms import (
     never_below_zero,
     token_logps,
 )
+
+from amnesis_plugins.regularizers.nll import NLL
 
 
 def naive(term: NLL, situation: Situation) -> float:

@@ -1,6 +1,5 @@
 """A block's output stays where it was."""
 
-from amnesis_plugins.regularizers.representation import Representation
 from properties.claims import hold
 from properties.situations import BLOCK, WIDTH, Situation
 from properties.terms import (
@@ -9,6 +8,8 @@ from properties.terms import (
     mean_over_tokens,
     nothing_to_do_at_the_reference,
 )
+
+from amnesis_plugins.regularizers.representation import Representation
 
 
 def naive(term: Representation, situation: Situation) -> float:

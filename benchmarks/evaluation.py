@@ -1,0 +1,244 @@
+"""How long a judgement takes: the shared pass against one pass per metric, and against plain texts.
+
+    python benchmarks/evaluation.py --data ../shared/data/tofu [--rows 60] [--rounds 5]
+
+Teacher-forced part of the TOFU suite (forget, retain, real authors, world facts; the answer, its
+paraphrase and five perturbed answers of each row), all in one process and in interleaved rounds:
+
+- `shared`: our pass: every text once, sorted by length, the head on label places only.
+- `per metric`: a forward pass for each metric at the same batch size, as the field's framework
+  makes it: unsorted, full logits.
+- `plain`: one unsorted pass with full logits over the same texts, each once: the lower bound of
+  anything that sorts nothing and leaves nothing out.
+
+Generation is timed apart: finished rows dropped and capped by the reference's length, against
+`transformers.generate` on the same batches. Medians of the rounds are printed, with the largest
+difference between the numbers. Never a timed test: what a machine is busy with decides too much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import amnesis
+from amnesis.contracts import EvaluationSettings, Subject
+from amnesis.data import Encoded, Example, collate, encode, pad_token_id
+from amnesis.models import NewModelSettings, new_model, train_tokenizer
+from amnesis.scores import label_logps
+from amnesis_evaluation.answers import prompt_of
+from amnesis_evaluation.generation import end_tokens, generate
+
+TEACHER_FORCED = (
+    "probability",
+    "choice_probability",
+    "truth_ratio",
+    "truth_ratio_forget",
+    "truth_ratio_utility",
+    "extraction_strength",
+    "exact_memorization",
+    "mia_loss",
+    "mia_zlib",
+    "mia_min_k",
+    "mia_min_k_plus",
+)
+# What each of them reads, and so forwards again where nothing is shared: the field's framework
+# forwards each forget answer once for each metric that reads it.
+READS = {
+    "probability": ("answer",),
+    "choice_probability": ("answer", "perturbed_answer"),
+    "truth_ratio": ("paraphrased_answer", "perturbed_answer"),
+    "truth_ratio_forget": ("paraphrased_answer", "perturbed_answer"),
+    "truth_ratio_utility": ("paraphrased_answer", "perturbed_answer"),
+    "extraction_strength": ("answer",),
+    "exact_memorization": ("answer",),
+    "mia_loss": ("answer",),
+    "mia_zlib": ("answer",),
+    "mia_min_k": ("answer",),
+    "mia_min_k_plus": ("answer",),
+}
+
+
+def main() -> None:
+    """Measure, and print a table and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with TOFU's files")
+    parser.add_argument("--rows", type=int, default=60, help="of each set")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=160)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--vocabulary", type=int, default=2048)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    suite = Suite(arguments)
+    report = suite.measure(arguments.rounds)
+    print(json.dumps(report, indent=1))
+
+
+class Suite:
+    """Rows, a model, and the contenders."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        tofu = amnesis.create("benchmark", "tofu", split="forget10", path=arguments.data)
+        judged: Mapping[str, Sequence[Any]] = tofu.judged_sets()
+        self.sets = {name: list(rows)[: arguments.rows] for name, rows in judged.items()}
+        # Members against others: the retain rows stand for a holdout set here, for time only.
+        self.sets["holdout"] = list(judged["retain"])[-arguments.rows :]
+        rows = [row for rows in self.sets.values() for row in rows]
+        texts = [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in rows]
+        tokenizer = train_tokenizer(texts, arguments.vocabulary)
+        settings = NewModelSettings(
+            architecture="llama",
+            config={
+                "hidden_size": arguments.hidden,
+                "intermediate_size": 3 * arguments.hidden,
+                "num_hidden_layers": arguments.layers,
+                "num_attention_heads": 4,
+                "max_position_embeddings": 512,
+                "tie_word_embeddings": True,
+                "initializer_range": 0.1,
+            },
+        )
+        model = new_model(settings, tokenizer, 0).to(arguments.device).eval()
+        self.subject = Subject(model, tokenizer, amnesis.Template())
+        self.batch_size: int = arguments.batch_size
+        self.bench = amnesis.create(
+            "benchmark", "own", **{k: self.sets[k] for k in ("forget", "retain", "holdout")}
+        )
+        self.plain = [self.encoded(row, "answer", row["answer"]) for row in rows]
+        self.pad = pad_token_id(tokenizer)
+
+    def encoded(self, row: Mapping[str, Any], _: str, text: str) -> Encoded:
+        """Encode one text of a row."""
+        template = self.subject.template
+        prompt = template.prompt_of(row, self.subject.tokenizer)
+        return encode(prompt, text, self.subject.tokenizer)
+
+    def texts(self, row: Mapping[str, Any], field: str) -> list[Encoded]:
+        """Encode a field's texts."""
+        value = row.get(field, row["answer"])
+        return [self.encoded(row, field, t) for t in ([value] if isinstance(value, str) else value)]
+
+    def sets_of(self, metric: str) -> list[str]:
+        """Give the sets that a metric is read from."""
+        return ["forget", "holdout"] if metric.startswith("mia") else list(self.sets)
+
+    def shared(self) -> dict[str, float]:
+        """Judge with our pass."""
+        from amnesis_evaluation.judge import judge
+        from amnesis_evaluation.selection import select
+
+        selection = select(self.sets, TEACHER_FORCED, retrained=False)
+        settings = EvaluationSettings(batch_size=self.batch_size, bootstrap=0)
+        return judge(self.subject, self.sets, selection, settings).values
+
+    def per_metric(self) -> dict[str, float]:
+        """Forward every text again for every metric that reads it, unsorted, with full logits."""
+        means: dict[str, float] = {}
+        for metric in TEACHER_FORCED:
+            for name in self.sets_of(metric):
+                texts = [
+                    t for row in self.sets[name] for f in READS[metric] for t in self.texts(row, f)
+                ]
+                logps = self.full_pass(texts)
+                if metric == "probability":
+                    values = [float(own.mean().exp()) for own in logps]
+                    means[f"{name}/probability"] = statistics.fmean(values)
+        return means
+
+    def plain_pass(self) -> None:
+        """Forward every text of the suite once, unsorted, with full logits."""
+        for rows in self.sets.values():
+            fields = ("answer", "paraphrased_answer", "perturbed_answer")
+            self.full_pass(
+                [t for row in rows for f in fields if f in row for t in self.texts(row, f)]
+            )
+
+    def full_pass(self, texts: Sequence[Encoded]) -> list[torch.Tensor]:
+        """Give each text's log-probabilities from logits of every place."""
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(texts), self.batch_size):
+                chosen = texts[start : start + self.batch_size]
+                examples = [Example(i, {}, {"answer": t}) for i, t in enumerate(chosen)]
+                batch = collate(examples, self.pad).to(self.subject.model.device)
+                logits = self.subject.model(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+                ).logits[:, :-1]
+                for row, labels, mask in zip(logits, batch.labels[:, 1:], batch.mask, strict=True):
+                    found.append(label_logps(row[mask], labels[mask]).cpu())
+        return found
+
+    def generated(self) -> None:
+        """Generate on the forget rows: ours."""
+        settings = EvaluationSettings(length_cap=1.0)
+        prompts = [
+            prompt_of(self.encoded(row, "answer", row["answer"]), self.subject.model, settings)
+            for row in self.sets["forget"]
+        ]
+        generate(
+            self.subject.model,
+            prompts,
+            end=end_tokens(self.subject.model, self.subject.tokenizer),
+            pad_token_id=self.pad,
+            batch_size=self.batch_size,
+        )
+
+    def generated_plainly(self) -> None:
+        """Generate on the forget rows: transformers' own, the longest reference's length for all."""
+        encoded = [self.encoded(row, "answer", row["answer"]) for row in self.sets["forget"]]
+        for start in range(0, len(encoded), self.batch_size):
+            chosen = encoded[start : start + self.batch_size]
+            prompts = [Encoded(e.input_ids[: e.prompt_length], 1) for e in chosen]
+            examples = [Example(i, {}, {"answer": p}) for i, p in enumerate(prompts)]
+            batch = collate(examples, self.pad, padding_side="left").to(self.subject.model.device)
+            self.subject.model.generate(
+                batch.input_ids,
+                attention_mask=batch.attention_mask,
+                max_new_tokens=max(e.label_count for e in encoded),
+                do_sample=False,
+                pad_token_id=self.pad,
+            )
+
+    def measure(self, rounds: int) -> dict[str, Any]:
+        """Time the contenders in interleaved rounds, after one that is not counted."""
+        contenders: dict[str, Callable[[], Any]] = {
+            "shared": self.shared,
+            "per metric": self.per_metric,
+            "plain": self.plain_pass,
+            "generation": self.generated,
+            "generation, plain": self.generated_plainly,
+        }
+        numbers: dict[str, Any] = {}
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for number in range(rounds + 1):
+            for name, contender in contenders.items():
+                started = time.perf_counter()
+                numbers[name] = contender()
+                if number:
+                    seconds[name].append(time.perf_counter() - started)
+        median = {name: statistics.median(times) for name, times in seconds.items()}
+        ours, theirs = numbers["shared"], numbers["per metric"]
+        return {
+            "texts": sum(len(rows) for rows in self.sets.values()),
+            "seconds": {name: round(value, 3) for name, value in median.items()},
+            "per metric / shared": round(median["per metric"] / median["shared"], 2),
+            "shared / plain": round(median["shared"] / median["plain"], 2),
+            "generation / plain": round(median["generation"] / median["generation, plain"], 2),
+            "suite": round(median["shared"] + median["generation"], 3),
+            "largest difference": max(abs(ours[key] - value) for key, value in theirs.items()),
+        }
+
+
+if __name__ == "__main__":
+    main()

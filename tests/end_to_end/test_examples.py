@@ -1,0 +1,31 @@
+"""Every example runs, and every recipe in examples is one."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amnesis.finetune import FinetuneRecipe
+from amnesis.recipe import Recipe
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def test_plain_loop_forgets_and_keeps(capsys: Any) -> None:
+    runpy.run_path(str(EXAMPLES / "plain_loop.py"))
+    said = re.search(r"forget loss ([\d.]+), divergence .* ([\d.]+)", capsys.readouterr().out)
+    assert said is not None
+    forget, divergence = map(float, said.groups())
+    assert forget < 6.0  # from (2/β)·log 2 = 13.9
+    assert divergence < 0.05
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda p: p.name)
+def test_every_recipe_validates(path: Path) -> None:
+    kind = FinetuneRecipe if "sets:" in path.read_text(encoding="utf-8") else Recipe
+    recipe = kind.load(path)
+    assert kind.parse(recipe.model_dump(mode="json", exclude_none=True)) == recipe
