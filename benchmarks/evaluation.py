@@ -8,8 +8,9 @@ paraphrase and five perturbed answers of each row), all in one process and in in
 - `shared`: our pass: every text once, sorted by length, the head on label places only.
 - `per metric`: a forward pass for each metric at the same batch size, as the field's framework
   makes it: unsorted, full logits.
-- `plain`: one unsorted pass with full logits over the same texts, each once: the lower bound of
-  anything that sorts nothing and leaves nothing out.
+- `plain`: one pass over the same texts, each once, in the files' order, with the loss of every
+  place from full logits, as TOFU's own code takes it (cross entropy over prompt and padding too,
+  which the label -100 then leaves out).
 
 Generation is timed apart: finished rows dropped and capped by the reference's length, against
 `transformers.generate` on the same batches. Medians of the rounds are printed, with the largest
@@ -27,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
 from amnesis.data import Encoded, Example, collate, encode, pad_token_id
 from amnesis.models import NewModelSettings, new_model, train_tokenizer
-from amnesis.scores import label_logps
 from amnesis_evaluation.answers import prompt_of
 from amnesis_evaluation.generation import end_tokens, generate
 
@@ -112,13 +113,9 @@ class Suite:
         model = new_model(settings, tokenizer, 0).to(arguments.device).eval()
         self.subject = Subject(model, tokenizer, amnesis.Template())
         self.batch_size: int = arguments.batch_size
-        self.bench = amnesis.create(
-            "benchmark", "own", **{k: self.sets[k] for k in ("forget", "retain", "holdout")}
-        )
-        self.plain = [self.encoded(row, "answer", row["answer"]) for row in rows]
         self.pad = pad_token_id(tokenizer)
 
-    def encoded(self, row: Mapping[str, Any], _: str, text: str) -> Encoded:
+    def encoded(self, row: Mapping[str, Any], text: str) -> Encoded:
         """Encode one text of a row."""
         template = self.subject.template
         prompt = template.prompt_of(row, self.subject.tokenizer)
@@ -127,7 +124,13 @@ class Suite:
     def texts(self, row: Mapping[str, Any], field: str) -> list[Encoded]:
         """Encode a field's texts."""
         value = row.get(field, row["answer"])
-        return [self.encoded(row, field, t) for t in ([value] if isinstance(value, str) else value)]
+        return [self.encoded(row, t) for t in ([value] if isinstance(value, str) else value)]
+
+    def texts_of(self, name: str, fields: Sequence[str]) -> list[Encoded]:
+        """Encode a set's texts, field after field, in the file's order."""
+        return [
+            text for field in fields for row in self.sets[name] for text in self.texts(row, field)
+        ]
 
     def sets_of(self, metric: str) -> list[str]:
         """Give the sets that a metric is read from."""
@@ -158,11 +161,9 @@ class Suite:
 
     def plain_pass(self) -> None:
         """Forward every text of the suite once, unsorted, with full logits."""
-        for rows in self.sets.values():
+        for name, rows in self.sets.items():
             fields = ("answer", "paraphrased_answer", "perturbed_answer")
-            self.full_pass(
-                [t for row in rows for f in fields if f in row for t in self.texts(row, f)]
-            )
+            self.full_pass(self.texts_of(name, [f for f in fields if f in rows[0]]))
 
     def full_pass(self, texts: Sequence[Encoded]) -> list[torch.Tensor]:
         """Give each text's log-probabilities from logits of every place."""
@@ -175,15 +176,17 @@ class Suite:
                 logits = self.subject.model(
                     input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
                 ).logits[:, :-1]
-                for row, labels, mask in zip(logits, batch.labels[:, 1:], batch.mask, strict=True):
-                    found.append(label_logps(row[mask], labels[mask]).cpu())
+                losses = cross_entropy(
+                    logits.transpose(-1, -2), batch.labels[:, 1:], reduction="none"
+                )
+                found += [-row[mask].cpu() for row, mask in zip(losses, batch.mask, strict=True)]
         return found
 
     def generated(self) -> None:
         """Generate on the forget rows: ours."""
         settings = EvaluationSettings(length_cap=1.0)
         prompts = [
-            prompt_of(self.encoded(row, "answer", row["answer"]), self.subject.model, settings)
+            prompt_of(self.encoded(row, row["answer"]), self.subject.model, settings)
             for row in self.sets["forget"]
         ]
         generate(
@@ -196,7 +199,7 @@ class Suite:
 
     def generated_plainly(self) -> None:
         """Generate on the forget rows: transformers' own, the longest reference's length for all."""
-        encoded = [self.encoded(row, "answer", row["answer"]) for row in self.sets["forget"]]
+        encoded = [self.encoded(row, row["answer"]) for row in self.sets["forget"]]
         for start in range(0, len(encoded), self.batch_size):
             chosen = encoded[start : start + self.batch_size]
             prompts = [Encoded(e.input_ids[: e.prompt_length], 1) for e in chosen]

@@ -20,8 +20,8 @@ from measuring import Run, peak_bytes, quartiles, rounds_of, table
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-import amnesis
 from amnesis import Streams
+from amnesis.resolve import combiner_of
 
 COMBINERS: dict[str, dict[str, Any]] = {
     "sum": {"name": "sum"},
@@ -93,7 +93,7 @@ class Bench:
 
     def streamed(self, choice: dict[str, Any]) -> Run:
         """Our way: two streams, combined while the second backward runs."""
-        streams = Streams(self.model.named_parameters(), amnesis.create("combiner", **choice))
+        streams = Streams(self.model.named_parameters(), combiner_of(choice))
 
         def run() -> None:
             with streams.forget():  # type: ignore[attr-defined]

@@ -18,8 +18,9 @@ def label_logps_in_chunks(
 
     ``hidden`` is ``(rows, width)``, ``weight`` ``(vocabulary, width)``, ``bias`` ``(vocabulary,)``
     or None, ``targets`` ``(rows,)``. At most ``chunk`` rows of logits are held, forwards and
-    backwards; what is kept for backward are hidden states, targets and log-sum-exps. Half precision
-    is summed in float32, as :func:`amnesis.scores.label_logps` does, and the result is float32.
+    backwards; nothing but the arguments is kept for backward, for a chunk's softmax follows from
+    its logits as fast as from a kept log-sum-exp. Half precision is summed in float32, as
+    :func:`amnesis.scores.label_logps` does, and the result is float32 then.
     First derivatives only, backward and forward mode.
     """
     logps: Tensor = _LabelLogps.apply(hidden, weight, bias, targets, chunk)
@@ -36,38 +37,38 @@ class _LabelLogps(torch.autograd.Function):
         ctx.dtype = (
             torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         )
-        wide = torch.float32 if ctx.dtype.itemsize < 4 else ctx.dtype
-        lse = hidden.new_empty(len(hidden), dtype=wide)
-        picked = torch.empty_like(lse)
+        logps = hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype))
         for rows, _, z in _logits(ctx.dtype, hidden, weight, bias, chunk):
-            picked[rows] = z.gather(1, targets[rows, None]).squeeze(1)
-            lse[rows] = z.logsumexp(1)
+            # log_softmax is one pass; gather minus logsumexp would be five.
+            logps[rows] = z.log_softmax(1).gather(1, targets[rows, None]).squeeze(1)
         ctx.chunk = chunk
-        ctx.save_for_backward(hidden, weight, bias, targets, lse)
-        ctx.save_for_forward(hidden, weight, bias, targets, lse)
-        return picked.sub_(lse)
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.save_for_forward(hidden, weight, bias, targets)
+        return logps
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, lse = ctx.saved_tensors
+        hidden, weight, bias, targets = ctx.saved_tensors
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
+        wide = _wide(ctx.dtype)
         d_hidden = torch.empty_like(hidden) if to_hidden else None
-        d_weight = torch.zeros_like(weight, dtype=lse.dtype) if to_weight else None
-        d_bias = torch.zeros_like(bias, dtype=lse.dtype) if to_bias else None
+        d_weight = torch.zeros_like(weight, dtype=wide) if to_weight else None
+        d_bias = torch.zeros_like(bias, dtype=wide) if to_bias else None
         w = weight.to(ctx.dtype)
         for rows, h, z in _logits(ctx.dtype, hidden, weight, bias, ctx.chunk):
-            g = grad[rows, None].to(lse.dtype)
-            dz = z.sub_(lse[rows, None]).exp_().mul_(-g).scatter_add_(1, targets[rows, None], g)
-            narrow = dz.to(ctx.dtype)
+            # dℓ/dz = onehot − p; the incoming gradient is multiplied in where rows are narrow.
+            down = z.softmax(1).scatter_add_(1, targets[rows, None], -torch.ones_like(z[:, :1]))
+            del z
+            narrow, g = down.to(ctx.dtype), -grad[rows, None].to(wide)
             if d_hidden is not None:
-                d_hidden[rows] = (narrow @ w).to(hidden.dtype)
-            if d_weight is not None and narrow is dz:
-                d_weight.addmm_(dz.T, h)
+                d_hidden[rows] = (g * (narrow @ w)).to(hidden.dtype)
+            if d_weight is not None and wide == ctx.dtype:
+                d_weight.addmm_(down.T, g * h)
             elif d_weight is not None:
-                d_weight += narrow.T @ h
+                d_weight += narrow.T @ (g * h).to(ctx.dtype)
             if d_bias is not None:
-                d_bias += dz.sum(0)
+                d_bias += (g * down).sum(0)
         return (
             d_hidden,
             None if d_weight is None else d_weight.to(weight.dtype),
@@ -80,8 +81,8 @@ class _LabelLogps(torch.autograd.Function):
     def jvp(
         ctx: Any, t_hidden: Tensor | None, t_weight: Tensor | None, t_bias: Tensor | None, *_: Any
     ) -> Tensor:
-        hidden, weight, bias, targets, lse = ctx.saved_tensors
-        out = torch.zeros_like(lse)
+        hidden, weight, bias, targets = ctx.saved_tensors
+        out = hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype))
         w = weight.to(ctx.dtype)
         for rows, h, z in _logits(ctx.dtype, hidden, weight, bias, ctx.chunk):
             tz = torch.zeros_like(z)
@@ -91,9 +92,13 @@ class _LabelLogps(torch.autograd.Function):
                 tz += h @ t_weight.to(ctx.dtype).T
             if t_bias is not None:
                 tz += t_bias
-            expected = z.sub_(lse[rows, None]).exp_().mul_(tz).sum(1)
+            expected = z.softmax(1).mul_(tz).sum(1)
             out[rows] = tz.gather(1, targets[rows, None]).squeeze(1) - expected
         return out
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype.itemsize < 4 else dtype
 
 
 def _logits(
@@ -105,4 +110,4 @@ def _logits(
         rows = slice(start, start + chunk)
         h = hidden[rows].to(dtype)
         z = linear(h, w, b)
-        yield rows, h, z.float() if dtype.itemsize < 4 else z
+        yield rows, h, z.to(_wide(dtype))

@@ -28,6 +28,23 @@ class ModelSettings(BaseModel):
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
         None, description="attention implementation; None: the library's choice"
     )
+    quantize: Literal["int8", "nf4"] | None = Field(
+        None, description="load the weights in 8 or 4 bits (bitsandbytes); only with lora"
+    )
+
+
+def examine_quantization(settings: ModelSettings) -> None:
+    """See that quantized weights can be had here.
+
+    Raises:
+        ModelError: the library for it is not installed.
+    """
+    from importlib.util import find_spec
+
+    if settings.quantize is not None and find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"model.quantize: {settings.quantize} needs bitsandbytes: pip install bitsandbytes"
+        )
 
 
 class NewModelSettings(BaseModel):
@@ -75,6 +92,16 @@ def load_model(
     options: dict[str, Any] = {"dtype": settings.dtype, "use_safetensors": True}
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
+    if settings.quantize is not None:
+        from transformers import BitsAndBytesConfig
+
+        examine_quantization(settings)
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=settings.quantize == "int8",
+            load_in_4bit=settings.quantize == "nf4",
+            bnb_4bit_quant_type="nf4",
+        )
+        options["device_map"] = {"": device or default_device()}
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             settings.path,
@@ -84,8 +111,7 @@ def load_model(
         )
     except Exception as error:  # transformers and the hub raise many kinds
         raise ModelError(_said("model", settings, error)) from error
-    model.to(device or default_device())
-    return model
+    return model if settings.quantize else model.to(device or default_device())
 
 
 def default_device() -> str:

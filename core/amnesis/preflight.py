@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from amnesis.adapters import examine_targets, matching
 from amnesis.contracts import Benchmark, Row
 from amnesis.data import Mixture
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean
-from amnesis.models import ModelSettings, default_device
+from amnesis.models import ModelSettings, default_device, examine_quantization
 from amnesis.registry import default_registry
 from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
 from amnesis.sources import Source
@@ -140,14 +141,21 @@ def prepare(
         for loss in (forget, retain):
             if loss is not None:
                 problems.attempt(loss.name, lambda s=loss: _examine_blocks(s, config))  # type: ignore[misc]
-    parameters = None if config is None else parameter_count(config)
+        problems.attempt("model", lambda: examine_quantization(recipe.model))
+    skeleton = None if config is None else empty_model(config)
+    parameters = None if skeleton is None else sum(p.numel() for p in skeleton.parameters())
+    if skeleton is not None and recipe.trainable is not None:
+        patterns = recipe.trainable
+        problems.attempt("trainable", lambda: matching(skeleton, patterns))
+    if skeleton is not None and recipe.lora is not None:
+        lora = recipe.lora
+        problems.attempt("lora", lambda: examine_targets(skeleton, lora))
     if out is not None and parameters is not None:
         problems.attempt("disk", lambda: _examine_disk(out, parameters, recipe))
     problems.raise_any("the run cannot start")
     assert benchmark is not None  # noqa: S101  # no problem was found
     assert forget is not None  # noqa: S101
     assert device is not None  # noqa: S101
-    retained = streams.get("retain", Mixture(()))
     plan = _plan(recipe, forget, retain, streams, parameters)
     return Prepared(benchmark, streams["forget"], streams.get("retain", Mixture(())), device, plan)
 
@@ -248,17 +256,16 @@ def examined_model(settings: ModelSettings, trust_remote_code: bool) -> Pretrain
     return config
 
 
-def parameter_count(config: PretrainedConfig) -> int | None:
-    """Count a model's parameters from its configuration alone, or None where that fails."""
+def empty_model(config: PretrainedConfig) -> Any:
+    """Make the model without memory for its weights, or give None where that cannot be done."""
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception:  # an estimate is not worth an error
+            return AutoModelForCausalLM.from_config(config)
+    except Exception:  # what cannot be foreseen is checked when the model is loaded
         return None
-    return sum(int(p.numel()) for p in model.parameters())
 
 
 def _row_faults(name: str, rows: Sequence[Row], template: AnyTemplate) -> list[str]:

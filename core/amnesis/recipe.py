@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from amnesis.adapters import LoraSettings
 from amnesis.contracts.benchmark import EvaluationSettings
 from amnesis.errors import RecipeError, did_you_mean
 from amnesis.models import ModelSettings
@@ -98,6 +99,10 @@ class Recipe(BaseRecipe):
         default_factory=lambda: [Source(set="retain")],
         description="what the retain stream draws from; default: the benchmark's retain set",
     )
+    lora: LoraSettings | None = Field(None, description="train a low-rank adapter alone")
+    trainable: list[str] | None = Field(
+        None, min_length=1, description="patterns of parameter names that train; None: all"
+    )
     template: AnyTemplate = Field(default_factory=Template)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
@@ -120,6 +125,10 @@ class Recipe(BaseRecipe):
     def _combiner_has_two(self) -> Self:
         if self.combiner is not None and self.regularizer is None:
             raise ValueError("a combiner needs a retain stream: name a regularizer, such as 'kl'")
+        if self.lora is not None and self.trainable is not None:
+            raise ValueError("give lora or trainable, not both: an adapter trains alone")
+        if self.model.quantize is not None and self.lora is None:
+            raise ValueError("quantized weights do not train: give lora, such as lora: {r: 16}")
         return self
 
 

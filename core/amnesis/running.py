@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis import artifacts
+from amnesis.adapters import merged, train_only, with_lora
 from amnesis.contracts import Benchmark, Evaluation, Subject
 from amnesis.errors import Interrupted, OutputError
 from amnesis.models import load_model, load_tokenizer
@@ -77,6 +78,10 @@ def run(
         return RunResult(folder, finished)
     device, tell = prepared.device, progress or _silent
     model = load_model(recipe.model, device=device, trust_remote_code=trust_remote_code)
+    if recipe.lora is not None:
+        model = with_lora(model, recipe.lora)
+    if recipe.trainable is not None:
+        train_only(model, recipe.trainable)
     unlearner = Unlearner(
         model,
         tokenizer,
@@ -97,6 +102,8 @@ def run(
     judging.judge("before", model)
     fitted = unlearner.fit(prepared.forget, prepared.retain, progress=tell, resume=resume)
     judging.judge("after", model)
+    if recipe.lora is not None and recipe.lora.save == "merged":
+        model = merged(model)
     artifacts.write_model(folder / "model", model, tokenizer)
     if recipe.retrained is not None:
         del model

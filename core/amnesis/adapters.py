@@ -1,0 +1,109 @@
+"""Which parameters train: all, those that patterns name, or a low-rank adapter beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from amnesis.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LoraSettings(BaseModel):
+    """A low-rank adapter, made and merged by peft; the base stays frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    r: int = Field(16, ge=1, description="rank")
+    alpha: float = Field(32, gt=0, description="scale: the update is multiplied by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the modules that get an adapter"
+    )
+    save: Literal["merged", "adapter"] = Field(
+        "merged", description="write the whole model, or the adapter alone"
+    )
+
+
+def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
+    """Give the model with an adapter that trains while everything else is frozen.
+
+    Raises:
+        RecipeError: a target module is not in the model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    examine_targets(model, lora)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def examine_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
+    """See that every target module is in the model.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    if lora.target_modules == "all-linear":
+        return
+    ends = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
+    for target in lora.target_modules:
+        if target not in ends and not any(name.endswith(f".{target}") for name in ends):
+            leaves = {e for e in ends if e and "." not in e and not e.isdecimal()}
+            raise RecipeError(
+                f"lora.target_modules: no module is called {target!r}; "
+                f"{did_you_mean(target, leaves)}"
+            )
+
+
+def train_only(model: PreTrainedModel, patterns: Sequence[str]) -> None:
+    """Freeze every parameter whose name matches none of ``patterns``.
+
+    Raises:
+        RecipeError: a pattern matches nothing.
+    """
+    chosen = matching(model, patterns)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+
+
+def matching(model: PreTrainedModel, patterns: Sequence[str]) -> set[str]:
+    """Give the names of the parameters that match ``patterns`` (``*`` and ``?``, as for files).
+
+    Raises:
+        RecipeError: a pattern matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            raise RecipeError(
+                f"trainable: {pattern!r} matches no parameter; {did_you_mean(pattern, names)}"
+            )
+        chosen |= found
+    return chosen
+
+
+def merged(model: Any) -> Any:
+    """Give the base model with the adapter's update in its weights."""
+    return model.merge_and_unload()
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter rather than a whole model."""
+    return (folder / "adapter_config.json").is_file()

@@ -1,0 +1,109 @@
+"""Which parameters train, and what is left of a LoRA run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import amnesis
+from amnesis.adapters import LoraSettings, merged, train_only, with_lora
+from amnesis.errors import AmnesisError, RecipeError
+
+
+def logits(model: Any, tokenizer: Any) -> torch.Tensor:
+    ids = tokenizer("Who wrote The Salt Orchard?", return_tensors="pt").input_ids
+    with torch.no_grad():
+        return model.eval()(ids).logits
+
+
+def test_patterns_choose_what_trains(tiny_llama: Any) -> None:
+    train_only(tiny_llama, ["model.layers.1.mlp.down_proj.*", "model.norm.weight"])
+    chosen = {name for name, p in tiny_llama.named_parameters() if p.requires_grad}
+    assert chosen == {"model.layers.1.mlp.down_proj.weight", "model.norm.weight"}
+    with pytest.raises(RecipeError, match="matches no parameter; did you mean"):
+        train_only(tiny_llama, ["model.layers.1.mlp.downproj.weight"])
+
+
+def test_an_unknown_target_module_is_named(tiny_llama: Any) -> None:
+    with pytest.raises(RecipeError, match="no module is called 'qproj'; did you mean 'q_proj'"):
+        with_lora(tiny_llama, LoraSettings(target_modules=["qproj"]))
+
+
+@pytest.mark.parametrize("save", ["merged", "adapter"])
+def test_a_lora_run_forgets_and_leaves_a_model(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path, save: str
+) -> None:
+    base = tmp_path / "base"
+    tiny_llama.save_pretrained(base)
+    tiny_tokenizer.save_pretrained(base)
+    result = amnesis.run(
+        {
+            "model": str(base),
+            "objective": "npo",
+            "regularizer": "kl",
+            "combiner": "sago",
+            "probes": ["g_effect"],
+            "lora": {"r": 4, "alpha": 8, "target_modules": ["q_proj", "down_proj"], "save": save},
+            "benchmark": {"name": "own", "forget": qa_rows[:4], "retain": qa_rows[4:]},
+            "training": {"steps": 4, "learning_rate": 1e-2, "save_every": 2},
+            "evaluate": {"metrics": ["probability"], "bootstrap": 0},
+        },
+        tmp_path / "out",
+        device="cpu",
+    )
+    losses = [step["forget/loss"] for step in result.results["trajectory"]]
+    assert losses[-1] < losses[0]
+    assert result.results["trajectory"][0]["forget/loss"] == pytest.approx(20 * 0.6931472, rel=1e-5)
+    from transformers import AutoModelForCausalLM
+
+    if save == "merged":
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    else:
+        from peft import AutoPeftModelForCausalLM
+
+        assert not list((tmp_path / "out" / "model").glob("model*.safetensors"))
+        loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    assert not torch.allclose(
+        logits(loaded, tiny_tokenizer), logits(tiny_llama, tiny_tokenizer), atol=1e-3
+    )
+    frozen = json.dumps(result.results["data"])
+    assert "forget" in frozen
+
+
+def test_merging_changes_nothing_that_the_model_says(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    model = with_lora(tiny_llama, LoraSettings(r=4, target_modules=["q_proj", "v_proj"]))
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.1)
+    before = logits(model, tiny_tokenizer)
+    assert torch.allclose(logits(merged(model), tiny_tokenizer), before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trainable": ["*.nothing"]}, "trainable: '*.nothing' matches no parameter"),
+        ({"lora": {"target_modules": ["qproj"]}}, "did you mean 'q_proj'"),
+        ({"lora": {}, "trainable": ["*"]}, "give lora or trainable, not both"),
+        ({"model": {"quantize": "nf4"}}, "quantized weights do not train"),
+        ({"model": {"quantize": "nf4"}, "lora": {}}, "needs bitsandbytes"),
+    ],
+)
+def test_preflight_knows_the_architecture(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path, change: Any, said: str
+) -> None:
+    tiny_llama.save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    recipe = {
+        "model": {"path": str(tmp_path / "base"), **change.pop("model", {})},
+        "objective": "ga",
+        "benchmark": {"name": "own", "forget": qa_rows[:4], "retain": qa_rows[4:]},
+        **change,
+    }
+    with pytest.raises(AmnesisError) as raised:
+        amnesis.run(recipe, tmp_path / "out", device="cpu")
+    assert said in str(raised.value)
