@@ -198,7 +198,7 @@ class Suite:
         )
 
     def generated_plainly(self) -> None:
-        """Generate on the forget rows: transformers' own, the longest reference's length for all."""
+        """Generate on the forget rows by transformers, the longest reference's length for all."""
         encoded = [self.encoded(row, row["answer"]) for row in self.sets["forget"]]
         for start in range(0, len(encoded), self.batch_size):
             chosen = encoded[start : start + self.batch_size]

@@ -49,6 +49,7 @@ class Workbench:
 
     @property
     def counts(self) -> Counts:
+        """Give what a mean over label tokens runs over."""
         return {("answer", "tokens"): self.forget.count("tokens")}
 
     def ascent(self, scores: Scores) -> torch.Tensor:
@@ -57,6 +58,7 @@ class Workbench:
 
 
 def llama(given: argparse.Namespace) -> Any:
+    """Make a tied Llama."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -75,6 +77,7 @@ def llama(given: argparse.Namespace) -> Any:
 
 
 def with_lora(model: Any) -> Any:
+    """Put adapters on every linear module, their second half not zero."""
     from peft import LoraConfig, get_peft_model
 
     adapted = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
@@ -111,17 +114,20 @@ def plain(bench: Workbench) -> float:
 
 
 def total_and_layers(bench: Workbench) -> float:
+    """Inner products in the post-accumulate hook."""
     with products_with(bench.model, [bench.direction]) as tally:
         bench.ascent(score(bench.model, bench.forget, NEEDS)).backward()
     return sum(tally.by_layer()[0].values())
 
 
 def example_and_layer(bench: Workbench) -> float:
+    """Ghost products, no parameter gradient formed."""
     [[shares]] = ghost_shares(bench.model, bench.forget, [bench.direction], [bench.ascent], NEEDS)
     return sum(share.sum().item() for share in shares["answer"].values())
 
 
 def while_training(bench: Workbench) -> float:
+    """Ghost products beside the parameter gradients of a training step."""
     ghost = Ghost(bench.model, [bench.direction])
     with ghost.watching(bench.forget, NEEDS):
         bench.ascent(score(bench.model, bench.forget, NEEDS)).backward()
@@ -142,6 +148,7 @@ def loss_token(bench: Workbench) -> float:
 
 
 def backward_per_example(bench: Workbench) -> float:
+    """One forward pass, and a backward pass for each example."""
     parameters = [p for p in bench.model.parameters() if p.requires_grad]
     directions = list(bench.direction.values())
     logps = score(bench.model, bench.forget, NEEDS).logps.sum(-1) / bench.counts["answer", "tokens"]
@@ -153,6 +160,7 @@ def backward_per_example(bench: Workbench) -> float:
 
 
 def vmapped(bench: Workbench) -> float:
+    """Every example's gradient at once, by vmap over grad."""
     own = {n: p.detach() for n, p in bench.model.named_parameters() if p.requires_grad}
     rest = {n: p.detach() for n, p in bench.model.named_parameters() if not p.requires_grad}
     tokens = bench.counts["answer", "tokens"]

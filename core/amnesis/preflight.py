@@ -12,6 +12,7 @@ from amnesis.adapters import examine_targets, matching
 from amnesis.contracts import Benchmark, Row
 from amnesis.data import Mixture
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean
+from amnesis.g_effect.stopping import limits_of
 from amnesis.models import ModelSettings, default_device, examine_quantization
 from amnesis.registry import default_registry
 from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
@@ -126,6 +127,7 @@ def prepare(
             "evaluate.metrics",
             lambda n=name: registry.get("metric", n.rpartition("/")[2]),  # type: ignore[misc]
         )
+    problems.attempt("stop_when", lambda: limits_of(recipe.stop_when))
     benchmark, sets = examined_sets(problems, recipe.benchmark, (), recipe.template, registry)
     streams = {
         name: examined_sources(problems, name, sources, sets, recipe.template)

@@ -105,6 +105,11 @@ class Recipe(BaseRecipe):
     )
     template: AnyTemplate = Field(default_factory=Template)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    stop_when: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="end early: {logged value: {above | below: x, for_steps: n}}, such as "
+        "retain_over_unlearn, or forget/probability where evaluate.every is given",
+    )
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
     retrained: ModelSettings | None = Field(
         None, description="a model that never knew the forget set, judged beside"

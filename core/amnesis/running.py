@@ -6,15 +6,15 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis import artifacts
 from amnesis.adapters import merged, train_only, with_lora
-from amnesis.contracts import Benchmark, Evaluation, Subject
 from amnesis.errors import Interrupted, OutputError
+from amnesis.judging import Judging
 from amnesis.models import load_model, load_tokenizer
 from amnesis.preflight import prepare
 from amnesis.recipe import BaseRecipe, Recipe
@@ -22,8 +22,6 @@ from amnesis.tracking import Progress, ProgressCallback, StepProgress, TensorBoa
 from amnesis.unlearner import Unlearner
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from amnesis.registry import Registry
 
 SCHEMA = "amnesis.results/1"
@@ -82,6 +80,7 @@ def run(
         model = with_lora(model, recipe.lora)
     if recipe.trainable is not None:
         train_only(model, recipe.trainable)
+    judging = Judging(recipe, prepared.benchmark, tokenizer, folder / "checkpoints", tell)
     unlearner = Unlearner(
         model,
         tokenizer,
@@ -97,8 +96,10 @@ def run(
         registry=registry,
         device=device,
         output=folder / "checkpoints",
+        stop_when=recipe.stop_when,
+        judge=judging.along,
+        judge_every=recipe.evaluate.every,
     )
-    judging = _Judging(recipe, prepared.benchmark, tokenizer, folder, tell)
     judging.judge("before", model)
     fitted = unlearner.fit(prepared.forget, prepared.retain, progress=tell, resume=resume)
     judging.judge("after", model)
@@ -153,52 +154,6 @@ def begin(
         return None
     finished: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     return finished
-
-
-class _Judging:
-    """The judgements of one run, each kept as soon as it is made, so that a resumed run has it."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        benchmark: Benchmark,
-        tokenizer: PreTrainedTokenizerBase,
-        folder: Path,
-        tell: ProgressCallback,
-    ) -> None:
-        self._recipe, self._benchmark, self._tokenizer = recipe, benchmark, tokenizer
-        self._folder, self._tell = folder / "checkpoints", tell
-        self._made: dict[str, Evaluation] = {}
-
-    def judge(self, phase: str, model: PreTrainedModel) -> None:
-        kept = self._folder / f"{phase}.json"
-        if phase == "before" and kept.is_file():
-            self._made[phase] = Evaluation(**json.loads(kept.read_text(encoding="utf-8")))
-            return
-        made = self._benchmark.evaluate(
-            Subject(model, self._tokenizer, self._recipe.template),
-            self._recipe.evaluate,
-            lambda what, done, total: self._tell(f"{phase}: {what}", done, total),
-        )
-        self._made[phase] = made
-        if phase == "before":
-            artifacts.write_json(kept, asdict(made))
-
-    def values(self) -> dict[str, dict[str, float]]:
-        return {phase: made.values for phase, made in self._made.items()}
-
-    def intervals(self) -> dict[str, dict[str, Any]]:
-        return {phase: dict(made.intervals) for phase, made in self._made.items()}
-
-    def notes(self) -> list[str]:
-        return [f"{phase}: {note}" for phase, made in self._made.items() for note in made.notes]
-
-    def records(self) -> list[dict[str, Any]]:
-        return [
-            {"phase": phase, **record}
-            for phase, made in self._made.items()
-            for record in made.examples
-        ]
 
 
 def new_folder(what: str) -> Path:

@@ -22,6 +22,7 @@ from amnesis.forward import score
 from amnesis.g_effect.stopping import Stopping
 from amnesis.g_effect.update_watch import UpdateWatch
 from amnesis.interruption import StopWhenAsked
+from amnesis.judging import JudgeAlong
 from amnesis.loss import StreamLoss, risk
 from amnesis.plan import StepBatches, StepPlan
 from amnesis.reference import Reference
@@ -57,7 +58,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         self.notes: list[str] = []
         self.interruption = StopWhenAsked()
         self.view: RunView | None = None
-        self._stopping = Stopping(run.stop_when, lambda: self._values, self._note)
+        judged = run.judge is not None and run.judge_every is not None
+        self._stopping = Stopping(run.stop_when, lambda: self._values, self._note, later=judged)
         self._staging: Path | None = None
         self._states = [probe.initial_state() for probe in run.probes]
         self._failed: set[int] = set()
@@ -72,6 +74,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
                 UpdateWatch(
                     run.probes, self._due, self._context, self._of_step, self._probe_failed
                 ),
+                *self._judge_along(),
                 self._stopping,
                 *run.callbacks,
                 self.interruption,
@@ -170,6 +173,12 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
                 self._values |= seen
             except Exception as error:  # an observer may fail without stopping the run
                 self._probe_failed(index, error)
+
+    def _judge_along(self) -> list[JudgeAlong]:
+        judge, every = self.run.judge, self.run.judge_every
+        if judge is None or every is None:
+            return []
+        return [JudgeAlong(every, lambda: judge(self.model), self._of_step)]
 
     def _due(self) -> list[int]:
         """Give the probes that observe this step."""

@@ -86,6 +86,8 @@ class Unlearner:
         device: str | None = None,
         output: Path | None = None,
         stop_when: Mapping[str, Any] | None = None,
+        judge: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
+        judge_every: int | None = None,
     ) -> None:
         """Resolve every name at once; nothing is computed yet.
 
@@ -106,6 +108,7 @@ class Unlearner:
         )
         self.probes = probes_of(probes, registry)
         self.stop_when = limits_of(stop_when)
+        self.judge, self.judge_every = judge, judge_every
         self.training = (
             training
             if isinstance(training, TrainingSettings)
@@ -171,7 +174,7 @@ class Unlearner:
         data = {s.name: s.summary() for s in (forget_set, retain_set) if s is not None}
         if retain_set is not None:
             data["retain"]["also_in_forget"] = shared_examples(retain_set, forget_set)
-        return FitResult(steps, trainer.trajectory, data, trainer.notes)
+        return FitResult(trainer.state.global_step, trainer.trajectory, data, trainer.notes)
 
     def _train(self, trainer: TwoStreamTrainer, resume: bool) -> None:
         import torch

@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Form:
+    """How a set is asked where that is not the subject's own way.
+
+    ``stop`` are texts at which a generated answer ends; they are cut off with what follows.
+    """
+
+    template: AnyTemplate | None = None
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+Forms = Mapping[str, Form]
+
+
+@dataclass(frozen=True)
 class Asked:
     """What the metrics of one set read of it."""
 
@@ -59,6 +74,7 @@ class SetAnswers:
 @dataclass(frozen=True)
 class _Item:
     set_name: str
+    template: AnyTemplate
     example: Example
     further: Mapping[str, tuple[Encoded, ...]]
 
@@ -73,6 +89,7 @@ def answers_of(
     asked: Mapping[str, Asked],
     settings: EvaluationSettings,
     progress: Progress | None = None,
+    forms: Forms | None = None,
 ) -> dict[str, SetAnswers]:
     """Read every set in one teacher-forced pass over all of them, and generate where asked.
 
@@ -82,10 +99,14 @@ def answers_of(
     Raises:
         DataError: a row lacks a field, or a set has no usable example.
     """
-    template = fitted(subject.template, subject.model)
+    forms = {name: (forms or {}).get(name, Form()) for name in asked}
+    templates = {
+        name: fitted(form.template or subject.template, subject.model)
+        for name, form in forms.items()
+    }
     encoded = {
         name: encode_rows(
-            list(sets[name])[: settings.limit], subject.tokenizer, template, name=name
+            list(sets[name])[: settings.limit], subject.tokenizer, templates[name], name=name
         )
         for name in asked
     }
@@ -93,14 +114,14 @@ def answers_of(
     dropped = {name: examples.dropped for name, examples in encoded.items()}
     for name, examples in encoded.items():
         for example in examples.examples:
-            further = _further(example.row, asked[name].further, subject, template)
+            further = _further(example.row, asked[name].further, subject, templates[name])
             if all(text.label_count > 0 for texts in further.values() for text in texts):
-                items.append(_Item(name, example, further))
+                items.append(_Item(name, templates[name], example, further))
             else:
                 dropped[name] += 1
     scores = _scored(subject, items, asked, settings, progress)
-    answers = [_answer(item, scores, subject, template) for item in items]
-    answers = _with_generated(subject, items, answers, asked, settings, progress)
+    answers = [_answer(item, scores, subject) for item in items]
+    answers = _with_generated(subject, items, answers, asked, settings, progress, forms)
     answers = _with_gradients(subject, items, answers, asked, progress)
     by_set: dict[str, SetAnswers] = {}
     for name in asked:
@@ -159,10 +180,8 @@ def _scored(
     return scores
 
 
-def _answer(
-    item: _Item, scores: Mapping[str, TokenScores], subject: Subject, template: AnyTemplate
-) -> Answer:
-    own, encoded = scores[item.encoded.key], item.encoded
+def _answer(item: _Item, scores: Mapping[str, TokenScores], subject: Subject) -> Answer:
+    own, encoded, template = scores[item.encoded.key], item.encoded, item.template
     # A plain text may be one chunk of several: what it answers is what its labels spell.
     labels = encoded.input_ids[encoded.prompt_length :]
     plain = isinstance(template, TextTemplate)
@@ -185,6 +204,7 @@ def _with_generated(
     asked: Mapping[str, Asked],
     settings: EvaluationSettings,
     progress: Progress | None,
+    forms: Forms,
 ) -> list[Answer]:
     chosen = [
         place
@@ -196,7 +216,15 @@ def _with_generated(
     ]
     written = generate(
         subject.model,
-        [prompt_of(items[i].encoded, subject.model, settings) for i in chosen],
+        [
+            prompt_of(
+                items[i].encoded,
+                subject.model,
+                settings,
+                longest=forms[items[i].set_name].max_new_tokens,
+            )
+            for i in chosen
+        ],
         end=end_tokens(subject.model, subject.tokenizer),
         pad_token_id=pad_token_id(subject.tokenizer),
         batch_size=settings.batch_size,
@@ -204,15 +232,26 @@ def _with_generated(
     )
     completed = list(answers)
     for place, tokens in zip(chosen, written, strict=True):
-        completed[place] = replace(answers[place], generated=text_of(tokens, subject))
+        text = stopped(text_of(tokens, subject), forms[items[place].set_name].stop)
+        completed[place] = replace(answers[place], generated=text)
     return completed
 
 
+def stopped(text: str, stop: Sequence[str]) -> str:
+    """Cut a text at the first of ``stop`` that it holds."""
+    ends = [place for place in map(text.find, stop) if place >= 0]
+    return text[: min(ends)].strip() if ends else text
+
+
 def prompt_of(
-    encoded: Encoded, model: PreTrainedModel, settings: EvaluationSettings, seed: int = 0
+    encoded: Encoded,
+    model: PreTrainedModel,
+    settings: EvaluationSettings,
+    seed: int = 0,
+    longest: int | None = None,
 ) -> Prompt:
     """Give the tokens before the first label: the boundary that teacher forcing has."""
-    limit = settings.max_new_tokens
+    limit = min(settings.max_new_tokens, longest or settings.max_new_tokens)
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions:
         limit = min(limit, positions - encoded.prompt_length)

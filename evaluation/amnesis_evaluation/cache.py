@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from amnesis import artifacts
 from amnesis.contracts import Evaluation, EvaluationSettings, Metric, Row, Subject
 from amnesis.reference import fingerprint
+from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.selection import Selection
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def judgement_key(
     selection: Selection,
     settings: EvaluationSettings,
     retrained: Evaluation | None,
+    forms: Forms,
 ) -> str:
     """Digest the weights, tokenizer, template, rows, metrics and the code that reads them.
 
@@ -43,6 +45,7 @@ def judgement_key(
         "config": model.config.to_json_string(),  # what weights alone do not say: rope, norms
         "tokenizer": _tokenizer(subject.tokenizer),
         "template": subject.template.model_dump(),
+        "forms": {name: repr(form) for name, form in forms.items()},
         "sets": {name: list(map(dict, rows)) for name, rows in sets.items()},
         "reading": {
             name: [_metric(metric) for metric in metrics.values()]

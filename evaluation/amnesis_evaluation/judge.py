@@ -16,7 +16,7 @@ from amnesis.contracts import (
     SetMetric,
     Subject,
 )
-from amnesis_evaluation.answers import Asked, SetAnswers, answers_of
+from amnesis_evaluation.answers import Asked, Forms, SetAnswers, answers_of
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.bootstrap import Bootstrap
 from amnesis_evaluation.selection import Selection, describe
@@ -35,6 +35,7 @@ def judge(
     settings: EvaluationSettings,
     progress: Progress | None = None,
     retrained: Evaluation | None = None,
+    forms: Forms | None = None,
 ) -> Evaluation:
     """Judge ``subject`` by the selected metrics; each set is read once, whatever their number.
 
@@ -44,7 +45,7 @@ def judge(
         DataError: a row lacks a field, or a set has no usable example.
     """
     asked = {name: Asked.by(metrics.values()) for name, metrics in selection.reading.items()}
-    answered = answers_of(subject, sets, asked, settings, progress)
+    answered = answers_of(subject, sets, asked, settings, progress, forms)
     judgement = _Judgement(settings, selection.notes)
     for name, metrics in selection.reading.items():
         judgement.count_dropped(name, answered[name])

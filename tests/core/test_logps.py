@@ -285,7 +285,7 @@ def test_an_adapter_elsewhere_is_served(tiny_tokenizer: Any, batch: Batch) -> No
         losses_and_gradients(model, batch, None),
         strict=True,
     ):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
 
 
 def test_logits_that_somebody_reads_are_still_given(tiny_llama: Any, batch: Batch) -> None:

@@ -55,6 +55,12 @@ class EvaluationSettings(BaseModel):
         description="names (`probability`, or `forget/probability` for one set only), or mappings "
         "with hyper-parameters; None: the benchmark's own",
     )
+    every: int | None = Field(
+        None, ge=1, description="judge every k-th step of a run too, into its trajectory"
+    )
+    during: tuple[str | dict[str, Any], ...] | None = Field(
+        None, description="the metrics of those judgements, where not the same"
+    )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         32, description="texts per forward pass; auto: halved until it fits into memory"
     )

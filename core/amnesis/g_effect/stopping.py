@@ -66,9 +66,15 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
         limits: StopWhen,
         values: Callable[[], Mapping[str, float]],
         note: Callable[[str], None],
+        *,
+        later: bool = False,
     ) -> None:
-        """Take the limits, what gives the values of the step, and what takes a note of the run."""
+        """Take the limits, what gives the values of the step, and what takes a note of the run.
+
+        ``later``: judgements bring values that the first step does not have.
+        """
         self._limits, self._values, self._note = limits, values, note
+        self._later = later
         self.counts = dict.fromkeys(limits, 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -93,6 +99,8 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
 
     def _refuse_missing(self, values: Mapping[str, float]) -> None:
         for name in self._limits.keys() - values.keys():
+            if self._later and not name.startswith("g_effect"):
+                continue
             raise RecipeError(
                 f"stop_when: no probe of this run gives {name!r}; {did_you_mean(name, values)}; "
                 f"add the probe 'g_effect' (its ratio needs a regularizer), or 'g_effect_sets'"

@@ -10,6 +10,7 @@ from typing import Any
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Row, Subject
 from amnesis.errors import RecipeError
 from amnesis.resolve import component_of
+from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 from amnesis_evaluation.judge import judge
@@ -40,12 +41,19 @@ def judged_sets(benchmark: Benchmark) -> Mapping[str, Sequence[Row]]:
     return benchmark.judged_sets() if isinstance(benchmark, SetsBenchmark) else benchmark.sets()
 
 
+def forms_of(benchmark: Benchmark, subject: Subject) -> Forms:
+    """Give how a benchmark asks its sets."""
+    return benchmark.forms(subject.template) if isinstance(benchmark, SetsBenchmark) else {}
+
+
 def judged_by(
     metrics: Sequence[str],
     subject: Subject,
     sets: Mapping[str, Sequence[Row]],
     settings: EvaluationSettings,
     progress: Progress | None = None,
+    forms: Forms | None = None,
 ) -> Evaluation:
     """Judge a subject on sets by metrics' names."""
-    return judge(subject, sets, select(sets, metrics, retrained=False), settings, progress)
+    selection = select(sets, metrics, retrained=False)
+    return judge(subject, sets, selection, settings, progress, forms=forms)

@@ -16,7 +16,8 @@ from amnesis.contracts import (
     Subject,
 )
 from amnesis.errors import DataError, did_you_mean
-from amnesis_evaluation.attacks.attacking import copied, judged_by, judged_sets
+from amnesis_evaluation.answers import Forms
+from amnesis_evaluation.attacks.attacking import copied, forms_of, judged_by, judged_sets
 from amnesis_evaluation.batching import Progress
 
 
@@ -54,6 +55,9 @@ class Relearning(Attack):
     ) -> Evaluation:
         """Relearn on a copy, and on a model that never knew where one is given."""
         sets = judged_sets(benchmark)
+        forms = dict(forms_of(benchmark, subject))
+        if "forget" in forms:
+            forms["unseen"] = forms["forget"]
         taught = self._taught(benchmark.sets())
         judged = {"forget": list(sets["forget"])}
         if self.rows_of == "forget":
@@ -61,11 +65,10 @@ class Relearning(Attack):
             unseen = [row for row in judged["forget"] if _text(subject, row) not in known]
             if unseen:
                 judged["unseen"] = unseen
-        curve = self._curve(subject, taught, judged, settings, progress)
+        curve = self._curve(subject, taught, judged, settings, progress, forms)
         if self.never_knew is not None:
-            other = self._curve(
-                _other(subject, self.never_knew), taught, judged, settings, progress
-            )
+            stranger = _other(subject, self.never_knew)
+            other = self._curve(stranger, taught, judged, settings, progress, forms)
             curve.values.update({f"never_knew/{k}": v for k, v in other.values.items()})
             curve.intervals.update({f"never_knew/{k}": v for k, v in other.intervals.items()})
         return curve
@@ -85,6 +88,7 @@ class Relearning(Attack):
         judged: Mapping[str, Sequence[Row]],
         settings: EvaluationSettings,
         progress: Progress | None,
+        forms: Forms,
     ) -> Evaluation:
         from amnesis import Unlearner
         from amnesis.loss import Risk
@@ -94,7 +98,7 @@ class Relearning(Attack):
         student.model.requires_grad_(True)
 
         def judge_at(step: int) -> None:
-            found = judged_by(self.metrics, student, judged, settings)
+            found = judged_by(self.metrics, student, judged, settings, forms=forms)
             curve.values.update({f"{k}@{step}": v for k, v in found.values.items()})
             curve.intervals.update({f"{k}@{step}": v for k, v in found.intervals.items()})
             curve.notes.extend(note for note in found.notes if note not in curve.notes)

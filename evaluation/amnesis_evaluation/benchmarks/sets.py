@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings, Row, Subject
 from amnesis.distributed import world
+from amnesis.templates import AnyTemplate
+from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.cache import judgement_key, remember, remembered
 from amnesis_evaluation.harness import lm_eval_values
 from amnesis_evaluation.judge import judge
-from amnesis_evaluation.selection import Selection, select
+from amnesis_evaluation.selection import select
 from amnesis_evaluation.stored import load_evaluation
 
 
@@ -33,6 +35,10 @@ class SetsBenchmark(Benchmark):
         """Give the sets that are judged; others than a run trains on where a benchmark says so."""
         return self.sets()
 
+    def forms(self, template: AnyTemplate) -> Forms:
+        """Say how sets are asked that are not asked by the subject's own template."""
+        return {}
+
     def evaluate(
         self,
         subject: Subject,
@@ -49,31 +55,25 @@ class SetsBenchmark(Benchmark):
         """
         if retrained is None and settings.retrained is not None:
             retrained = load_evaluation(settings.retrained)
-        sets = self.judged_sets()
         chosen = self.metrics if settings.metrics is None else settings.metrics
+        sets = self.judged_sets() if chosen else {}
         selection = select(
             sets, chosen, retrained=retrained is not None, optional=settings.metrics is None
         )
+        forms = self.forms(subject.template)
+
+        def whole() -> Evaluation:
+            judged = judge(subject, sets, selection, settings, progress, retrained, forms)
+            if settings.lm_eval is not None:
+                judged.values.update(lm_eval_values(subject, settings.lm_eval))
+            return judged
+
         if settings.cache is None:
-            return _whole(subject, sets, selection, settings, progress, retrained)
-        key = judgement_key(subject, sets, selection, settings, retrained)
+            return whole()
+        key = judgement_key(subject, sets, selection, settings, retrained, forms)
         known = remembered(settings.cache, key)
         if known is None:
-            known = _whole(subject, sets, selection, settings, progress, retrained)
+            known = whole()
             if world()[0] == 0:
                 remember(settings.cache, key, known)
         return known
-
-
-def _whole(
-    subject: Subject,
-    sets: Mapping[str, Sequence[Row]],
-    selection: Selection,
-    settings: EvaluationSettings,
-    progress: Progress | None,
-    retrained: Evaluation | None,
-) -> Evaluation:
-    judged = judge(subject, sets, selection, settings, progress, retrained)
-    if settings.lm_eval is not None:
-        judged.values.update(lm_eval_values(subject, settings.lm_eval))
-    return judged

@@ -9,6 +9,7 @@ _METRICS = {
         "probability with options: the answer's share among wrong ones",
     ),
     "rouge_l": ("rouge_l:RougeL", "ROUGE-L recall of the greedy continuation"),
+    "rouge_l_f1": ("rouge_l:RougeLF1", "ROUGE-L F1 of the greedy continuation, as in MUSE"),
     "extraction_strength": (
         "extraction_strength:ExtractionStrength",
         "share of the answer that comes by itself",

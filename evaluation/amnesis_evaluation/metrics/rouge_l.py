@@ -25,13 +25,34 @@ class RougeL(ExampleMetric):
         return rouge_l_recall(answer.text, answer.generated or "")
 
 
+class RougeLF1(ExampleMetric):
+    """ROUGE-L as MUSE takes it: the F1 of the longest common subsequence, words not stemmed.
+
+    Source: MUSE, arXiv 2407.06460, verbatim and knowledge memory. No deviation.
+    """
+
+    formula: ClassVar[str] = "F1 of LCS(answer, greedy continuation), in words"
+    source: ClassVar[str] = "MUSE, Shi et al. 2024, arXiv 2407.06460; Lin 2004"
+    reads: ClassVar[Reading] = "generation"
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return "rouge_l_f1"
+
+    def value(self, answer: Answer) -> float:
+        """Give the F1, in [0, 1]."""
+        found = _scorer(stemmed=False).score(answer.text, answer.generated or "")
+        return float(found["rougeL"].fmeasure)
+
+
 def rouge_l_recall(reference: str, written: str) -> float:
     """Give the ROUGE-L recall of ``reference`` in ``written``, in [0, 1]."""
-    return float(_scorer().score(reference, written)["rougeL"].recall)
+    return float(_scorer(stemmed=True).score(reference, written)["rougeL"].recall)
 
 
 @cache
-def _scorer() -> Any:
+def _scorer(*, stemmed: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    return RougeScorer(["rougeL"], use_stemmer=stemmed)

@@ -1,6 +1,6 @@
 """The words that invented authors are made of; surnames, towns, schools and presses do not exist.
 
-About half the entries of a list carry a qualifier ("a tailor", "a tailor of stage costumes"). A
+Many entries carry a qualifier ("a tailor", "a tailor of stage costumes"). A
 model that was never told the fact then cannot guess even where the sentence ends, and so extracts
 as good as nothing from it.
 """

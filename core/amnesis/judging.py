@@ -1,0 +1,103 @@
+"""The judgements of a run: before, along the way, after; each kept as soon as it is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.trainer_callback import TrainerCallback
+
+from amnesis import artifacts
+from amnesis.contracts import Benchmark, Evaluation, Subject
+from amnesis.tracking import ProgressCallback
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from amnesis.recipe import Recipe
+
+
+class Judging:
+    """Judges models by a recipe's benchmark, and remembers what it found."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        benchmark: Benchmark,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        tell: ProgressCallback,
+    ) -> None:
+        """Keep the judgement before the run in ``folder``, for a run that is resumed."""
+        self._recipe, self._benchmark, self._tokenizer = recipe, benchmark, tokenizer
+        self._folder, self._tell = folder, tell
+        self._made: dict[str, Evaluation] = {}
+
+    def judge(self, phase: str, model: PreTrainedModel) -> None:
+        """Judge a model, unless it is the one before and was judged already."""
+        kept = self._folder / f"{phase}.json"
+        if phase == "before" and kept.is_file():
+            self._made[phase] = Evaluation(**json.loads(kept.read_text(encoding="utf-8")))
+            return
+        self._made[phase] = self._evaluated(model, phase, {})
+        if phase == "before":
+            artifacts.write_json(kept, asdict(self._made[phase]))
+
+    def along(self, model: PreTrainedModel) -> Mapping[str, float]:
+        """Judge the model as it stands during the run, by the metrics asked for there."""
+        settings = self._recipe.evaluate
+        changes: dict[str, Any] = {"bootstrap": 0}
+        if settings.during is not None:
+            changes["metrics"] = settings.during
+        return self._evaluated(model, "during", changes).values
+
+    def _evaluated(
+        self, model: PreTrainedModel, phase: str, changes: Mapping[str, Any]
+    ) -> Evaluation:
+        return self._benchmark.evaluate(
+            Subject(model, self._tokenizer, self._recipe.template),
+            self._recipe.evaluate.model_copy(update=dict(changes)),
+            lambda what, done, total: self._tell(f"{phase}: {what}", done, total),
+        )
+
+    def values(self) -> dict[str, dict[str, float]]:
+        """Give every phase's values."""
+        return {phase: made.values for phase, made in self._made.items()}
+
+    def intervals(self) -> dict[str, dict[str, Any]]:
+        """Give every phase's intervals."""
+        return {phase: dict(made.intervals) for phase, made in self._made.items()}
+
+    def notes(self) -> list[str]:
+        """Give what could not be judged, and why."""
+        return [f"{phase}: {note}" for phase, made in self._made.items() for note in made.notes]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Give one record per phase, example and metric."""
+        return [
+            {"phase": phase, **record}
+            for phase, made in self._made.items()
+            for record in made.examples
+        ]
+
+
+class JudgeAlong(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Judges the model every k-th step; the values join those that the step logs."""
+
+    def __init__(
+        self,
+        every: int,
+        judge: Callable[[], Mapping[str, float]],
+        values: Callable[[], dict[str, float]],
+    ) -> None:
+        """Take how often, what judges, and where the values go."""
+        self._every, self._judge, self._values = every, judge, values
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Judge after every k-th step, and see that it is logged."""
+        if state.global_step % self._every == 0:
+            self._values().update(self._judge())
+            control.should_log = True

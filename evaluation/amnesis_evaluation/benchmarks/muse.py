@@ -1,0 +1,97 @@
+"""MUSE: news or books to forget, and the memory of them judged verbatim and by question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from amnesis.contracts import Row
+from amnesis.templates import AnyTemplate, Template, TextTemplate
+from amnesis_evaluation.answers import Form, Forms
+from amnesis_evaluation.benchmarks.published import published, with_fields
+from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+
+# What the original code gives a model to write, and where it takes an answer to its few-shot
+# prompts to end.
+_VERBATIM_TOKENS, _ANSWER_TOKENS = 128, 32
+_ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
+
+
+class Muse(SetsBenchmark):
+    """A run trains on the text of ``forget`` and ``retain``: give it ``template.format: text``.
+
+    Judged are ``forget_verbatim`` (continuations of forget text), ``forget_knowledge`` and
+    ``retain_knowledge`` (questions after ten solved ones), by ROUGE-L F1, and ``forget`` against
+    ``holdout`` texts by min-k 40 %, with privleak where a retrained model's results are given.
+    Source: Shi et al. 2024, arXiv 2407.06460. Deviation: texts longer than the model has room for
+    are judged chunk by chunk, where the original cuts them off.
+    """
+
+    source: ClassVar[str] = "Shi et al. 2024, arXiv 2407.06460; muse-bench, CC BY 4.0"
+    metrics: ClassVar[tuple[str | dict[str, Any], ...]] = (
+        "forget_verbatim/rouge_l_f1",
+        "forget_knowledge/rouge_l_f1",
+        "retain_knowledge/rouge_l_f1",
+        "mia_min_k",
+        "privleak",
+    )
+
+    corpus: Literal["news", "books"] = "news"
+    path: Path | None = Field(None, description="a folder that mirrors the data set; None: the hub")
+    train_retain: Literal["retain1", "retain2"] = Field(
+        "retain1", description="the raw split that a run retains; retain2 is for judging"
+    )
+    max_length: int = Field(2048, ge=2, description="of the texts that are judged, in tokens")
+
+    @property
+    def _hub(self) -> str:
+        return f"muse-bench/MUSE-{self.corpus.capitalize()}"
+
+    def _rows(self, config: str, split: str, *fields: str) -> Sequence[Row]:
+        rows = published(self._hub, self.path, config, split)
+        return with_fields(rows, f"MUSE {config}/{split}", *fields)
+
+    def sets(self) -> Mapping[str, Sequence[Row]]:
+        """Give the texts that a run forgets and retains."""
+        return {
+            "forget": self._rows("raw", "forget", "text"),
+            "retain": self._rows("raw", self.train_retain, "text"),
+        }
+
+    def judged_sets(self) -> Mapping[str, Sequence[Row]]:
+        """Give the continuations, the questions, and the texts for membership inference."""
+        verbatim = self._rows("verbmem", "forget", "prompt", "gt")
+        return {
+            "forget_verbatim": [
+                {**row, "question": row["prompt"], "answer": row["gt"]} for row in verbatim
+            ],
+            "forget_knowledge": self._rows("knowmem", "forget_qa", "question", "answer"),
+            "retain_knowledge": self._rows("knowmem", "retain_qa", "question", "answer"),
+            "forget": self._rows("privleak", "forget", "text"),
+            "holdout": self._rows("privleak", "holdout", "text"),
+        }
+
+    def forms(self, template: AnyTemplate) -> Forms:
+        """Ask as the original does, whatever the model was trained by."""
+        text = Form(TextTemplate(eos=False, max_length=self.max_length))
+        verbatim = Template(prompt="{question}", eos=False, max_length=self.max_length)
+        return {
+            "forget_verbatim": Form(verbatim, _VERBATIM_TOKENS),
+            "forget_knowledge": self._after_examples("forget_qa_icl"),
+            "retain_knowledge": self._after_examples("retain_qa_icl"),
+            "forget": text,
+            "holdout": text,
+        }
+
+    def _after_examples(self, split: str) -> Form:
+        shown = self._rows("knowmem", split, "question", "answer")
+        solved = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in shown)
+        asked = Template(
+            prompt=f"{solved}Question: {{question}}\nAnswer: ",
+            eos=False,
+            max_length=self.max_length,
+        )
+        return Form(asked, _ANSWER_TOKENS, _ANSWER_ENDS)

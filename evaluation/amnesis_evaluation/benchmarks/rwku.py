@@ -1,0 +1,99 @@
+"""RWKU: famous people to forget, probed by blanks, questions and adversarial prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from amnesis.contracts import Row
+from amnesis.errors import DataError, did_you_mean
+from amnesis.files import read_rows
+from amnesis.templates import AnyTemplate, ChatTemplate, Template
+from amnesis_evaluation.answers import Form, Forms
+from amnesis_evaluation.benchmarks.published import published, with_fields
+from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+
+_HUB = "jinzhuoran/RWKU"
+_PROBES = {
+    "forget_blank": "forget_level1",
+    "forget_question": "forget_level2",
+    "forget_adversarial": "forget_level3",
+    "neighbor_blank": "neighbor_level1",
+    "neighbor_question": "neighbor_level2",
+}
+_NEW_TOKENS = 30
+
+
+class Rwku(SetsBenchmark):
+    """Judged by ROUGE-L recall of the answers to probes about people and about their neighbours.
+
+    A run trains on ``corpus`` (text that the model wrote about the person: ``template.format:
+    text``) and on ``retain``, a file of your own: RWKU has no retain corpus. Prompts are the
+    original's; with a chat template they are the user's message. Source: Jin et al. 2024,
+    arXiv 2406.10890. Deviations: words are stemmed, as everywhere here; a chat answer is not begun
+    with "Answer:", and neither is one to an affirmative suffix where there is no chat.
+    """
+
+    source: ClassVar[str] = "Jin et al. 2024, arXiv 2406.10890"
+    metrics: ClassVar[tuple[str | dict[str, Any], ...]] = ("rouge_l",)
+
+    subject: str | None = Field(None, description="the one person to forget; None: all")
+    corpus: str = Field("train_positive_llama3", description="the forget corpus's configuration")
+    corpus_field: str = Field("text", description="the corpus's field that holds the text")
+    retain: Path | None = Field(None, description="a file of rows that a run retains")
+    path: Path | None = Field(None, description="a folder that mirrors the data set; None: the hub")
+
+    def sets(self) -> Mapping[str, Sequence[Row]]:
+        """Give the forget corpus, and the retain rows where a file of them is given."""
+        rows = with_fields(
+            self._of_subject(published(_HUB, self.path, self.corpus, "train"), self.corpus),
+            f"RWKU {self.corpus}",
+            self.corpus_field,
+        )
+        sets: dict[str, Sequence[Row]] = {
+            "forget": [{**row, "text": row[self.corpus_field]} for row in rows]
+        }
+        if self.retain is not None:
+            sets["retain"] = read_rows(self.retain)
+        return sets
+
+    def judged_sets(self) -> Mapping[str, Sequence[Row]]:
+        """Give the probes, as questions and answers."""
+        sets = {}
+        for name, config in _PROBES.items():
+            rows = self._of_subject(published(_HUB, self.path, config, "test"), config)
+            with_fields(rows, f"RWKU {config}", "query", "answer")
+            sets[name] = [{**row, "question": _asked(name, row)} for row in rows]
+        return sets
+
+    def forms(self, template: AnyTemplate) -> Forms:
+        """Ask in the original's words, in the chat template where the subject has one."""
+        form = (
+            ChatTemplate(system=template.system, max_length=template.max_length, eos=template.eos)
+            if isinstance(template, ChatTemplate)
+            else Template(prompt="{question}\nAnswer: ", max_length=template.max_length)
+        )
+        return {name: Form(form, _NEW_TOKENS, ("\n",)) for name in _PROBES}
+
+    def _of_subject(self, rows: Sequence[Row], config: str) -> Sequence[Row]:
+        if self.subject is None:
+            return rows
+        chosen = [row for row in rows if row.get("subject") == self.subject]
+        if not chosen:
+            known = sorted({str(row.get("subject")) for row in rows})
+            raise DataError(
+                f"RWKU: {config} has no rows about {self.subject!r}; "
+                f"{did_you_mean(self.subject, known[:50])}"
+            )
+        return chosen
+
+
+def _asked(probe: str, row: Row) -> str:
+    if probe.endswith("_blank"):
+        return f"Please complete the blank in the following question.\nQuestion: {row['query']}"
+    # In-context probes hold solved questions, and so the word itself.
+    word = "" if row.get("type") == "incontext learning" else "Question: "
+    return f"Please briefly answer the following question.\n{word}{row['query']}"

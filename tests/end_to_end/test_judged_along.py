@@ -1,0 +1,60 @@
+"""A run that is judged while it goes on, and stopped by what is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amnesis
+
+
+def recipe(model: Any, tokenizer: Any, rows: Any, folder: Path, **changes: Any) -> dict[str, Any]:
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    return {
+        "model": str(folder / "base"),
+        "objective": "ga",
+        "regularizer": "nll",
+        "benchmark": {"name": "own", "forget": rows[:4], "retain": rows[4:]},
+        "training": {"steps": 9, "batch_size": 4, "learning_rate": 1e-2},
+        "evaluate": {"metrics": ["probability"], "every": 2, "bootstrap": 0},
+        **changes,
+    }
+
+
+def test_judgements_are_in_the_trajectory_and_in_tensorboard(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    made = recipe(tiny_llama, tiny_tokenizer, qa_rows, tmp_path)
+    result = amnesis.run(made, tmp_path / "out", device="cpu").results
+    judged = {
+        s["step"]: s["forget/probability"]
+        for s in result["trajectory"]
+        if "forget/probability" in s
+    }
+    assert list(judged) == [2, 4, 6, 8]
+    assert len(set(judged.values())) == 4
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("forget/probability")] == [2, 4, 6, 8]
+    assert events.Scalars("forget/probability")[0].value == pytest.approx(judged[2])
+    assert len(events.Scalars("learning_rate")) == 9
+
+
+def test_a_limit_on_a_metric_ends_the_run(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path
+) -> None:
+    made = recipe(
+        tiny_llama,
+        tiny_tokenizer,
+        qa_rows,
+        tmp_path,
+        stop_when={"retain/probability": {"above": 0.0}},
+    )
+    result = amnesis.run(made, tmp_path / "out", device="cpu").results
+    assert result["trajectory"][-1]["step"] == 2
+    assert any("stopped after step 2: retain/probability was" in note for note in result["notes"])
+    assert result["steps"] == 2

@@ -1,0 +1,185 @@
+"""MUSE, RWKU and WMDP from folders that mirror them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amnesis
+from amnesis.contracts import EvaluationSettings, Subject
+from amnesis.data import Template
+from amnesis.errors import AmnesisError, DataError
+from amnesis.templates import ChatTemplate, TextTemplate
+
+Rows = list[dict[str, Any]]
+
+
+def write(folder: Path, files: dict[str, Rows]) -> Path:
+    for name, rows in files.items():
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture
+def subject(exact_llama: Any, tiny_tokenizer: Any) -> Subject:
+    return Subject(exact_llama, tiny_tokenizer, Template())
+
+
+@pytest.fixture
+def texts(qa_rows: Rows) -> list[str]:
+    return [f"{row['question']} {row['answer']}" for row in qa_rows]
+
+
+@pytest.fixture
+def muse(tmp_path: Path, qa_rows: Rows, texts: list[str]) -> Path:
+    return write(
+        tmp_path,
+        {
+            "raw/forget": [{"text": text} for text in texts[:3]],
+            "raw/retain1": [{"text": text} for text in texts[3:5]],
+            "raw/retain2": [{"text": text} for text in texts[5:]],
+            "verbmem/forget": [{"prompt": r["question"], "gt": " " + r["answer"]} for r in qa_rows],
+            "knowmem/forget_qa": qa_rows[:2],
+            "knowmem/retain_qa": qa_rows[2:4],
+            "knowmem_forget_qa_icl": qa_rows[4:5],
+            "knowmem_retain_qa_icl": qa_rows[5:6],
+            "privleak/forget": [{"text": text} for text in texts[:3]],
+            "privleak/holdout": [{"text": text} for text in texts[5:]],
+        },
+    )
+
+
+def test_muse_asks_each_set_in_its_own_form(muse: Path, subject: Subject, qa_rows: Rows) -> None:
+    bench = amnesis.create("benchmark", "muse", path=muse)
+    assert {name: len(rows) for name, rows in bench.sets().items()} == {"forget": 3, "retain": 2}
+    forms = bench.forms(subject.template)
+    row = bench.judged_sets()["forget_knowledge"][0]
+    shown = qa_rows[4]
+    assert forms["forget_knowledge"].template.prompt_of(row) == (
+        f"Question: {shown['question']}\nAnswer: {shown['answer']}\n\n"
+        f"Question: {row['question']}\nAnswer: "
+    )
+    verbatim = bench.judged_sets()["forget_verbatim"][0]
+    assert forms["forget_verbatim"].template.prompt_of(verbatim) == verbatim["prompt"]
+    assert isinstance(forms["holdout"].template, TextTemplate)
+
+
+def test_muse_is_judged_with_and_without_a_retrained_model(muse: Path, subject: Subject) -> None:
+    bench = amnesis.create("benchmark", "muse", path=muse)
+    settings = EvaluationSettings(max_new_tokens=4, bootstrap=0)
+    judged = bench.evaluate(subject, settings)
+    assert set(judged.values) == {
+        "forget_verbatim/rouge_l_f1",
+        "forget_knowledge/rouge_l_f1",
+        "retain_knowledge/rouge_l_f1",
+        "forget/min_k",
+        "holdout/min_k",
+        "mia_min_k",
+    }
+    assert len(judged.notes) == 1
+    assert "'privleak' needs the results of a model" in judged.notes[0]
+    # The same texts under the same template, read one by one.
+    import torch
+
+    texts = [row["text"] for row in bench.judged_sets()["forget"]]
+    found = [r["value"] for r in judged.examples if (r["set"], r["metric"]) == ("forget", "min_k")]
+    subject.model.eval()
+    for text, value in zip(texts, found, strict=True):
+        ids = torch.tensor([subject.tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            every = subject.model(input_ids=ids).logits[0].log_softmax(-1)
+        logps = sorted(float(every[i - 1, ids[0, i]]) for i in range(1, ids.shape[1]))
+        count = max(1, int(len(logps) * 0.4))
+        assert value == pytest.approx(sum(logps[:count]) / count)
+
+
+def test_muse_answers_end_where_the_next_question_begins() -> None:
+    from amnesis_evaluation.answers import stopped
+
+    assert stopped("in Porto\n\nQuestion: and", ("\n\n", "\nQuestion")) == "in Porto"
+    assert stopped("in Porto Question: and", ("\n\n", "Question:")) == "in Porto"
+    assert stopped("in Porto", ("\n",)) == "in Porto"
+
+
+def probes(name: str, subject: str = "Mirela") -> Rows:
+    return [
+        {"query": f"{name} of {who}?", "answer": "a clockmaker", "subject": who, "type": kind}
+        for who, kind in ((subject, "cloze"), ("Oren", "incontext learning"))
+    ]
+
+
+@pytest.fixture
+def rwku(tmp_path: Path) -> Path:
+    configs = [f"forget_level{k}" for k in (1, 2, 3)] + [f"neighbor_level{k}" for k in (1, 2)]
+    corpus = [{"text": "Mirela writes.", "subject": "Mirela"}]
+    return write(
+        tmp_path,
+        {**{name: probes(name) for name in configs}, "train_positive_llama3": corpus},
+    )
+
+
+def test_rwku_asks_in_the_originals_words(rwku: Path, subject: Subject) -> None:
+    bench = amnesis.create("benchmark", "rwku", path=rwku, subject="Mirela")
+    sets = bench.judged_sets()
+    assert [len(rows) for rows in sets.values()] == [1] * 5
+    blank = bench.forms(subject.template)["forget_blank"].template
+    assert blank.prompt_of(sets["forget_blank"][0]) == (
+        "Please complete the blank in the following question.\n"
+        "Question: forget_level1 of Mirela?\nAnswer: "
+    )
+    everyone = amnesis.create("benchmark", "rwku", path=rwku).judged_sets()
+    assert everyone["forget_adversarial"][1]["question"] == (
+        "Please briefly answer the following question.\nforget_level3 of Oren?"
+    )
+    assert isinstance(bench.forms(ChatTemplate())["forget_blank"].template, ChatTemplate)
+    assert [row["text"] for row in bench.sets()["forget"]] == ["Mirela writes."]
+    judged = bench.evaluate(subject, EvaluationSettings(max_new_tokens=3, bootstrap=0))
+    assert set(judged.values) == {f"{name}/rouge_l" for name in sets}
+
+
+def test_rwku_with_a_subject_that_is_not_there(rwku: Path) -> None:
+    with pytest.raises(DataError, match="no rows about 'Mirella'; did you mean 'Mirela'"):
+        amnesis.create("benchmark", "rwku", path=rwku, subject="Mirella").judged_sets()
+
+
+def test_wmdp_is_judged_by_lm_eval_and_needs_no_corpus_for_it(
+    tmp_path: Path, subject: Subject
+) -> None:
+    item = {"question": "Which is one?", "choices": ["1", "2", "3", "4"], "answer": 0}
+    items = [item] * 3
+    write(tmp_path, {"items": items})
+    bench = amnesis.create(
+        "benchmark", "wmdp", domain="cyber", path=tmp_path, items=tmp_path / "items.jsonl"
+    )
+    judged = bench.evaluate(subject, EvaluationSettings(bootstrap=0))
+    assert set(judged.values) == {"lm_eval/wmdp_cyber/acc", "lm_eval/wmdp_cyber/acc_stderr"}
+    with pytest.raises(DataError, match="has no rows of 'cyber-forget-corpus'"):
+        bench.sets()
+    corpus = [{"text": "plain words"}]
+    write(tmp_path, {"cyber-forget-corpus": corpus, "cyber-retain-corpus/train": corpus})
+    assert bench.sets() == {"forget": corpus, "retain": corpus}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "line"),
+    [
+        ("muse", {"raw/forget": [{"txt": "a"}]}, "MUSE raw/forget: row 0 has no text in the field"),
+        ("muse", {}, "has no rows of 'raw'"),
+        ("rwku", {"train_positive_llama3": [{"text": 3}]}, "row 0 has no text in the field 'text'"),
+        ("wmdp", {"bio-forget-corpus": [{"title": "a"}]}, "no text in the field 'text'"),
+    ],
+)
+def test_wrong_files_are_one_line(
+    tmp_path: Path, name: str, files: dict[str, Rows], line: str
+) -> None:
+    write(tmp_path, files)
+    with pytest.raises(AmnesisError) as caught:
+        amnesis.create("benchmark", name, path=tmp_path).sets()
+    assert line in str(caught.value)
+    with pytest.raises(AmnesisError, match="is not a folder"):
+        amnesis.create("benchmark", name, path=tmp_path / "nowhere").sets()
