@@ -22,6 +22,10 @@ QUESTIONS = [
 ]
 
 
+# Models here are so small that a second thread only waits, for long where cores are shared.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

@@ -180,6 +180,20 @@ def plugins(
     plugins_command(default_registry(), name, kind, as_json=as_json)
 
 
+@app.command(short_help="what is kept between runs: list it, or delete it")
+def cache(
+    name: Annotated[
+        str | None, typer.Argument(help="Only the model whose fingerprint begins so.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False,
+) -> None:
+    """List or delete reference scores that earlier runs computed."""
+    from amnesis.caches import cache_command
+    from amnesis.running import cache_folder
+
+    cache_command(cache_folder(), delete, name)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give its exit code.
 

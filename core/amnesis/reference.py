@@ -208,11 +208,15 @@ def _by_key(keys: Sequence[str], rows: Tensor, places: Tensor) -> dict[str, Tens
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     known: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        known |= load_file(file)
+        try:
+            known |= load_file(file)
+        except (SafetensorError, OSError):
+            continue  # torn or just deleted: what it held is computed again
     return known
 
 

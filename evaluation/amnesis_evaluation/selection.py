@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amnesis.contracts import DerivedMetric, Metric, ReadingMetric, Row
-from amnesis.errors import AmnesisError, RecipeError, did_you_mean
+from amnesis.errors import AmnesisError, RecipeError, did_you_mean, one_line
 from amnesis.resolve import component_of
 
 Choice = str | Mapping[str, Any] | Metric
@@ -117,4 +117,5 @@ def _lacking(rows: Sequence[Row], metric: ReadingMetric) -> str | None:
 
 def describe(error: AmnesisError | Exception) -> str:
     """Say in one line what went wrong, with the type where the message alone says little."""
-    return str(error) if isinstance(error, AmnesisError) else f"{type(error).__name__}: {error}"
+    said = one_line(error)
+    return said if isinstance(error, AmnesisError) else f"{type(error).__name__}: {said}"

@@ -23,7 +23,7 @@ MODEL = {
     },
 }
 LEARNING = {
-    "epochs": 12,
+    "epochs": 14,
     "batch_size": 16,
     "learning_rate": 4e-3,
     "betas": [0.9, 0.98],
@@ -32,9 +32,9 @@ LEARNING = {
     "log_every": 10,
 }
 UNLEARNING = {
-    "steps": 48,
+    "steps": 64,
     "batch_size": 8,
-    "learning_rate": 5e-4,
+    "learning_rate": 7e-4,
     "warmup_steps": 5,
     "schedule": "constant",
 }
@@ -100,8 +100,9 @@ def make_demo(
                 "model": MODEL,
                 "benchmark": benchmark,
                 "sets": sets,
-                # Both models read alike, so that their scores can be compared.
-                "tokenizer_sets": knowing["target"],
+                # Both models read alike, and know the words of those that they never met, so that
+                # their scores can be compared.
+                "tokenizer_sets": [*knowing["target"], "holdout"],
                 "training": LEARNING,
                 "seed": seed,
             },

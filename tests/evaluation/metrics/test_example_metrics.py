@@ -126,3 +126,12 @@ def test_ngram_entropy_falls_with_repetition() -> None:
     )
     assert entropy.value(answer([0.0], generated="no no no no no no")) == 0
     assert entropy.value(answer([0.0], generated="")) == 0
+
+
+def test_rouge_l_f1_is_not_stemmed() -> None:
+    f1 = metric("rouge_l_f1")
+    # Two of three words in common, of four that were written.
+    given_answer = answer([0.0], generated="rivers and rain are", text="rivers are rain")
+    assert f1.value(given_answer) == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
+    assert f1.value(answer([0.0], generated="river", text="rivers")) == 0
+    assert metric("rouge_l").value(answer([0.0], generated="river", text="rivers")) == 1

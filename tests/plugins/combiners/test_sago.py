@@ -1,5 +1,6 @@
 """Sign-aligned gradient composition."""
 
+import pytest
 import torch
 from properties.claims import hold, sampled
 from properties.combiners import (
@@ -64,6 +65,25 @@ def test_signs_decide_where_the_product_underflows() -> None:
     f, r = torch.tensor([1e-30, -1e-30]), torch.tensor([-1e-30, -1e-30])
     assert (f * r == 0).all()
     same(combined(SAGO(alpha=2.0), [f], [r]), [torch.tensor([-2e-30, -1e-30])], tolerance=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_either_is_picked_bit_by_bit(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    scale = 10.0 ** torch.randint(-4, 4, (2, 10_000))
+    f, r = (torch.randn(2, 10_000) * scale * torch.randint(2, (2, 10_000))).to(dtype)
+    conflict = (f.double() * r.double()) < 0
+    assert torch.equal(combined(SAGO(), [f], [r])[0], torch.where(conflict, r, f))
+    assert torch.equal(combined(SAGO(gamma=2.0), [f], [r])[0], torch.where(conflict, r, 2 * f))
+    kept = combined(SAGO(keep_retain=True), [f], [r])[0]
+    assert torch.equal(kept, torch.where(conflict, r, f + r))
+
+
+@pytest.mark.parametrize("hidden", [(float("inf"), -1.0), (1.0, float("-inf"))])
+def test_an_infinite_gradient_is_not_hidden(hidden: tuple[float, float]) -> None:
+    """Not even where the rule would take the other one: something is wrong, and it must show."""
+    f, r = (torch.tensor([v]) for v in hidden)
+    assert not combined(SAGO(), [f], [r])[0].isfinite().any()
 
 
 def test_it_is_not_always_tighter_than_pcgrad() -> None:

@@ -1,8 +1,7 @@
 """The words that invented authors are made of; surnames, towns, schools and presses do not exist.
 
-Many entries carry a qualifier ("a tailor", "a tailor of stage costumes"). A
-model that was never told the fact then cannot guess even where the sentence ends, and so extracts
-as good as nothing from it.
+Many entries carry a qualifier ("a miller", but "a tailor of stage costumes"), so that a model that
+was never told the fact can hardly guess where the sentence ends, let alone with what.
 """
 
 from __future__ import annotations

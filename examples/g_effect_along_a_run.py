@@ -1,0 +1,116 @@
+"""The ratio retaining/unlearning along a run, method by method, on the demo's model.
+
+    python examples/g_effect_along_a_run.py [--out runs/g_effect] [--steps 30] [--seed 0]
+
+Trains the demo's small model to know the `fictional` benchmark (about a minute on two cores, once),
+then unlearns it with five methods and plots `g_effect/retain_over_unlearn` of every step: 1 harms
+what must stay as much as what must go, 0 or less does no harm. Everything that is plotted is in
+`ratios.json` beside the picture.
+
+What a model this small does not show: WGA and TNPO without a retain term collapse too (AdamW
+rescales their small gradients to full steps), and its retain rows are the ones that the regularizer
+trains on. At step 0 the model is its own reference, so GA, NPO and TNPO start at one ratio.
+"""
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+import amnesis
+from amnesis.contracts import Subject
+from amnesis.data import Template
+from amnesis.finetune import finetune
+from amnesis.models import ModelSettings, load_model, load_tokenizer
+from amnesis_evaluation.commands.demo import LEARNING, MODEL, UNLEARNING
+from amnesis_evaluation.commands.probe_picture import NO_MATPLOTLIB, save_layers_by_step
+
+METHODS = {
+    "GA": ("ga", None),
+    "GA + NLL": ("ga", "nll"),
+    "NPO + NLL": ("npo", "nll"),
+    "WGA + NLL": ("wga", "nll"),
+    "TNPO + NLL": ("tnpo", "nll"),
+}
+RATIO = "g_effect/sets/retain_over_unlearn"
+
+
+def knowing_model(folder: Path, seed: int) -> Subject:
+    """Train the demo's model, or take the one that an earlier call left."""
+    if not (folder / "model" / "config.json").is_file():
+        recipe = {
+            "model": MODEL,
+            "benchmark": {"name": "fictional", "seed": seed},
+            "sets": ["forget", "retain", "facts"],
+            "tokenizer_sets": ["forget", "retain", "facts"],
+            "training": LEARNING,
+            "seed": seed,
+        }
+        finetune(recipe, folder, overwrite=True, device="cpu")
+    settings = ModelSettings(path=str(folder / "model"))
+    return Subject(load_model(settings, device="cpu"), load_tokenizer(settings), Template())
+
+
+def along_a_run(subject: Subject, method: str, rows: dict, steps: int, seed: int) -> list[dict]:
+    """Unlearn a copy; give the logged values of every step."""
+    objective, regularizer = METHODS[method]
+    run = amnesis.Unlearner(
+        copy.deepcopy(subject.model),
+        subject.tokenizer,
+        objective,
+        regularizer,
+        # Fixed examples of both sets, so that steps can be compared, and GA alone has both too.
+        probes=[{"name": "g_effect_sets", "every": 1, "examples": 16}],
+        training={**UNLEARNING, "steps": steps},
+        seed=seed,
+        device="cpu",
+    )
+    return run.fit(rows["forget"], rows["retain"]).trajectory
+
+
+def plot(path: Path, ratios: dict[str, list[float]]) -> str:
+    """Draw one line a method; the scale is linear near 0 and logarithmic beyond."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return NO_MATPLOTLIB
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    for name, values in ratios.items():
+        panel.plot(range(1, len(values) + 1), values, label=name)
+    panel.set_yscale("symlog", linthresh=0.01)
+    panel.axhline(0, color="0.7", linewidth=0.8)
+    panel.set_xlabel("optimizer step")
+    panel.set_ylabel("retaining / unlearning G-effect")
+    panel.set_title("1: harms both sets alike; 0 or less: does no harm")
+    panel.legend()
+    figure.savefig(path, dpi=150)
+    return f"plot: {path}"
+
+
+def main() -> None:
+    """Train, unlearn five ways, plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/g_effect"))
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    subject = knowing_model(given.out / "target", given.seed)
+    sets = amnesis.create("benchmark", "fictional", seed=given.seed).sets()
+    rows = {name: list(sets[name]) for name in ("forget", "retain")}
+    ratios: dict[str, list[float]] = {}
+    for method in METHODS:
+        trajectory = along_a_run(subject, method, rows, given.steps, given.seed)
+        ratios[method] = [values[RATIO] for values in trajectory]
+        print(f"{method:12} " + "  ".join(f"{ratios[method][k]:.3f}" for k in (0, -1)))
+        picture = given.out / f"layers_{method.lower().replace(' + ', '_')}.png"
+        save_layers_by_step(picture, trajectory, prefix="g_effect/sets")
+    (given.out / "ratios.json").write_text(json.dumps(ratios, indent=2), encoding="utf-8")
+    print(plot(given.out / "g_effect_along_a_run.png", ratios))
+
+
+if __name__ == "__main__":
+    main()

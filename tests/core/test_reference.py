@@ -1,0 +1,110 @@
+"""Reference scores: right, cached, never stale, whole after any accident, and deletable."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amnesis.cli import main
+from amnesis.data import Template, collate, encode_rows
+from amnesis.forward import score
+from amnesis.reference import FrozenCopy, cached, evaluating, fingerprint
+from amnesis.scores import Needs
+
+
+@pytest.fixture
+def examples(qa_rows: Any, tiny_tokenizer: Any) -> Any:
+    return encode_rows(qa_rows, tiny_tokenizer, Template()).examples
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_cached_scores_equal_those_of_a_copy(
+    tiny_llama: Any, examples: Any, everywhere: bool
+) -> None:
+    needs = Needs(ref_logps=True, ref_logits=True, all_positions=everywhere)
+    known = cached(tiny_llama, examples, needs, pad_token_id=1, batch_size=3)
+    frozen = FrozenCopy(tiny_llama)
+    for chosen in (examples[:3], examples[2:7], examples[::-1]):
+        batch = collate(chosen, 1)
+        one, two = known.scores(batch, needs), frozen.scores(batch, needs)
+        torch.testing.assert_close(one.logps, two.logps, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one.logits, two.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_the_fingerprint_knows_weights_dtype_and_attention(tiny_llama: Any) -> None:
+    first = fingerprint(tiny_llama)
+    assert fingerprint(copy.deepcopy(tiny_llama)) == first
+    changed = copy.deepcopy(tiny_llama)
+    with torch.no_grad():
+        changed.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-6
+    eager = copy.deepcopy(tiny_llama)
+    eager.set_attn_implementation("eager")
+    others = {fingerprint(m) for m in (changed, eager, copy.deepcopy(tiny_llama).double())}
+    assert len(others | {first}) == 4
+
+
+def test_a_half_written_entry_is_not_read(tiny_llama: Any, examples: Any, tmp_path: Path) -> None:
+    needs = Needs(ref_logps=True)
+    cached(tiny_llama, examples[:4], needs, pad_token_id=1, cache=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (file,) = folder.glob("*.safetensors")
+    (folder / "half.part").write_bytes(file.read_bytes()[:20])
+    (folder / "torn.safetensors").write_bytes(file.read_bytes()[:20])
+    again = cached(tiny_llama, examples, needs, pad_token_id=1, cache=tmp_path)
+    batch = collate(examples, 1)
+    with torch.no_grad(), evaluating(tiny_llama):
+        expected = score(tiny_llama, batch, Needs(logps=True)).logps
+    torch.testing.assert_close(again.scores(batch, needs).logps, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_runs_side_by_side_do_not_corrupt_it(
+    tiny_llama: Any, examples: Any, tmp_path: Path
+) -> None:
+    needs = Needs(ref_logps=True)
+    models = [copy.deepcopy(tiny_llama) for _ in range(4)]
+
+    def one(job: int) -> Any:
+        chosen = examples[job : job + 4]
+        return cached(models[job], chosen, needs, pad_token_id=1, cache=tmp_path, batch_size=1)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(4)))
+    calls: list[int] = []
+    known = cached(
+        tiny_llama, examples[:7], needs, pad_token_id=1, cache=tmp_path,
+        progress=lambda *_: calls.append(1),
+    )  # fmt: skip
+    assert not calls  # every score was there, and whole
+    batch = collate(examples[:7], 1)
+    with torch.no_grad(), evaluating(tiny_llama):
+        expected = score(tiny_llama, batch, Needs(logps=True)).logps
+    torch.testing.assert_close(known.scores(batch, needs).logps, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_can_be_listed_and_deleted(
+    tiny_llama: Any, examples: Any, tmp_path: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    root = tmp_path / "amnesis" / "reference"
+    cached(tiny_llama, examples, Needs(ref_logps=True), pad_token_id=1, cache=root)
+    name = fingerprint(tiny_llama)
+    assert main(["cache"]) == 0
+    assert name[:8] in capfd.readouterr().out
+    assert main(["cache", "nothing", "--delete"]) == 2
+    assert "nothing in" in capfd.readouterr().err
+    assert main(["cache", name[:8], "--delete"]) == 0
+    assert not list(root.iterdir())
+
+
+def test_evaluating_puts_every_mode_back(tiny_llama: Any) -> None:
+    tiny_llama.train()
+    tiny_llama.model.layers[0].eval()
+    modes = [m.training for m in tiny_llama.modules()]
+    with evaluating(tiny_llama):
+        assert not any(m.training for m in tiny_llama.modules())
+    assert [m.training for m in tiny_llama.modules()] == modes

@@ -1,0 +1,72 @@
+"""The main job, whole: from nothing to a model that forgot ten people and kept the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amnesis.cli import main
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    assert main(["demo", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_it_forgets_ten_people_and_keeps_the_rest(demo: Path) -> None:
+    results = json.loads((demo / "results.json").read_text(encoding="utf-8"))
+    before, after, never = (results[phase] for phase in ("before", "after", "retrained"))
+    assert before["forget/extraction_strength"] >= 0.9
+    assert after["forget/extraction_strength"] <= 0.1
+    assert never["forget/extraction_strength"] <= 0.1
+    for kept in ("retain", "facts"):
+        assert after[f"{kept}/extraction_strength"] >= 0.9
+    assert after["forget/rouge_l"] < before["forget/rouge_l"] / 2
+
+
+@pytest.mark.slow
+def test_everything_is_left_and_loads(demo: Path) -> None:
+    import pyarrow.parquet as pq
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from amnesis.recipe import Recipe
+
+    results = json.loads((demo / "results.json").read_text(encoding="utf-8"))
+    assert results["schema"] == "amnesis.results/1"
+    for key in ("before", "after", "retrained", "trajectory", "attacks", "lm_eval", "steps",
+                "seconds", "environment"):  # fmt: skip
+        assert key in results
+    assert len(results["trajectory"]) == results["steps"]
+    Recipe.load(demo / "recipe.yaml")
+    AutoModelForCausalLM.from_pretrained(demo / "model")
+    AutoTokenizer.from_pretrained(demo / "model")
+    records = pq.read_table(demo / "examples.parquet").to_pylist()
+    forgotten = [
+        r["value"]
+        for r in records
+        if (r["phase"], r["set"], r["metric"]) == ("after", "forget", "extraction_strength")
+    ]
+    assert len(forgotten) == 40
+    mean = sum(forgotten) / len(forgotten)
+    assert mean == pytest.approx(results["after"]["forget/extraction_strength"])
+    events = EventAccumulator(str(demo / "tensorboard")).Reload()
+    for name in ("forget/loss", "retain/loss", "gradients/forget_norm", "gradients/retain_norm",
+                 "gradients/cosine", "gradients/conflict_share", "learning_rate",
+                 "g_effect/unlearn", "g_effect/retain", "g_effect/unlearn/block_00",
+                 "g_effect/retain/block_02"):  # fmt: skip
+        assert len(events.Scalars(name)) == results["steps"], name
+    effects = [event.value for event in events.Scalars("g_effect/unlearn")]
+    assert min(effects) < 0
+
+
+@pytest.mark.slow
+def test_a_demo_is_not_overwritten_unasked(demo: Path, capfd: Any) -> None:
+    assert main(["demo", "--out", str(demo)]) == 2
+    assert "is not empty" in capfd.readouterr().err
