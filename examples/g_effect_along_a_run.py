@@ -105,7 +105,7 @@ def main() -> None:
     for method in METHODS:
         trajectory = along_a_run(subject, method, rows, given.steps, given.seed)
         ratios[method] = [values[RATIO] for values in trajectory]
-        print(f"{method:12} " + "  ".join(f"{ratios[method][k]:.3f}" for k in (0, -1)))
+        print(f"{method:12} " + "  ".join(f"{ratios[method][k]:.3f}" for k in (0, -1)), flush=True)
         picture = given.out / f"layers_{method.lower().replace(' + ', '_')}.png"
         save_layers_by_step(picture, trajectory, prefix="g_effect/sets")
     (given.out / "ratios.json").write_text(json.dumps(ratios, indent=2), encoding="utf-8")

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-def create(kind: str, name: str, /, **hyper: Any) -> Any:
+def create(kind: str, name: str, **hyper: Any) -> Any:
     """Build a component by kind and name, for use anywhere: ``create("combiner", "sago")``.
 
     Raises:

@@ -26,7 +26,7 @@ from amnesis.contracts.combiner import (
     linear,
 )
 from amnesis.errors import ContractError
-from amnesis.inner import inner_product
+from amnesis.inner import inner_product, is_sharded, laid_as, local, over_shards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +78,7 @@ class Streams:
         self._names = {p: name for name, p in parameters if p.requires_grad}
         self._combiner = combiner
         self._reduce = reduce
+        self._sharded = any(is_sharded(p) for p in self._names)
         self._held: dict[str, dict[Parameter, Tensor]] = {}
         self._memory: dict[Parameter, Tensor] = {}
         self._remembered: set[Parameter] = set()
@@ -156,7 +157,12 @@ class Streams:
     @property
     def _streams(self) -> bool:
         """Whether parameters can be combined one by one, while backward runs."""
-        return self._reduce is None and self._combiner is not None and not self._needs_total_gram
+        return (
+            self._reduce is None
+            and not self._sharded
+            and self._combiner is not None
+            and not self._needs_total_gram
+        )
 
     @property
     def _needs_total_gram(self) -> bool:
@@ -180,7 +186,7 @@ class Streams:
         for p in self._names:
             if self._has_gradient(p):
                 f, r = self._pair(p)
-                gram = gram_matrix(f, self._recalled(p, r))
+                gram = over_shards(gram_matrix(f, self._recalled(p, r)), p)
                 total = gram if total is None else total + gram.to(total.device)
         if total is None:
             raise RuntimeError("combine() was called before any backward pass")
@@ -192,7 +198,8 @@ class Streams:
 
     def _pair(self, p: Parameter) -> tuple[Tensor, Tensor]:
         f, r = self._held["forget"].get(p), self._held["retain"].get(p)
-        return p.new_zeros(p.shape) if f is None else f, p.new_zeros(p.shape) if r is None else r
+        none = p.new_zeros(p.shape) if f is None or r is None else p
+        return local(none if f is None else f), local(none if r is None else r)
 
     def _recalled(self, p: Parameter, r: Tensor) -> Tensor:
         """Let the combiner remember r, once a step, and give what then stands in r's place."""
@@ -207,21 +214,22 @@ class Streams:
         """Combine one parameter's gradients into ``p.grad`` and free what is not needed."""
         if p.grad is not None:  # called by backward: the gradient has just been completed
             self._held["retain"][p] = p.grad
-        f, r = self._pair(p) if self._combiner is not None else (self._held["forget"][p],) * 2
+        f, r = self._pair(p)
         gram = self._look(p, f, r)
         for held in self._held.values():
             held.pop(p, None)
         if self._combiner is None:
-            p.grad = f
+            p.grad = laid_as(f, p)
             return
         self._finished.add(p)
         kept = self._recalled(p, r)
         if kept is not r:
             r, gram = r.copy_(kept), None
-        p.grad = self._combined(self._combiner, f, r, gram, total)
+        p.grad = laid_as(self._combined(p, self._combiner, f, r, gram, total), p)
 
     def _combined(
         self,
+        p: Parameter,
         combiner: Combiner,
         f: Tensor,
         r: Tensor,
@@ -238,7 +246,8 @@ class Streams:
         if not combiner.reads_gram:
             total = combiner.coefficients(f.new_zeros(2, 2))
         elif combiner.scope == "tensor":
-            total = combiner.coefficients(gram_matrix(f, r) if gram is None else gram)
+            gram = over_shards(gram_matrix(f, r), p) if gram is None else gram
+            total = combiner.coefficients(gram)
         assert total is not None  # noqa: S101  # combine() gave them
         return linear(f, r, total)
 
@@ -248,11 +257,12 @@ class Streams:
             for pair in self._products:
                 left, right = (both.get(g, self._held.get(g, {}).get(p)) for g in pair)
                 if left is not None and right is not None:
-                    self._seen.add_product(pair, self._names[p], inner_product(left, right))
+                    product = over_shards(inner_product(local(left), local(right)), p)
+                    self._seen.add_product(pair, self._names[p], product)
         if not self._watched:
             return None
-        gram = gram_matrix(f, r)
-        self._seen.add_pair(gram, f, r)
+        gram = over_shards(gram_matrix(f, r), p)
+        self._seen.add(gram, over_shards(_signs(f, r), p))
         return gram
 
 
@@ -261,16 +271,12 @@ class _Tally:
 
     def __init__(self) -> None:
         self._grams: list[Tensor] = []
-        self._conflicts: list[Tensor] = []
-        self._zeros: list[Tensor] = []
-        self._elements = 0
+        self._signs: list[Tensor] = []
         self._products: dict[Product, dict[str, Tensor]] = {}
 
-    def add_pair(self, gram: Tensor, f: Tensor, r: Tensor) -> None:
+    def add(self, gram: Tensor, signs: Tensor) -> None:
         self._grams.append(gram)
-        self._conflicts.append((f.sign() * r < 0).sum())
-        self._zeros.append((f == 0).sum())
-        self._elements += f.numel()
+        self._signs.append(signs)
 
     def add_product(self, pair: Product, name: str, value: Tensor) -> None:
         self._products.setdefault(pair, {})[name] = value
@@ -280,15 +286,24 @@ class _Tally:
         if not self._grams:
             return StreamReport(products=products)
         (ff, fr), (_, rr) = _added(self._grams).tolist()
+        conflicts, zeros, elements = _added(self._signs).tolist()
         scale = (ff * rr) ** 0.5
         return StreamReport(
             forget_norm=ff**0.5,
             retain_norm=rr**0.5,
             cosine=fr / scale if scale > 0 else 0.0,
-            conflict_share=_added(self._conflicts).item() / self._elements,
-            zero_forget_share=_added(self._zeros).item() / self._elements,
+            conflict_share=conflicts / elements,
+            zero_forget_share=zeros / elements,
             products=products,
         )
+
+
+def _signs(f: Tensor, r: Tensor) -> Tensor:
+    """Count conflicting elements, zeros of f, and all elements, in float64."""
+    import torch
+
+    conflicts, zeros = (f.sign() * r < 0).sum(), (f == 0).sum()
+    return torch.stack([conflicts, zeros, torch.full_like(zeros, f.numel())]).double()
 
 
 def _added(values: Sequence[Tensor]) -> Tensor:

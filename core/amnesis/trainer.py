@@ -17,7 +17,7 @@ from amnesis import checkpoints
 from amnesis.contracts import StepContext
 from amnesis.data import Batch
 from amnesis.distributed import added_over_ranks, sum_over_ranks, world
-from amnesis.errors import NonFiniteError
+from amnesis.errors import NonFiniteError, RecipeError
 from amnesis.forward import score
 from amnesis.g_effect.stopping import Stopping
 from amnesis.g_effect.update_watch import UpdateWatch
@@ -85,7 +85,20 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
     def create_accelerator_and_postprocess(self) -> None:
         """Keep accelerate from wrapping the model in DDP: the two streams are reduced by us."""
         super().create_accelerator_and_postprocess()
-        if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
+            raise RecipeError(
+                "DeepSpeed merges the two streams' gradients: use FSDP2 instead "
+                "(accelerate launch --use_fsdp --fsdp_version 2)"
+            )
+        version = getattr(self.accelerator.state.fsdp_plugin, "fsdp_version", 2)
+        if self.is_fsdp_enabled and version != 2:
+            raise RecipeError("FSDP 1 flattens parameters: say --fsdp_version 2")
+        if self.get_tp_size() > 1:
+            raise RecipeError(
+                "tensor parallelism is not supported: use FSDP2 "
+                "(accelerate launch --use_fsdp --fsdp_version 2)"
+            )
+        if not self.is_fsdp_enabled:
             prepare = self.accelerator.prepare_model
             self.accelerator.prepare_model = lambda model, **options: prepare(
                 model, **{**options, "evaluation_mode": True}
@@ -160,6 +173,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         return self._streams
 
     def _backward(self, loss: Tensor, **options: Any) -> None:
+        if self.is_fsdp_enabled:
+            loss = loss * world()[1]  # it averages over ranks; shares of one mean are to be added
         scaler = self.accelerator.scaler
         (loss if scaler is None else scaler.scale(loss)).backward(**options)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _LIBRARIES = ("torch", "transformers", "numpy", "scipy", "rouge-score", "tokenizers", "lm-eval")
-# What decides how fast a judgement is made, not what it says.
-_NO_MATTER = {"cache", "batch_size", "retrained"}
+# What decides how fast or how often it is judged, and what the selection says already.
+_NO_MATTER = {"cache", "batch_size", "retrained", "metrics", "every", "during"}
 
 
 def judgement_key(

@@ -70,7 +70,10 @@ def _add(selection: Selection, sets: Sets, choice: Choice, retrained: bool) -> N
     elif isinstance(metric, ReadingMetric):
         _add_reading(selection, sets, metric, only)
     else:
-        raise RecipeError(f"metrics: {metric.label} has no form that a set can be judged by")
+        raise RecipeError(
+            f"metrics: {metric.label} is not read from sets; 'amnesis compare' shows metrics of "
+            f"change, such as recovery"
+        )
 
 
 def _add_reading(selection: Selection, sets: Sets, metric: ReadingMetric, only: str | None) -> None:

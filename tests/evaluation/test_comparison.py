@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import amnesis
 from amnesis.cli import app
 from amnesis.errors import AmnesisError, DataError, RecipeError
 from amnesis_evaluation.comparison import (
@@ -26,7 +27,6 @@ from amnesis_evaluation.comparison import (
     mean_and_error,
     pareto_front,
 )
-from amnesis_evaluation.metrics.recovery import recovery
 from amnesis_evaluation.tables import Table
 
 
@@ -105,10 +105,13 @@ def test_a_target_that_is_none_is_refused(text: str) -> None:
 
 
 def test_recovery_plain_and_corrected_for_chance() -> None:
-    assert recovery(0.446, 0.4282) == pytest.approx(0.96, abs=1e-3)
-    assert recovery(0.446, 0.4282, 0.25) == pytest.approx(0.1782 / 0.196)
-    assert recovery(0.446, 0.25, 0.25) == 0
-    assert math.isnan(recovery(0.25, 0.3, 0.25))
+    plain = amnesis.create("metric", "recovery")
+    corrected = amnesis.create("metric", "recovery", chance=0.25)
+    assert plain.value(0.446, 0.4282) == pytest.approx(0.96, abs=1e-3)
+    assert corrected.value(0.446, 0.4282) == pytest.approx(0.1782 / 0.196)
+    assert corrected.value(0.446, 0.25) == 0
+    assert math.isnan(corrected.value(0.25, 0.3))
+    assert (plain.key, corrected.key) == ("recovery", "recovery_above_0.25")
 
 
 TABLE = Table("title", ["run", "50 %_x"], [["a|b & c", "0.1 ± 0.2"], ["d", "–"]])
@@ -146,10 +149,12 @@ def folders(tmp_path: Path) -> list[str]:
 
 
 def test_the_command_marks_the_front_and_gives_recovery(folders: list[str]) -> None:
-    rows = list(csv.DictReader(io.StringIO(command(*folders, "--format", "csv"))))
+    output = command(*folders, "--format", "csv", "--chance", "0.4")
+    rows = list(csv.DictReader(io.StringIO(output)))
     assert [row["front"] for row in rows] == ["★", ""]
     assert rows[0]["forget/probability"] == "0.200 ± 0.100"
     assert rows[0]["recovery of retain/probability"] == "0.875 ± 0.125"
+    assert rows[0]["recovery_above_0.4 of retain/probability"] == "0.750 ± 0.250"
     assert rows[1]["seeds"] == "1"
 
 

@@ -149,6 +149,7 @@ def test_the_benchmarks_own_metrics_note_what_is_missing(
         (("truth_ratio",), RecipeError, "needs the field 'perturbed_answer' in every row"),
         (("retain/truth_ratio",), RecipeError, "which the set 'retain' lacks"),
         (("forgot/probability",), RecipeError, "no set is called 'forgot'; did you mean 'forget'"),
+        (("recovery",), RecipeError, "is not read from sets"),
         (("probabilty",), PluginError, "did you mean 'probability'"),
         (("mia_loss",), RecipeError, "needs the set 'holdout'"),
         (("forget/model_utility",), RecipeError, "is made of several sets"),

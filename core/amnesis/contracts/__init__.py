@@ -13,6 +13,7 @@ from amnesis.contracts.combiner import Combiner, ElementwiseCombiner, Projection
 from amnesis.contracts.component import Component
 from amnesis.contracts.metric import (
     Answer,
+    ChangeMetric,
     DerivedMetric,
     ExampleMetric,
     ExampleValues,
@@ -28,6 +29,7 @@ __all__ = [
     "Answer",
     "Attack",
     "Benchmark",
+    "ChangeMetric",
     "Combiner",
     "Component",
     "DerivedMetric",

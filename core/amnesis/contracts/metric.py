@@ -121,3 +121,11 @@ class DerivedMetric(Metric):
     @abstractmethod
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
         """Give the value from ``{(set, key): (examples,)}`` of this and of the retrained model."""
+
+
+class ChangeMetric(Metric):
+    """A metric of how another metric's value changed from before a run to after it."""
+
+    @abstractmethod
+    def value(self, before: float, after: float) -> float:
+        """Give the value; not a number where it is not defined."""

@@ -137,7 +137,7 @@ def _by_ghost(split: Split) -> bool:
 
 def _by_token(asked: Measurement, told: Told) -> None:
     """One forward-mode pass per set (and layer, if asked), whatever the number of losses."""
-    parts = _parts(asked)
+    parts, all_counts = _parts(asked), asked.counts
     for index, (batch, rows) in enumerate(_batches(asked)):
         slopes: list[dict[str, Tensor]] = []
         for set_name, direction in asked.directions.items():
@@ -148,7 +148,7 @@ def _by_token(asked: Measurement, told: Told) -> None:
                     known = asked.known(batch)
                     slopes = [
                         objective_slopes(n.loss, batch, found.logps, known, counts)
-                        for n, counts in zip(asked.losses, asked.counts, strict=True)
+                        for n, counts in zip(asked.losses, all_counts, strict=True)
                     ]
                 for named, slope in zip(asked.losses, slopes, strict=True):
                     own = named.loss.needs.sequences
@@ -171,12 +171,13 @@ def _parts(asked: Measurement) -> dict[str | None, list[str]]:
 def _by_ghost_pass(asked: Measurement, every_hook: bool, told: Told) -> None:
     """One forward pass and one backward per loss, which all sets share."""
     directions = list(asked.directions.values())
+    bound = [_bound(n, counts) for n, counts in zip(asked.losses, asked.counts, strict=True)]
     for index, (batch, rows) in enumerate(_batches(asked)):
         found = ghost_shares(
             asked.model,
             batch,
             directions,
-            [_bound(n, counts) for n, counts in zip(asked.losses, asked.counts, strict=True)],
+            bound,
             asked.needs,
             asked.known(batch),
             every_hook=every_hook,

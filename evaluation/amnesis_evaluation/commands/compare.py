@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from amnesis.contracts import ChangeMetric
     from amnesis_evaluation.comparison import Group, Target
     from amnesis_evaluation.tables import Format, Table
 
@@ -30,7 +31,8 @@ def compare(
         str | None, typer.Option(help="Compare at equal forgetting: forget/probability=0.1.")
     ] = None,
     chance: Annotated[
-        float | None, typer.Option(help="Chance level of the retention metric.")
+        float | None,
+        typer.Option(min=0, max=0.999, help="Chance level of the retention metric."),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
 ) -> None:
@@ -81,17 +83,17 @@ def _side_by_side(
     chance: float | None,
 ) -> Table:
     from amnesis_evaluation.comparison import mean_and_error, pareto_front
+    from amnesis_evaluation.metrics.recovery import Recovery
     from amnesis_evaluation.tables import Table
 
     front = pareto_front([(g.mean(forgetting), g.mean(retention)) for g in groups])
-    recovered = [f"recovery of {retention}"] + ([f"above chance {chance:g}"] if chance else [])
+    measures = [Recovery()] + ([Recovery(chance=chance)] if chance else [])
+    recovered = [f"{measure.key} of {retention}" for measure in measures]
     rows = []
     for group, best in zip(groups, front, strict=True):
         cells = [_cell(*mean_and_error(group.values_of(name))) for name in columns]
-        left = [_cell(*mean_and_error(_recoveries(group, retention, 0.0)))]
-        if chance:
-            left.append(_cell(*mean_and_error(_recoveries(group, retention, chance))))
-        rows.append([group.name, str(len(group.runs)), "★" if best else "", *cells, *left])
+        cells += [_cell(*mean_and_error(_recoveries(group, retention, m))) for m in measures]
+        rows.append([group.name, str(len(group.runs)), "★" if best else "", *cells])
     return Table(
         f"★ on the Pareto front of {forgetting} (low) against {retention} (high)",
         ["run", "seeds", "front", *columns, *recovered],
@@ -99,11 +101,9 @@ def _side_by_side(
     )
 
 
-def _recoveries(group: Group, metric: str, chance: float) -> list[float]:
-    from amnesis_evaluation.metrics.recovery import recovery
-
+def _recoveries(group: Group, metric: str, measure: ChangeMetric) -> list[float]:
     return [
-        recovery(run.before[metric], run.values[metric], chance)
+        measure.value(run.before[metric], run.values[metric])
         for run in group.runs
         if metric in run.before and metric in run.values
     ]

@@ -210,7 +210,13 @@ def _judged(
         save_evaluation(
             judged,
             out,
-            attacks={name: {"after": result.values} for name, result in attacked.items()},
+            attacks={
+                name: {
+                    "before": {k: v for k, v in judged.values.items() if k in result.values},
+                    "after": result.values,
+                }
+                for name, result in attacked.items()
+            },
             model=source,
             benchmark={"name": benchmark.registered_name, **benchmark.model_dump(mode="json")},
             environment=environment(device),

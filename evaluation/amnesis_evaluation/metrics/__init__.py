@@ -37,6 +37,7 @@ _METRICS = {
         "mia_gradient_norm:MiaGradientNorm",
         "membership inference by the example's gradient norm",
     ),
+    "recovery": ("recovery:Recovery", "what is left of a utility metric, after over before"),
     "privleak": ("privleak:PrivLeak", "privacy leakage against a retrained model"),
 }
 

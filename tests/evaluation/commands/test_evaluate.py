@@ -126,6 +126,22 @@ def test_a_judgement_is_remembered_until_anything_changes(place: Path) -> None:
     assert judged() == (changed, 3), "a broken entry is judged anew"
 
 
+def test_an_attacked_model_stands_beside_the_one_that_came(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amnesis_evaluation.attacks import attacking
+    from amnesis_evaluation.attacks.paraphrase import Paraphrase
+
+    attack = Paraphrase(metrics=("probability",))
+    monkeypatch.setattr(attacking, "attacks_of", lambda names: [attack] if names else [])
+    evaluate(*OWN, "--metrics", "probability", "--attack", "paraphrase", "--out", "out")
+    results = load_results(place / "out")
+    before, after = (results["attacks"]["paraphrase"][when] for when in ("before", "after"))
+    assert before == {"forget/probability": results["after"]["forget/probability"]}
+    assert after["forget/probability"] == results["after"]["paraphrase/forget/probability"]
+    assert after != before
+
+
 def test_no_cache_writes_none(place: Path) -> None:
     evaluate(*OWN, "--metrics", "probability", "--no-cache")
     assert not (place / "user-cache").exists()

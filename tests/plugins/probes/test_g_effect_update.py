@@ -13,7 +13,7 @@ from amnesis.plan import StepPlan
 
 
 @pytest.mark.parametrize("on", ["next", "sets"])
-@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 4e-4), ("adamw", 2e-5)])
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 4e-5), ("adamw", 1e-5)])
 def test_it_approaches_the_measured_change_as_the_step_shrinks(
     fit: Any, tiny_llama: Any, on: str, optimizer: str, rate: float, monkeypatch: Any
 ) -> None:

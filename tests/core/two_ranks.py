@@ -1,0 +1,151 @@
+"""One of two ranks: gradients of both streams, and their combinations, against one process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import amnesis
+from amnesis.data import Batch, Encoded, Example, collate
+from amnesis.distributed import added_over_ranks, sum_over_ranks
+from amnesis.forward import score
+from amnesis.inner import is_sharded
+from amnesis.loss import StreamLoss
+from amnesis.resolve import stream_of
+from amnesis.streams import Streams
+
+COMBINERS: list[dict[str, Any]] = [
+    {"name": "sum", "alpha": 0.5},
+    {"name": "pcgrad"},
+    {"name": "pcgrad", "scope": "global"},
+    {"name": "sago"},
+    {"name": "blur"},
+]
+
+
+def examples() -> list[Example]:
+    """Twelve ragged examples, the same on every rank."""
+    generator = torch.Generator().manual_seed(5)
+    made = []
+    for index in range(12):
+        length = 5 + index
+        ids = torch.randint(0, 97, (length,), generator=generator).tolist()
+        made.append(Example(index, {}, {"answer": Encoded(tuple(ids), 2 + index % 3)}))
+    return made
+
+
+def build(dtype: torch.dtype, sharded: bool) -> Any:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
+        initializer_range=0.2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(dtype)
+    if sharded:
+        from torch.distributed.fsdp import fully_shard
+
+        for block in model.model.layers:
+            fully_shard(block)
+        fully_shard(model)
+    return model
+
+
+def run(model: Any, mine: list[Example], micro: int, streams: Streams, reduce_counts: bool) -> None:
+    times = dist.get_world_size() if is_sharded(next(model.parameters())) else 1
+    half = len(mine) // 2
+    for name, chosen in (("forget", mine[:half]), ("retain", mine[half:])):
+        kind = "objective" if name == "forget" else "regularizer"
+        loss: StreamLoss = stream_of(name, kind, "wga" if name == "forget" else "nll")
+        batches: list[Batch] = [
+            collate(chosen[k : k + micro], 0) for k in range(0, len(chosen), micro)
+        ]
+        counts = loss.counts(batches)
+        if reduce_counts:
+            counts = added_over_ranks(counts)
+        for index, batch in enumerate(batches):
+            context = (
+                streams.collect("forget")
+                if name == "forget"
+                else streams.retain(last=index == len(batches) - 1)
+            )
+            with context:
+                # fully_shard averages over ranks, but these shares of one mean are to be added.
+                (times * loss(score(model, batch, loss.needs), counts)).backward()
+
+
+def full(gradient: Any) -> torch.Tensor:
+    return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+
+
+def error(got: list[Any], expected: list[torch.Tensor]) -> float:
+    gap = sum(
+        (full(a).double() - b.double()).square().sum() for a, b in zip(got, expected, strict=True)
+    )
+    size = sum(b.double().square().sum() for b in expected)
+    return float((gap / size).sqrt())
+
+
+def main(how: str, folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.set_num_threads(1)
+    everyone = examples()
+    # Interleaved, so that each rank has three forget and three retain examples of the whole.
+    mine = everyone[:6][rank::2] + everyone[6:][rank::2]
+    found: dict[str, float] = {}
+    for dtype in (torch.float32, torch.float64):
+        for accumulation in (1, 3):
+            micro = 3 // accumulation
+            label = f"{str(dtype)[6:]} accumulation {accumulation}"
+            whole: dict[str, list[torch.Tensor]] = {}
+            alone = build(dtype, sharded=False)
+            one = Streams(
+                alone.named_parameters(), amnesis.create("combiner", "pcgrad", scope="global")
+            )
+            run(alone, everyone, 6, one, reduce_counts=False)
+            for name in ("forget", "retain"):
+                whole[name] = [one._held[name][p] for p in alone.parameters()]
+            for choice in COMBINERS:
+                model = build(dtype, sharded=how == "sharded")
+                reduce = sum_over_ranks if how == "plain" else None
+                streams = Streams(
+                    model.named_parameters(), amnesis.create("combiner", **choice), reduce
+                )
+                streams.watch()
+                run(model, mine, micro, streams, reduce_counts=True)
+                held = {
+                    name: [streams._held[name][p] for p in model.parameters()]
+                    for name in ("forget", "retain")
+                }
+                if how == "plain":
+                    held = {name: [g.clone() for g in got] for name, got in held.items()}
+                    for got in held.values():
+                        sum_over_ranks(got)
+                for name, got in held.items():
+                    key = f"{label} {name}"
+                    found[key] = max(found.get(key, 0.0), error(got, whole[name]))
+                # Combined from these very streams: SAGO is discontinuous, so equal inputs count.
+                fixed = {name: [full(g).clone() for g in got] for name, got in held.items()}
+                report = streams.combine()
+                combined = amnesis.create("combiner", **choice).combine(
+                    fixed["forget"], fixed["retain"]
+                )
+                got = [p.grad for p in model.parameters()]
+                found[f"{label} {choice}"] = error(got, [c for c in combined if c is not None])
+                norm = sum(g.double().square().sum() for g in fixed["forget"]) ** 0.5
+                assert abs(report.forget_norm / float(norm) - 1) < 1e-5
+    if rank == 0:
+        (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,239 @@
+"""The papers' recipes: every command that they show, on a tiny model of the same architecture."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import amnesis
+from amnesis.adapters import matching
+from amnesis.models import ModelSettings, load_model, load_tokenizer
+from amnesis.preflight import prepare
+from amnesis.recipe import Recipe
+from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
+from amnesis.unlearner import Unlearner
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPERS = sorted((ROOT / "examples" / "papers").glob("*.yaml"))
+ARCHITECTURES = {  # the architecture of each model that a recipe names
+    "locuslab/tofu_ft_phi-1.5": "phi",
+    "locuslab/tofu_ft_llama2-7b": "llama",
+    "HuggingFaceH4/zephyr-7b-beta": "mistral",
+    "meta-llama/Meta-Llama-3-8B-Instruct": "llama",
+}
+LAYERS = 4
+Command = tuple[Path, tuple[str, ...]]
+
+
+def commands_of(path: Path) -> Iterator[tuple[str, ...]]:
+    """Give the overrides of every command in a recipe's header."""
+    header = path.read_text(encoding="utf-8").partition("\nmodel:")[0]
+    for line in header.replace("\\\n#", " ").splitlines():
+        words = shlex.split(line.removeprefix("#")) if " amnesis run " in line else []
+        if words[:2] == ["amnesis", "run"]:
+            assert ROOT / words[2] == path
+            yield tuple(words[3:])
+
+
+COMMANDS: list[Command] = [(path, overrides) for path in PAPERS for overrides in commands_of(path)]
+
+
+def method_of(recipe: Recipe) -> str:
+    """Name what decides how a step is computed; the commands that agree in it train alike."""
+    parts = (recipe.model.path, recipe.objective, recipe.regularizer, recipe.combiner)
+    return json.dumps([getattr(part, "name", part) for part in map(_bare, parts)])
+
+
+def _bare(part: Any) -> Any:
+    kept = ("name", "scope")
+    return {k: v for k, v in part.items() if k in kept} if isinstance(part, dict) else part
+
+
+METHODS = list({method_of(Recipe.load(*command)): command for command in COMMANDS[::-1]}.values())
+
+
+def shown(command: Command) -> str:
+    return " ".join([command[0].stem, *command[1]])
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_its_header_shows_how_it_is_run(path: Path) -> None:
+    assert () in list(commands_of(path))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=shown)
+def test_it_validates(command: Command) -> None:
+    recipe = Recipe.load(*command)
+    stream_of("forget", "objective", recipe.objective)
+    if recipe.regularizer is not None:
+        stream_of("retain", "regularizer", recipe.regularizer)
+    if recipe.combiner is not None:
+        combiner_of(recipe.combiner)
+    probes_of(recipe.probes)
+    component_of(("benchmark",), recipe.benchmark)
+    assert recipe.model.path in ARCHITECTURES
+    assert Recipe.parse(recipe.model_dump(mode="json", exclude_none=True)) == recipe
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_every_value_has_its_source_beside_it(path: Path) -> None:
+    body = path.read_text(encoding="utf-8").partition("\nmodel:")[2]
+    values = [line for line in body.splitlines() if re.match(r" *(- )?\{?[a-z_]+: *[^ #]", line)]
+    assert len(values) > 20
+    assert [line for line in values if " # " not in line] == []
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: Any, tiny_tokenizer: Any) -> dict[str, Path]:
+    """A folder with a tiny model of each architecture."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    made = {}
+    for architecture in sorted(set(ARCHITECTURES.values())):
+        torch.manual_seed(1)
+        config = AutoConfig.for_model(
+            architecture,
+            vocab_size=len(tiny_tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            initializer_range=0.1,
+            bos_token_id=None,
+            eos_token_id=tiny_tokenizer.eos_token_id,
+            pad_token_id=tiny_tokenizer.pad_token_id,
+        )
+        folder = made[architecture] = tmp_path_factory.mktemp(architecture)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        tiny_tokenizer.save_pretrained(folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: Any, qa_rows: list[dict[str, Any]]) -> Path:
+    """A folder with a few rows under the names that the published data have."""
+    folder: Path = tmp_path_factory.mktemp("data")
+    half = len(qa_rows) // 2
+    texts = [{"text": f"{r['question']} {r['answer']}", "subject": "one"} for r in qa_rows]
+    probe = [{"query": r["question"], "answer": r["answer"], "subject": "one"} for r in qa_rows]
+    rwku = [f"{kind}_level{n}" for kind in ("forget", "neighbor") for n in (1, 2, 3)]
+    item = {"question": "How many legs has a spider?", "choices": list("8642"), "answer": 0}
+    files = {
+        **dict.fromkeys(("forget01", "forget05", "forget10"), qa_rows[:half]),
+        **dict.fromkeys(("retain99", "retain95", "retain90", "retain_perturbed"), qa_rows[half:]),
+        **dict.fromkeys(("bio-forget-corpus", "cyber-forget-corpus"), texts[:half]),
+        **dict.fromkeys(("bio-retain-corpus", "cyber-retain-corpus"), texts[half:]),
+        **dict.fromkeys(rwku, probe[:1]),
+        "train_original_passage": texts,
+        "items": [item],
+    }
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
+
+
+def reduced(recipe: Recipe, models: dict[str, Path], data: Path) -> Recipe:
+    """Give the recipe with a tiny model, a few rows and three steps in float32, else as it is."""
+    document = recipe.model_dump(mode="json", exclude_none=True)
+    document["model"] |= {"path": str(models[ARCHITECTURES[recipe.model.path]]), "dtype": "float32"}
+    document["benchmark"]["path"] = str(data)
+    for stream in ("forget", "retain"):
+        document[stream] = [_local(source, data) for source in document[stream]]
+    for term in ("objective", "regularizer"):
+        document[term] = _lowered(document.get(term))
+    if recipe.trainable is not None:
+        document["trainable"] = [_lowered_name(name) for name in recipe.trainable]
+    document["training"].pop("epochs", None)
+    document["training"] |= {"steps": 3, "batch_size": 4, "precision": "float32"}
+    document["training"]["micro_batch_size"] = min(2, document["training"]["micro_batch_size"])
+    document["evaluate"] |= {"limit": 1, "max_new_tokens": 4, "bootstrap": 0}
+    document["evaluate"]["metrics"] = {"tofu": ["probability"], "rwku": ["rouge_l"]}.get(
+        document["benchmark"]["name"], []
+    )
+    if recipe.evaluate.lm_eval is not None:
+        task = recipe.evaluate.lm_eval.tasks[0]
+        items = {task: {"test": str(data / "items.jsonl")}}
+        document["evaluate"]["lm_eval"] |= {"tasks": [task], "data": items}
+    return Recipe.parse(document)
+
+
+def _local(source: dict[str, Any], data: Path) -> dict[str, Any]:
+    if "hub" not in source:
+        return source
+    return {"path": str(data / f"{source['name']}.jsonl")}
+
+
+def _lowered(term: Any) -> Any:
+    """Bring the block that a term names down to the last but one of the tiny model."""
+    return {**term, "layer": LAYERS - 2} if isinstance(term, dict) and "layer" in term else term
+
+
+def _lowered_name(name: str) -> str:
+    """Bring blocks 5, 6 and 7 down likewise."""
+    model, layers, block, *rest = name.split(".")
+    return ".".join([model, layers, str(int(block) - 7 + LAYERS - 2), *rest])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_it_runs_three_steps_on_a_tiny_model(
+    path: Path, models: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    recipe = reduced(Recipe.load(path), models, data)
+    results = amnesis.run(recipe, tmp_path / "out", device="cpu").results
+    _three_finite_steps(recipe, results["trajectory"])
+    assert results["before"]
+    assert results["before"].keys() == results["after"].keys()
+    unlearned = load_model(ModelSettings(path=str(tmp_path / "out" / "model")), device="cpu")
+    _only_what_trains_has_moved(recipe, unlearned)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in METHODS if c[1]], ids=shown)
+def test_every_other_method_that_it_shows_trains_three_steps(
+    command: Command, models: dict[str, Path], data: Path
+) -> None:
+    recipe = reduced(Recipe.load(*command), models, data)
+    prepared = prepare(recipe, device="cpu")
+    model = load_model(recipe.model, device="cpu")
+    unlearner = Unlearner(
+        model,
+        load_tokenizer(recipe.model),
+        recipe.objective,
+        recipe.regularizer,
+        recipe.combiner,
+        recipe.probes,
+        training=recipe.training,
+        template=recipe.template,
+        seed=recipe.seed,
+        device="cpu",
+    )
+    _three_finite_steps(recipe, unlearner.fit(prepared.forget, prepared.retain).trajectory)
+    _only_what_trains_has_moved(recipe, model)
+
+
+def _three_finite_steps(recipe: Recipe, trajectory: list[dict[str, float]]) -> None:
+    streams = ["forget"] if recipe.regularizer is None else ["forget", "retain"]
+    assert len(trajectory) == 3
+    for step in trajectory:
+        assert all(math.isfinite(step[f"LOSS/{stream}"]) for stream in streams), step
+
+
+def _only_what_trains_has_moved(recipe: Recipe, model: Any) -> None:
+    before, after = load_model(recipe.model, device="cpu"), model.state_dict()
+    moved = {n for n, p in before.named_parameters() if not torch.equal(p, after[n])}
+    trains = matching(before, recipe.trainable or ["*"])
+    assert moved
+    assert moved <= trains
+    if recipe.trainable is not None:
+        assert moved == trains
