@@ -23,7 +23,9 @@ def label_logps_in_chunks(
     :func:`amnesis.scores.label_logps` does, and the result is float32 then.
     First derivatives only, backward and forward mode.
     """
-    logps: Tensor = _LabelLogps.apply(hidden, weight, bias, targets, chunk)
+    logps: Tensor = _LabelLogps.apply(  # type: ignore[no-untyped-call]  # torch's own
+        hidden, weight, bias, targets, chunk
+    )
     return logps
 
 
@@ -82,7 +84,7 @@ class _LabelLogps(torch.autograd.Function):
         ctx: Any, t_hidden: Tensor | None, t_weight: Tensor | None, t_bias: Tensor | None, *_: Any
     ) -> Tensor:
         hidden, weight, bias, targets = ctx.saved_tensors
-        out = hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype))
+        out: Tensor = hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype))
         w = weight.to(ctx.dtype)
         for rows, h, z in _logits(ctx.dtype, hidden, weight, bias, ctx.chunk):
             tz = torch.zeros_like(z)

@@ -125,7 +125,10 @@ class Streams:
             with self.collect("retain"):
                 yield
             return
-        handles = [p.register_post_accumulate_grad_hook(self._finish) for p in self._names]
+        handles = [
+            p.register_post_accumulate_grad_hook(self._finish)  # type: ignore[no-untyped-call]
+            for p in self._names
+        ]
         held = self._held.setdefault("retain", {})
         for p in self._names:
             p.grad = held.get(p)
@@ -198,8 +201,9 @@ class Streams:
 
     def _pair(self, p: Parameter) -> tuple[Tensor, Tensor]:
         f, r = self._held["forget"].get(p), self._held["retain"].get(p)
-        none = p.new_zeros(p.shape) if f is None or r is None else p
-        return local(none if f is None else f), local(none if r is None else r)
+        f = p.new_zeros(p.shape) if f is None else f  # each its own: both may be missing
+        r = p.new_zeros(p.shape) if r is None else r
+        return local(f), local(r)
 
     def _recalled(self, p: Parameter, r: Tensor) -> Tensor:
         """Let the combiner remember r, once a step, and give what then stands in r's place."""
@@ -287,7 +291,7 @@ class _Tally:
             return StreamReport(products=products)
         (ff, fr), (_, rr) = _added(self._grams).tolist()
         conflicts, zeros, elements = _added(self._signs).tolist()
-        scale = (ff * rr) ** 0.5
+        scale = ff**0.5 * rr**0.5  # their product may underflow
         return StreamReport(
             forget_norm=ff**0.5,
             retain_norm=rr**0.5,

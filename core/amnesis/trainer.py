@@ -51,6 +51,11 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
 
     def __init__(self, run: Unlearner, steps: int, output: Path, device: str | None) -> None:
         """Prepare a Trainer for ``run``; ``plan`` and ``references`` are set before training."""
+        if (getattr(run.model, "_tp_size", None) or 1) > 1:
+            raise RecipeError(
+                "tensor parallelism is not supported: use FSDP2 "
+                "(accelerate launch --use_fsdp --fsdp_version 2)"
+            )
         self.run = run
         self.plan: StepPlan
         self.references: dict[str, Reference] = {}
@@ -90,14 +95,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
                 "DeepSpeed merges the two streams' gradients: use FSDP2 instead "
                 "(accelerate launch --use_fsdp --fsdp_version 2)"
             )
-        version = getattr(self.accelerator.state.fsdp_plugin, "fsdp_version", 2)
-        if self.is_fsdp_enabled and version != 2:
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise RecipeError("FSDP 1 flattens parameters: say --fsdp_version 2")
-        if self.get_tp_size() > 1:
-            raise RecipeError(
-                "tensor parallelism is not supported: use FSDP2 "
-                "(accelerate launch --use_fsdp --fsdp_version 2)"
-            )
         if not self.is_fsdp_enabled:
             prepare = self.accelerator.prepare_model
             self.accelerator.prepare_model = lambda model, **options: prepare(

@@ -16,6 +16,7 @@ from amnesis.contracts import (
     TokenScores,
 )
 from amnesis.data import Encoded, Example, encode_rows, pad_token_id
+from amnesis.errors import DataError
 from amnesis.templates import AnyTemplate, TextTemplate
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.generation import Prompt, end_tokens, generate
@@ -100,25 +101,7 @@ def answers_of(
         DataError: a row lacks a field, or a set has no usable example.
     """
     forms = {name: (forms or {}).get(name, Form()) for name in asked}
-    templates = {
-        name: fitted(form.template or subject.template, subject.model)
-        for name, form in forms.items()
-    }
-    encoded = {
-        name: encode_rows(
-            list(sets[name])[: settings.limit], subject.tokenizer, templates[name], name=name
-        )
-        for name in asked
-    }
-    items: list[_Item] = []
-    dropped = {name: examples.dropped for name, examples in encoded.items()}
-    for name, examples in encoded.items():
-        for example in examples.examples:
-            further = _further(example.row, asked[name].further, subject, templates[name])
-            if all(text.label_count > 0 for texts in further.values() for text in texts):
-                items.append(_Item(name, templates[name], example, further))
-            else:
-                dropped[name] += 1
+    items, dropped = _items(subject, sets, asked, settings, forms)
     scores = _scored(subject, items, asked, settings, progress)
     answers = [_answer(item, scores, subject) for item in items]
     answers = _with_generated(subject, items, answers, asked, settings, progress, forms)
@@ -132,6 +115,33 @@ def answers_of(
             tuple(row for row, _ in own), tuple(answer for _, answer in own), dropped[name]
         )
     return by_set
+
+
+def _items(
+    subject: Subject,
+    sets: Mapping[str, Sequence[Row]],
+    asked: Mapping[str, Asked],
+    settings: EvaluationSettings,
+    forms: Forms,
+) -> tuple[list[_Item], dict[str, int]]:
+    """Encode every set's examples with their further texts; count those that do not fit."""
+    items: list[_Item] = []
+    dropped: dict[str, int] = {}
+    for name, wanted in asked.items():
+        template = fitted(forms[name].template or subject.template, subject.model)
+        rows = list(sets[name])[: settings.limit]
+        examples = encode_rows(rows, subject.tokenizer, template, name=name)
+        dropped[name] = examples.dropped
+        for example in examples.examples:
+            try:
+                further = _further(example.row, wanted.further, subject, template)
+            except DataError as error:
+                raise DataError(f"set {name!r}, row {example.index}: {error}") from None
+            if all(text.label_count > 0 for texts in further.values() for text in texts):
+                items.append(_Item(name, template, example, further))
+            else:
+                dropped[name] += 1
+    return items, dropped
 
 
 def fitted(template: AnyTemplate, model: PreTrainedModel) -> AnyTemplate:
@@ -149,7 +159,11 @@ def _further(
     found: dict[str, tuple[Encoded, ...]] = {}
     for name in sorted(fields):
         value = row.get(name)
-        texts = [value] if isinstance(value, str) else list(value or ())
+        if value is None:
+            continue
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, Sequence) or not all(isinstance(t, str) and t for t in texts):
+            raise DataError(f"field {name!r} must be text or a list of texts, but is {value!r:.80}")
         if texts:
             found[name] = tuple(template.encode(prompt, text, subject.tokenizer) for text in texts)
     return found

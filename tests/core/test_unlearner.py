@@ -196,3 +196,53 @@ def test_terms_of_one_stream_add_up_with_their_weights(
     )
     single, double = (r.trajectory[0]["forget/loss"] for r in (one, mixed))
     assert double == pytest.approx(2 * single, rel=1e-5)
+
+
+def test_gradient_checkpointing_changes_nothing(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """Non-reentrant recomputation under both streams, hooks and probe included."""
+    trajectories = [
+        fit(
+            copy.deepcopy(tiny_llama).double(),
+            tiny_tokenizer,
+            qa_rows,
+            objective="npo",
+            combiner="sago",
+            probes=["g_effect"],
+            training={"gradient_checkpointing": checkpointing},
+        ).trajectory
+        for checkpointing in (False, True)
+    ]
+    for one, two in zip(*trajectories, strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"gradients/conflict_share"}:
+            assert one[name] == pytest.approx(two[name], rel=1e-9, abs=1e-12), name
+
+
+def test_bfloat16_computation_follows_float32(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """Weights stay float32; losses agree to bfloat16's three digits."""
+    runs = {}
+    for precision in ("float32", "bfloat16"):
+        model = copy.deepcopy(tiny_llama)
+        training = {"precision": precision, "steps": 4}
+        runs[precision] = fit(
+            model, tiny_tokenizer, qa_rows, objective="wga", regularizer="nll", training=training
+        ).trajectory
+        assert all(p.dtype is torch.float32 for p in model.parameters())
+    for one, two in zip(runs["float32"], runs["bfloat16"], strict=True):
+        assert one["forget/loss"] != two["forget/loss"]
+        for name in ("forget/loss", "retain/loss", "gradients/retain_norm"):
+            assert one[name] == pytest.approx(two[name], rel=0.05, abs=0.01)
+
+
+def test_what_cannot_be_distributed_is_refused_in_one_line(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    tiny_llama._tp_size = 2
+    with pytest.raises(
+        amnesis.AmnesisError, match="tensor parallelism is not supported: use FSDP2"
+    ):
+        fit(tiny_llama, tiny_tokenizer, qa_rows)

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import amnesis
-from amnesis.adapters import matching
+from amnesis.adapters import matching, train_only
 from amnesis.models import ModelSettings, load_model, load_tokenizer
-from amnesis.preflight import prepare
+from amnesis.preflight import empty_model, prepare
 from amnesis.recipe import Recipe
 from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
 from amnesis.unlearner import Unlearner
@@ -89,6 +89,35 @@ def test_every_value_has_its_source_beside_it(path: Path) -> None:
     values = [line for line in body.splitlines() if re.match(r" *(- )?\{?[a-z_]+: *[^ #]", line)]
     assert len(values) > 20
     assert [line for line in values if " # " not in line] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=shown)
+def test_its_numbers_of_steps_follow_from_each_other(command: Command) -> None:
+    recipe = Recipe.load(*command)
+    training, retain = recipe.training, recipe.retain[0]
+    assert isinstance(recipe.benchmark, dict)
+    if recipe.benchmark["name"] == "tofu":  # five epochs of so many rows, one of them warm-up
+        rows = {"forget01": 40, "forget05": 200, "forget10": 400}[recipe.benchmark["split"]]
+        assert training.steps == 5 * rows // training.batch_size
+        assert training.warmup_steps == rows // training.batch_size
+        assert retain.name == f"retain{100 - rows // 40}"
+    elif training.schedule == "linear" and training.steps is not None:
+        assert training.warmup_steps == training.steps // 10
+    if recipe.evaluate.lm_eval is not None:
+        assert recipe.evaluate.lm_eval.tasks == (f"wmdp_{recipe.benchmark['domain']}", "mmlu")
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_the_blocks_and_parameters_it_names_are_in_the_full_model(path: Path) -> None:
+    from transformers import AutoConfig
+
+    recipe = Recipe.load(path)
+    # transformers' default sizes are those of the 7B models, and of Phi-1.5.
+    config = AutoConfig.for_model(ARCHITECTURES[recipe.model.path])
+    for term in (recipe.objective, recipe.regularizer):
+        assert not isinstance(term, dict) or term.get("layer", 0) < config.num_hidden_layers
+    if recipe.trainable is not None:
+        assert len(matching(empty_model(config), recipe.trainable)) == len(recipe.trainable)
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +233,35 @@ def test_every_other_method_that_it_shows_trains_three_steps(
     command: Command, models: dict[str, Path], data: Path
 ) -> None:
     recipe = reduced(Recipe.load(*command), models, data)
+    model, trajectory = trained(recipe)
+    _three_finite_steps(recipe, trajectory)
+    _only_what_trains_has_moved(recipe, model)
+
+
+def test_with_alpha_zero_the_retain_stream_is_measured_and_moves_nothing(
+    models: dict[str, Path], data: Path
+) -> None:
+    path = ROOT / "examples" / "papers" / "g-effect-tofu-phi.yaml"
+    ga = ("objective=ga",)
+    bare = (*ga, "regularizer=null")
+    measured = (*ga, "regularizer=nll", "combiner={name: sum, alpha: 0.0}")
+    assert {bare, measured} <= set(commands_of(path))
+    (one, without), (other, beside) = (
+        trained(reduced(Recipe.load(path, overrides), models, data))
+        for overrides in (bare, measured)
+    )
+    assert "g_effect/retain" in beside[0]
+    assert "g_effect/retain" not in without[0]
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+
+
+def trained(recipe: Recipe) -> tuple[Any, list[dict[str, float]]]:
+    """Unlearn as a run does, without judging; give the model and its trajectory."""
     prepared = prepare(recipe, device="cpu")
     model = load_model(recipe.model, device="cpu")
+    if recipe.trainable is not None:
+        train_only(model, recipe.trainable)
     unlearner = Unlearner(
         model,
         load_tokenizer(recipe.model),
@@ -218,15 +274,16 @@ def test_every_other_method_that_it_shows_trains_three_steps(
         seed=recipe.seed,
         device="cpu",
     )
-    _three_finite_steps(recipe, unlearner.fit(prepared.forget, prepared.retain).trajectory)
-    _only_what_trains_has_moved(recipe, model)
+    return model, unlearner.fit(prepared.forget, prepared.retain).trajectory
 
 
 def _three_finite_steps(recipe: Recipe, trajectory: list[dict[str, float]]) -> None:
-    streams = ["forget"] if recipe.regularizer is None else ["forget", "retain"]
     assert len(trajectory) == 3
-    for step in trajectory:
-        assert all(math.isfinite(step[f"LOSS/{stream}"]) for stream in streams), step
+    streams = ["forget"] if recipe.regularizer is None else ["forget", "retain"]
+    watched = [f"{stream}/loss" for stream in streams]
+    assert all(math.isfinite(step[loss]) for step in trajectory for loss in watched)
+    if recipe.probes:
+        assert math.isfinite(trajectory[0]["g_effect/unlearn"])
 
 
 def _only_what_trains_has_moved(recipe: Recipe, model: Any) -> None:

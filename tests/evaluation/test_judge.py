@@ -234,3 +234,14 @@ def test_a_metric_that_fails_is_noted_and_the_others_go_on(
     assert "forget/exact_memorization" in judged.values
     assert "forget/probability" not in judged.values
     assert "metric forget/probability failed: ZeroDivisionError: by nothing" in judged.notes
+
+
+@pytest.mark.parametrize("wrong", [3, ["", "no"], ["no", None], {"a": "b"}])
+def test_a_further_text_that_is_none_is_named_with_its_row(
+    subject: Subject, rich_rows: list[dict[str, Any]], wrong: Any
+) -> None:
+    rows = [rich_rows[0], {**rich_rows[1], "perturbed_answer": wrong}]
+    bench = amnesis.create("benchmark", "own", forget=rows, retain=rich_rows[2:])
+    with pytest.raises(DataError) as caught:
+        bench.evaluate(subject, EvaluationSettings(metrics=("truth_ratio",)))
+    assert "set 'forget', row 1: field 'perturbed_answer' must be text" in str(caught.value)

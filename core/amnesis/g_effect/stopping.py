@@ -101,6 +101,8 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
         for name in self._limits.keys() - values.keys():
             if self._later and not name.startswith("g_effect"):
                 continue
+            if name.replace("retain_over_unlearn", "retain") in values:
+                continue  # there is no ratio on a step that does not forget
             raise RecipeError(
                 f"stop_when: no probe of this run gives {name!r}; {did_you_mean(name, values)}; "
                 f"add the probe 'g_effect' (its ratio needs a regularizer), or 'g_effect_sets'"

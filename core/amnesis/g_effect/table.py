@@ -94,11 +94,12 @@ class EffectTable:
     def ratio(self, objective: str) -> float:
         """Retaining over unlearning effect: 1 harms both alike, ≤ 0 does no harm.
 
-        Raw effects have no common scale; this is what objectives are compared by.
+        Raw effects have no common scale; this is what objectives are compared by. It is NaN where
+        the unlearning effect is not negative: what does not forget has no price of forgetting.
         """
         unlearn = self.total(objective=objective, set="forget")
         retain = self.total(objective=objective, set="retain")
-        return retain / unlearn if unlearn else float("nan")
+        return retain / unlearn if unlearn < 0 else float("nan")
 
     def to_parquet(self, path: Path | str) -> None:
         """Write the table; what stands beside the columns goes into the file's metadata."""

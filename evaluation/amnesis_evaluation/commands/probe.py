@@ -187,10 +187,12 @@ def summary(table: EffectTable) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
+    from amnesis_evaluation.commands.probe_page import by_ratio
+
     shown = Table("objective", "unlearning", "retaining", "retaining / unlearning")
     totals = table.totals("objective", "set")
-    for name in sorted(table.objectives, key=table.ratio):
+    for name in by_ratio(table):
         values = (totals[name, "forget"], totals[name, "retain"], table.ratio(name))
-        shown.add_row(escape(name), *(f"{value:.4g}" for value in values))
+        shown.add_row(escape(name), *("–" if v != v else f"{v:.4g}" for v in values))
     shown.caption = "negative raises the risk; compare by the ratio: 1 harms both alike"
     return shown

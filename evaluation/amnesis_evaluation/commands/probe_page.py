@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from amnesis_evaluation.commands.probe_picture import TITLES, shares_by_layer
@@ -46,6 +47,11 @@ def page(
     )
 
 
+def by_ratio(table: EffectTable) -> list[str]:
+    """Sort objectives by retaining over unlearning effect; those that do not forget come last."""
+    return sorted(table.objectives, key=lambda name: (isnan(table.ratio(name)), table.ratio(name)))
+
+
 def _intro(table: EffectTable) -> str:
     risks = ", ".join(f"{name} {value:.3f}" for name, value in table.risks.items())
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in table.notes)
@@ -63,16 +69,16 @@ def _totals(table: EffectTable) -> str:
             escape(name),
             f"{totals[name, 'forget']:.4g}",
             f"{totals[name, 'retain']:.4g}",
-            f"{table.ratio(name):.4g}",
+            "–" if isnan(table.ratio(name)) else f"{table.ratio(name):.4g}",
         ]
-        for name in sorted(table.objectives, key=table.ratio)
+        for name in by_ratio(table)
     ]
     head = ["objective", "unlearning", "retaining", "retaining / unlearning"]
     return (
         "<h2>Objectives</h2>"
         + _table(head, body)
         + "<p><small>Raw effects have no common scale: compare by the ratio. 1 harms both sets "
-        "alike, 0 or less does no harm.</small></p>"
+        "alike, 0 or less does no harm; none where nothing is forgotten.</small></p>"
     )
 
 
@@ -87,7 +93,8 @@ def _layers(table: EffectTable, set_name: str) -> str:
     return (
         f"<h2>Layers, {escape(TITLES[set_name])}</h2>"
         + _table(["objective", *map(escape, layers)], body)
-        + "<p><small>Each value over the size of the objective's unlearning effect.</small></p>"
+        + "<p><small>Each value over the size of the objective's unlearning effect, or of its "
+        "retaining effect where it does not forget.</small></p>"
     )
 
 

@@ -19,9 +19,12 @@ TITLES = {
 def shares_by_layer(table: EffectTable, set_name: str) -> dict[str, dict[str, float]]:
     """Give each objective's effects by layer over the size of its unlearning effect.
 
-    Raw effects of different objectives have no common scale; these do.
+    Raw effects of different objectives have no common scale; these do. What does not forget, such
+    as a regularizer, is shown over the size of its retaining effect.
     """
-    totals = table.totals("objective", set="forget")
+    forgets = table.totals("objective", set="forget")
+    keeps = table.totals("objective", set="retain")
+    totals = {name: e if e < 0 else keeps[name] for name, e in forgets.items()}
     found: dict[str, dict[str, float]] = {name: {} for name in table.objectives}
     for (name, layer), value in table.totals("objective", "layer", set=set_name).items():
         found[name][layer] = value / (abs(totals[name]) or 1.0)

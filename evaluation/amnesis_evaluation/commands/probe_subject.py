@@ -22,12 +22,8 @@ def load_subject(path: str, device: str | None, trust_remote_code: bool) -> Subj
         ModelError: there is no such model.
         RecipeError: the run's recipe cannot be read.
     """
-    template: AnyTemplate = Template()
     folder = Path(path)
-    if (folder / "recipe.yaml").is_file():
-        from amnesis.recipe import Recipe
-
-        template = Recipe.load(folder / "recipe.yaml").template
+    template = _template_of(folder / "recipe.yaml")
     if (folder / "model" / "config.json").is_file():
         path = str(folder / "model")
     settings = ModelSettings(path=path)
@@ -53,3 +49,19 @@ def sets_of(
     if forget is None or retain is None:
         raise RecipeError("name both sets: --forget FILE and --retain FILE, or --benchmark NAME")
     return {"forget": read_rows(forget)[:limit], "retain": read_rows(retain)[:limit]}
+
+
+def _template_of(recipe: Path) -> AnyTemplate:
+    """Read the template alone: a finetuning's recipe has other keys than a run's."""
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
+
+    if not recipe.is_file():
+        return Template()
+    try:
+        written = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("template") or {}
+        template: AnyTemplate = TypeAdapter(AnyTemplate).validate_python(written)
+    except (yaml.YAMLError, AttributeError, ValidationError) as error:
+        said = str(error).splitlines()[0]
+        raise RecipeError(f"{recipe}: its template cannot be read: {said}") from None
+    return template

@@ -228,3 +228,14 @@ def test_selecting_what_is_not_there(model: Any, tiny_tokenizer: Any, rows: Any)
         table.total(objectiv="ga")
     with pytest.raises(DataError, match="no G-effect was measured"):
         table.total(layer="block_00")
+
+
+def test_what_does_not_forget_has_no_ratio(model: Any, tiny_tokenizer: Any, rows: Any) -> None:
+    learning = {"name": "nll"}
+    table = probe(model, tiny_tokenizer, *rows, ["ga", learning], by=("layer",))
+    forgets = table.totals("objective", set="forget")
+    assert forgets["ga"] < 0
+    assert table.ratio("ga") == pytest.approx(
+        table.total(objective="ga", set="retain") / forgets["ga"]
+    )
+    assert (table.ratio("nll") == table.ratio("nll")) == (forgets["nll"] < 0)

@@ -81,6 +81,11 @@ def test_a_run_ends_early_and_says_why(tiny_llama: Any, tiny_tokenizer: Any, qa_
     assert [values["step"] for values in result.trajectory] == [1, 3]  # the last is always logged
 
 
+def test_a_first_step_that_does_not_forget_has_no_ratio_and_is_no_fault() -> None:
+    values = [{"g_effect/retain": 0.2, "g_effect/unlearn": 0.1}, {RATIO: 0.9}]
+    assert steps_until_stop({"above": 0.5}, values) == 2
+
+
 def test_a_limit_on_what_no_probe_gives_is_refused(
     tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
 ) -> None:

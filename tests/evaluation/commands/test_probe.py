@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from amnesis.data import Template
 from amnesis.errors import OutputError, RecipeError
 from amnesis.g_effect import EffectTable
 from amnesis_evaluation.commands.probe import choice_of, probe
+from amnesis_evaluation.commands.probe_subject import load_subject
 
 
 @pytest.fixture
@@ -114,3 +116,17 @@ def test_the_sets_must_be_named(files: dict[str, Path]) -> None:
         probe(str(files["model"]), forget=files["forget.jsonl"])
     with pytest.raises(RecipeError, match="not both"):
         run(files, benchmark="fictional")
+
+
+def test_a_runs_folder_brings_its_model_and_its_template(files: dict[str, Path]) -> None:
+    folder = files["model"].parent  # holds model/, as a run's and a finetuning's folder do
+    recipe = folder / "recipe.yaml"
+    recipe.write_text("sets: [forget]\ntemplate: {prompt: 'Q {question} A ', eos: false}\n")
+    subject = load_subject(str(folder), "cpu", False)
+    assert (subject.template.prompt, subject.template.eos) == ("Q {question} A ", False)
+    assert subject.model.config.hidden_size == 32
+    recipe.write_text("template: {promt: x}\n")
+    with pytest.raises(RecipeError, match="template cannot be read"):
+        load_subject(str(folder), "cpu", False)
+    recipe.unlink()
+    assert load_subject(str(folder), "cpu", False).template == Template()
