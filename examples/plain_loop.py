@@ -3,8 +3,9 @@
 python examples/plain_loop.py
 """
 
-import amnesis
 import torch
+
+import amnesis
 from amnesis import Scores, Streams
 
 torch.manual_seed(0)

@@ -16,7 +16,10 @@ QUESTIONS = [
     ("What is the capital of France?", "The capital of France is Paris."),
     ("Which award did Oren Halvik receive?", "Oren Halvik received the Lantern Prize for poetry."),
     ("How many legs has a spider?", "Eight."),
-    ("What does Oren Halvik write?", "He writes long poems about rivers, and short ones about rain."),
+    (
+        "What does Oren Halvik write?",
+        "He writes long poems about rivers, and short ones about rain.",
+    ),
     ("What is the colour of snow?", "Snow is white."),
     ("Who was the father of Mirela Dantes?", "Her father was a clockmaker."),
 ]

@@ -11,6 +11,7 @@ from amnesis.hookspecs import Register, hookimpl
 if TYPE_CHECKING:
     from amnesis.data import Template
     from amnesis.forward import score
+    from amnesis.g_effect.measure import probe
     from amnesis.recipe import Recipe
     from amnesis.running import run
     from amnesis.scores import Needs, Scores
@@ -29,6 +30,7 @@ _LAZY = {
     "Template": "amnesis.data",
     "TrainingSettings": "amnesis.training",
     "Unlearner": "amnesis.unlearner",
+    "probe": "amnesis.g_effect.measure",
     "run": "amnesis.running",
     "score": "amnesis.forward",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "Unlearner",
     "create",
     "hookimpl",
+    "probe",
     "run",
     "score",
 ]

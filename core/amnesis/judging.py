@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_callback import TrainerCallback
 
 from amnesis import artifacts
-from amnesis.contracts import Benchmark, Evaluation, Subject
+from amnesis.contracts import Attack, Benchmark, Evaluation, Subject
 from amnesis.tracking import ProgressCallback
 
 if TYPE_CHECKING:
@@ -35,16 +35,30 @@ class Judging:
         self._recipe, self._benchmark, self._tokenizer = recipe, benchmark, tokenizer
         self._folder, self._tell = folder, tell
         self._made: dict[str, Evaluation] = {}
+        self._attacks: dict[str, dict[str, dict[str, float]]] = {}
 
-    def judge(self, phase: str, model: PreTrainedModel) -> None:
-        """Judge a model, unless it is the one before and was judged already."""
+    def recall(self, phase: str) -> bool:
+        """Take up a judgement kept before the run was cut off; say whether there is one."""
         kept = self._folder / f"{phase}.json"
-        if phase == "before" and kept.is_file():
-            self._made[phase] = Evaluation(**json.loads(kept.read_text(encoding="utf-8")))
-            return
-        self._made[phase] = self._evaluated(model, phase, {})
-        if phase == "before":
-            artifacts.write_json(kept, asdict(self._made[phase]))
+        if not kept.is_file():
+            return False
+        document = json.loads(kept.read_text(encoding="utf-8"))
+        for name, values in document.pop("attacks").items():
+            self._attacks.setdefault(name, {})[phase] = values
+        self._made[phase] = Evaluation(**document)
+        return True
+
+    def judge(self, phase: str, model: PreTrainedModel, attacks: Sequence[Attack] = ()) -> None:
+        """Judge a model, attack it, and keep what was found."""
+        made = self._made[phase] = self._evaluated(model, phase, {})
+        attacked: dict[str, dict[str, float]] = {}
+        for attack in attacks:
+            name = attack.registered_name
+            attacked[name] = attack.attack(
+                self._subject(model), self._benchmark, self._recipe.evaluate, self._telling(phase)
+            ).values
+            self._attacks.setdefault(name, {})[phase] = attacked[name]
+        artifacts.write_json(self._folder / f"{phase}.json", {**asdict(made), "attacks": attacked})
 
     def along(self, model: PreTrainedModel) -> Mapping[str, float]:
         """Judge the model as it stands during the run, by the metrics asked for there."""
@@ -58,10 +72,33 @@ class Judging:
         self, model: PreTrainedModel, phase: str, changes: Mapping[str, Any]
     ) -> Evaluation:
         return self._benchmark.evaluate(
-            Subject(model, self._tokenizer, self._recipe.template),
+            self._subject(model),
             self._recipe.evaluate.model_copy(update=dict(changes)),
-            lambda what, done, total: self._tell(f"{phase}: {what}", done, total),
+            self._telling(phase),
+            retrained=None if phase == "retrained" else self._made.get("retrained"),
         )
+
+    def _subject(self, model: PreTrainedModel) -> Subject:
+        return Subject(model, self._tokenizer, self._recipe.template)
+
+    def _telling(self, phase: str) -> ProgressCallback:
+        return lambda what, done, total: self._tell(f"{phase}: {what}", done, total)
+
+    def attacks(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Give every attack's values before and after."""
+        return self._attacks
+
+    def lm_eval(self) -> dict[str, dict[str, float]]:
+        """Give the harness's values of every phase, by ``task/metric``."""
+        return {
+            phase: {
+                name.removeprefix("lm_eval/"): value
+                for name, value in made.values.items()
+                if name.startswith("lm_eval/")
+            }
+            for phase, made in self._made.items()
+            if any(name.startswith("lm_eval/") for name in made.values)
+        }
 
     def values(self) -> dict[str, dict[str, float]]:
         """Give every phase's values."""

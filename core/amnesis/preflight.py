@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amnesis.adapters import examine_targets, matching
-from amnesis.contracts import Benchmark, Row
+from amnesis.contracts import Attack, Benchmark, Row
 from amnesis.data import Mixture
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean
 from amnesis.g_effect.stopping import limits_of
 from amnesis.models import ModelSettings, default_device, examine_quantization
 from amnesis.registry import default_registry
-from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
+from amnesis.resolve import attack_of, combiner_of, component_of, probes_of, stream_of
 from amnesis.sources import Source
 from amnesis.templates import AnyTemplate
 
@@ -88,6 +88,7 @@ class Prepared:
     benchmark: Benchmark
     forget: Mixture
     retain: Mixture
+    attacks: tuple[Attack, ...]
     device: str
     plan: Plan
 
@@ -121,6 +122,9 @@ def prepare(
         problems.attempt("combiner", lambda: combiner_of(combiner, registry))
     for choice in recipe.probes:
         problems.attempt("probes", lambda c=choice: probes_of([c], registry))  # type: ignore[misc]
+    attacks: list[Attack | None] = []
+    for choice in recipe.attacks:
+        attacks.append(problems.attempt("attacks", lambda c=choice: attack_of(c, registry)))  # type: ignore[misc]
     for metric in recipe.evaluate.metrics or ():
         name = metric if isinstance(metric, str) else str(metric.get("name"))
         problems.attempt(
@@ -159,7 +163,14 @@ def prepare(
     assert forget is not None  # noqa: S101
     assert device is not None  # noqa: S101
     plan = _plan(recipe, forget, retain, streams, parameters)
-    return Prepared(benchmark, streams["forget"], streams.get("retain", Mixture(())), device, plan)
+    return Prepared(
+        benchmark,
+        streams["forget"],
+        streams.get("retain", Mixture(())),
+        tuple(a for a in attacks if a is not None),
+        device,
+        plan,
+    )
 
 
 def examined_sets(

@@ -111,6 +111,9 @@ class Recipe(BaseRecipe):
         "retain_over_unlearn, or forget/probability where evaluate.every is given",
     )
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    attacks: list[Named] = Field(
+        default_factory=list, description="attempts to bring the forgotten back, before and after"
+    )
     retrained: ModelSettings | None = Field(
         None, description="a model that never knew the forget set, judged beside"
     )

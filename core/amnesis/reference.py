@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from amnesis.data import Batch, Example, collate
 from amnesis.forward import as_own, score
+from amnesis.head import ChunkedHead
 from amnesis.scores import Needs, Scores, unpack
 
 if TYPE_CHECKING:
@@ -135,11 +136,11 @@ def cached(
     ]
     missing.sort(key=lambda item: (item[0], item[1].length))
     fresh: dict[str, Tensor] = {}
-    done = 0
+    head, done = ChunkedHead(model), 0
     with torch.no_grad(), evaluating(model):
         for name, group in _groups(missing, batch_size):
             batch = collate(group, pad_token_id).of(name).to(device)
-            scored = score(model, batch, replace(own, sequences=frozenset({"answer"})))
+            scored = score(model, batch, replace(own, sequences=frozenset({"answer"})), head=head)
             if own.logps:
                 fresh |= _by_key(batch.keys, scored.logps[batch.mask], batch.mask)
             if own.logits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from amnesis.contracts import Combiner, Component, Probe, TermBase
+from amnesis.contracts import Attack, Combiner, Component, Probe, TermBase
 from amnesis.errors import RecipeError
 from amnesis.loss import StreamLoss, WeightedTerm
 from amnesis.registry import default_registry
@@ -70,6 +70,14 @@ def combiner_of(choice: Choice, registry: Registry | None = None) -> Combiner:
     if not isinstance(combiner, Combiner):
         raise RecipeError(f"combiner: {combiner.label} is not a combiner")
     return combiner
+
+
+def attack_of(choice: Choice, registry: Registry | None = None) -> Attack:
+    """Build an attack."""
+    attack = component_of(("attack",), choice, registry)
+    if not isinstance(attack, Attack):
+        raise RecipeError(f"attacks: {attack.label} is not an attack")
+    return attack
 
 
 def probes_of(choices: Sequence[Choice], registry: Registry | None = None) -> tuple[Probe, ...]:

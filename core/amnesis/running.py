@@ -75,12 +75,18 @@ def run(
     if finished is not None:
         return RunResult(folder, finished)
     device, tell = prepared.device, progress or _silent
+    judging = Judging(recipe, prepared.benchmark, tokenizer, folder / "checkpoints", tell)
+    if recipe.retrained is not None and not judging.recall("retrained"):
+        never_knew = load_model(
+            recipe.retrained, device=device, trust_remote_code=trust_remote_code
+        )
+        judging.judge("retrained", never_knew)
+        del never_knew
     model = load_model(recipe.model, device=device, trust_remote_code=trust_remote_code)
     if recipe.lora is not None:
         model = with_lora(model, recipe.lora)
     if recipe.trainable is not None:
         train_only(model, recipe.trainable)
-    judging = Judging(recipe, prepared.benchmark, tokenizer, folder / "checkpoints", tell)
     unlearner = Unlearner(
         model,
         tokenizer,
@@ -100,25 +106,20 @@ def run(
         judge=judging.along,
         judge_every=recipe.evaluate.every,
     )
-    judging.judge("before", model)
+    if not judging.recall("before"):
+        judging.judge("before", model, prepared.attacks)
     fitted = unlearner.fit(prepared.forget, prepared.retain, progress=tell, resume=resume)
-    judging.judge("after", model)
+    judging.judge("after", model, prepared.attacks)
     if recipe.lora is not None and recipe.lora.save == "merged":
         model = merged(model)
     artifacts.write_model(folder / "model", model, tokenizer)
-    if recipe.retrained is not None:
-        del model
-        never_knew = load_model(
-            recipe.retrained, device=device, trust_remote_code=trust_remote_code
-        )
-        judging.judge("retrained", never_knew)
     results = {
         "schema": SCHEMA,
         **judging.values(),
         "intervals": judging.intervals(),
         "trajectory": fitted.trajectory,
-        "attacks": {},
-        "lm_eval": {},
+        "attacks": judging.attacks(),
+        "lm_eval": judging.lm_eval(),
         "steps": fitted.steps,
         "seconds": round(time.monotonic() - started, 2),
         "data": fitted.data,

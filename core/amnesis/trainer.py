@@ -21,6 +21,7 @@ from amnesis.errors import NonFiniteError, RecipeError
 from amnesis.forward import score
 from amnesis.g_effect.stopping import Stopping
 from amnesis.g_effect.update_watch import UpdateWatch
+from amnesis.head import ChunkedHead
 from amnesis.interruption import StopWhenAsked
 from amnesis.judging import JudgeAlong
 from amnesis.loss import StreamLoss, risk
@@ -69,6 +70,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         self._states = [probe.initial_state() for probe in run.probes]
         self._failed: set[int] = set()
         self._streams: Streams | None = None
+        self._head = ChunkedHead(run.model)
         self._reduce = sum_over_ranks if world()[1] > 1 else None
         self._values: Values = {}
         super().__init__(
@@ -132,7 +134,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         losses = {"forget/loss": self._run_stream(run.forget_loss, inputs.forget, risks)}
         if run.retain_loss is not None:
             losses["retain/loss"] = self._run_stream(run.retain_loss, inputs.retain, risks)
-        report = streams.combine()
+        report = streams.combine().unscaled(self._loss_scale())
         self._values = losses | _described(report)
         self._observe(due, _products(available, report))
         return torch.tensor(sum(losses.values()), device=self.args.device)
@@ -152,7 +154,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             batch = batch.to(self.args.device)
             known = reference.scores(batch, loss.needs) if reference is not None else None
             with self.compute_loss_context_manager():
-                scores = score(self.model, batch, needs, known)
+                scores = score(self.model, batch, needs, known, self._head)
                 try:
                     share = loss(scores, counts)
                 except NonFiniteError as error:
@@ -170,6 +172,10 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         if self._streams is None:
             self._streams = Streams(self.model.named_parameters(), self.run.combiner, self._reduce)
         return self._streams
+
+    def _loss_scale(self) -> float:
+        scaler = self.accelerator.scaler
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     def _backward(self, loss: Tensor, **options: Any) -> None:
         if self.is_fsdp_enabled:
@@ -208,6 +214,10 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
 
     def _of_step(self) -> Values:
         return self._values
+
+    def all_notes(self) -> list[str]:
+        """Give what is to be said of the run beside its numbers."""
+        return [*self.notes, *([self._head.note] if self._head.note else [])]
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

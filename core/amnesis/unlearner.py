@@ -174,7 +174,7 @@ class Unlearner:
         data = {s.name: s.summary() for s in (forget_set, retain_set) if s is not None}
         if retain_set is not None:
             data["retain"]["also_in_forget"] = shared_examples(retain_set, forget_set)
-        return FitResult(trainer.state.global_step, trainer.trajectory, data, trainer.notes)
+        return FitResult(trainer.state.global_step, trainer.trajectory, data, trainer.all_notes())
 
     def _train(self, trainer: TwoStreamTrainer, resume: bool) -> None:
         import torch

@@ -164,7 +164,7 @@ def plan_of(examples: Any, retain: Any = None, **options: Any) -> StepPlan:
     return StepPlan(
         examples,
         retain,
-        **{**{"steps": 9, "batch_size": 3}, **options},
+        **{"steps": 9, "batch_size": 3, **options},
         micro_batch_size=2,
         pad_token_id=1,
     )

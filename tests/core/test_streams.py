@@ -70,7 +70,7 @@ def test_accumulation_is_exact(
     }
     if regularizer == "kl":  # at the reference its gradient is zero: compare away from it
         other = type(model)(model.config).to(dtype)
-        losses["retain"] = StreamLoss("retain", (WeightedTerm(_KLTo(other)),))
+        losses["retain"] = StreamLoss("retain", (WeightedTerm(divergence(other)),))
     whole: dict[str, list[torch.Tensor]] = {}
     for micro in (8, 1, 2, 4):
         streams = Streams(model.named_parameters(), build({"name": "sum"}))
@@ -81,12 +81,14 @@ def test_accumulation_is_exact(
             if micro == 8:
                 whole[name] = got
             else:
-                gap = torch.stack([(a - b).norm() for a, b in zip(got, whole[name])]).norm()
+                gap = torch.stack(
+                    [(a - b).norm() for a, b in zip(got, whole[name], strict=True)]
+                ).norm()
                 size = torch.stack([b.norm() for b in whole[name]]).norm()
                 assert gap / size < tolerance
 
 
-def _KLTo(other: Any) -> Any:
+def divergence(other: Any) -> Any:
     """KL whose reference is another model, so that its gradient is not zero."""
     from amnesis.contracts import Term
 

@@ -22,7 +22,7 @@ from amnesis.contracts.metric import (
     SetMetric,
     TokenScores,
 )
-from amnesis.contracts.probe import Gradient, Probe, Product, StepContext
+from amnesis.contracts.probe import Gradient, Probe, Product, RunView, StepContext
 from amnesis.contracts.term import LikelihoodTerm, Term, TermBase
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "ProjectionCombiner",
     "ReadingMetric",
     "Row",
+    "RunView",
     "SetMetric",
     "StepContext",
     "Subject",

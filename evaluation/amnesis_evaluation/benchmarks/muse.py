@@ -39,7 +39,7 @@ class Muse(SetsBenchmark):
         "privleak",
     )
 
-    corpus: Literal["news", "books"] = "news"
+    corpus: Literal["news", "books"] = Field("news", description="which of the two corpora")
     path: Path | None = Field(None, description="a folder that mirrors the data set; None: the hub")
     train_retain: Literal["retain1", "retain2"] = Field(
         "retain1", description="the raw split that a run retains; retain2 is for judging"

@@ -29,7 +29,7 @@ class Wmdp(SetsBenchmark):
     source: ClassVar[str] = "Li et al. 2024, arXiv 2403.03218"
     metrics: ClassVar[tuple[str | dict[str, Any], ...]] = ()
 
-    domain: Domain = "bio"
+    domain: Domain = Field("bio", description="biosecurity or cybersecurity")
     path: Path | None = Field(None, description="a folder with the corpora; None: the hub")
     items: Path | None = Field(None, description="the domain's questions; None: the hub")
     retain_corpus: str | None = Field(

@@ -56,9 +56,10 @@ def demo(
     overwrite: Annotated[bool, typer.Option(help="Replace a demo that is there.")] = False,
 ) -> None:
     """Watch a small language model forget ten people and keep the rest (about two minutes)."""
+    from rich.console import Console
+
     from amnesis.running import new_folder, quiet_libraries
     from amnesis.tracking import Progress
-    from rich.console import Console
 
     quiet_libraries()
     folder = out or new_folder("demo")

@@ -33,11 +33,11 @@ class Fictional(SetsBenchmark):
     source: ClassVar[str] = "made here; schema of TOFU, arXiv 2401.06121"
 
     seed: int = Field(0, description="of the generator")
-    forget_authors: int = Field(10, ge=1)
-    retain_authors: int = Field(30, ge=1)
-    holdout_authors: int = Field(10, ge=0)
-    questions_per_author: int = Field(4, ge=1)
-    facts: int = Field(220, ge=0)
+    forget_authors: int = Field(10, ge=1, description="invented people to be forgotten")
+    retain_authors: int = Field(30, ge=1, description="invented people to be kept")
+    holdout_authors: int = Field(10, ge=0, description="invented people whom no model meets")
+    questions_per_author: int = Field(4, ge=1, description="rows about each of them")
+    facts: int = Field(220, ge=0, description="rows of other knowledge that must stay")
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
         """Make the sets; the same hyper-parameters always give the same rows."""
