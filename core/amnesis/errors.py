@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SHOWN = 12  # names that a message lists at most
+
 
 class AmnesisError(Exception):
     """The input is wrong: the message says what, where, and what to do (exit code 2)."""
@@ -51,11 +53,13 @@ class Interrupted(AmnesisError):  # noqa: N818  # nothing is wrong: the user ask
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say which of ``known`` resembles ``name``, whatever its case, and list them all."""
+    """Say which of ``known`` resembles ``name``, whatever its case, and list them."""
     names = sorted(known)
     folded = {known_name.lower(): known_name for known_name in names}
     close = [folded[c] for c in get_close_matches(str(name).lower(), folded, n=2, cutoff=0.6)]
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    if len(names) > SHOWN:
+        names = [*names[:SHOWN], f"… ({len(names)} in all)"]
     return f"{hint}available: {', '.join(names) if names else 'none'}"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from amnesis.adapters import examine_targets, matching
 from amnesis.contracts import Attack, Benchmark, Row
+from amnesis.cost import GIB, Plan, plan_of
 from amnesis.data import Mixture
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean
 from amnesis.g_effect.stopping import limits_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from amnesis.registry import Registry
 
 T = TypeVar("T")
-GIB = 1 << 30
 
 
 @dataclass
@@ -56,29 +56,6 @@ class Problems:
         if self.found:
             listed = "\n".join(f"  - {problem}" for problem in self.found)
             raise RecipeError(f"{what}: {len(self.found)} problems\n{listed}")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will cost, as far as it can be known beforehand."""
-
-    steps: int
-    forget_rows: int
-    retain_rows: int
-    forwards_per_step: int
-    judgements: int
-    parameters: int | None
-    memory_gib: float | None
-
-    def lines(self) -> list[str]:
-        """Say it in words."""
-        size = "" if self.parameters is None else f"{self.parameters / 1e6:,.1f} M parameters, "
-        memory = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
-        return [
-            f"{self.steps} steps, {self.forget_rows} forget and {self.retain_rows} retain rows",
-            f"{self.forwards_per_step} forward passes a step, {self.judgements} judgements",
-            f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
-        ]
 
 
 @dataclass(frozen=True)
@@ -162,7 +139,7 @@ def prepare(
     assert benchmark is not None  # noqa: S101  # no problem was found
     assert forget is not None  # noqa: S101
     assert device is not None  # noqa: S101
-    plan = _plan(recipe, forget, retain, streams, parameters)
+    plan = plan_of(recipe, forget, retain, streams, parameters)
     return Prepared(
         benchmark,
         streams["forget"],
@@ -313,29 +290,3 @@ def _examine_disk(out: Path, parameters: int, recipe: Recipe) -> None:
             f"the model and its checkpoints take about {needed / GIB:.1f} GiB, but {place} has "
             f"{free / GIB:.1f} GiB free; name another --out, or lower training.keep_checkpoints"
         )
-
-
-def _plan(
-    recipe: Recipe,
-    forget: StreamLoss,
-    retain: StreamLoss | None,
-    streams: Mapping[str, Mixture],
-    parameters: int | None,
-) -> Plan:
-    training = recipe.training
-    steps, _ = training.length(len(streams["forget"]))
-    micro = training.micro_batch_size or training.batch_size
-    sizes = [(forget, training.batch_size)]
-    if retain is not None:
-        sizes.append((retain, training.retain_batch_size or training.batch_size))
-    passes = sum(-(-size // micro) * len(loss.needs.sequences) for loss, size in sizes)
-    state = 4 if training.optimizer == "adamw" else 2
-    return Plan(
-        steps,
-        len(streams["forget"]),
-        len(streams.get("retain", ())),
-        passes,
-        2 + (recipe.retrained is not None),
-        parameters,
-        None if parameters is None else 4 * parameters * (1 + state) / GIB,
-    )

@@ -31,7 +31,7 @@ KINDS: dict[str, str | None] = {
     "attack": "amnesis.contracts:Attack",
     "command": None,
 }
-CORE_COMMANDS = ("run", "finetune", "plugins")
+CORE_COMMANDS = ("run", "finetune", "plugins", "cache")
 # A recipe's mapping gives a component's name and a term's weight beside the hyper-parameters.
 RESERVED_FIELDS = frozenset({"name", "weight"})
 

@@ -25,10 +25,11 @@ from amnesis.head import ChunkedHead
 from amnesis.interruption import StopWhenAsked
 from amnesis.judging import JudgeAlong
 from amnesis.loss import StreamLoss, risk
+from amnesis.observation import Values, at_hand, described, products_of
 from amnesis.plan import StepBatches, StepPlan
 from amnesis.reference import Reference
 from amnesis.scores import Needs
-from amnesis.streams import StreamReport, Streams
+from amnesis.streams import Streams
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from amnesis.contracts import Product
     from amnesis.contracts.probe import RunView
     from amnesis.unlearner import Unlearner
-
-Values = dict[str, float]
 
 _PROGRESS = "amnesis.json"  # what of a checkpoint is ours: trajectory, notes, probes' states
 _MEMORY = "combiner.safetensors"
@@ -124,7 +123,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         streams = self._two_streams()
         due = self._due()
         asked = tuple(dict.fromkeys(pair for i in due for pair in run.probes[i].products))
-        available = _at_hand(asked, run.forget_loss, run.retain_loss)
+        available = at_hand(asked, run.forget_loss, run.retain_loss)
         logged = step % run.training.log_every == 0 or step + 1 == self.state.max_steps
         streams.watch(
             statistics=logged and run.combiner is not None,
@@ -135,8 +134,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         if run.retain_loss is not None:
             losses["retain/loss"] = self._run_stream(run.retain_loss, inputs.retain, risks)
         report = streams.combine().unscaled(self._loss_scale())
-        self._values = losses | _described(report)
-        self._observe(due, _products(available, report))
+        self._values = losses | described(report)
+        self._observe(due, products_of(available, report))
         return torch.tensor(sum(losses.values()), device=self.args.device)
 
     def _run_stream(
@@ -312,45 +311,3 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
 
 def _only(items: list[StepBatches]) -> StepBatches:
     return items[0]
-
-
-Available = dict["Product", tuple["Product", float]]
-
-
-def _at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None) -> Available:
-    """Map each product asked for to one that can be had, and a factor.
-
-    Where a stream's loss is c·R its gradient is c·∇R, so the risk needs no backward of its own.
-    """
-    streams = {loss.name: loss for loss in (forget, retain) if loss is not None}
-    available: Available = {}
-    for pair in asked:
-        factor, names = 1.0, []
-        for gradient in pair:
-            stream, _, is_risk = gradient.partition("_")
-            if stream not in streams:
-                break
-            multiple = streams[stream].risk_multiple if is_risk else None
-            factor /= multiple or 1.0
-            names.append(stream if multiple else gradient)
-        else:
-            available[pair] = ((names[0], names[1]), factor)  # type: ignore[assignment]
-    return available
-
-
-def _products(available: Available, report: StreamReport) -> dict[Product, dict[str, float]]:
-    return {
-        pair: {name: factor * value for name, value in report.products[had].items()}
-        for pair, (had, factor) in available.items()
-    }
-
-
-def _described(report: StreamReport) -> Values:
-    named = {
-        "gradients/forget_norm": report.forget_norm,
-        "gradients/retain_norm": report.retain_norm,
-        "gradients/cosine": report.cosine,
-        "gradients/conflict_share": report.conflict_share,
-        "gradients/zero_forget_share": report.zero_forget_share,
-    }
-    return {name: value for name, value in named.items() if value is not None}

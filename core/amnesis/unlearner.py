@@ -22,6 +22,7 @@ from amnesis.errors import Interrupted, RecipeError, ResourceError
 from amnesis.g_effect.sets import run_view
 from amnesis.g_effect.stopping import limits_of
 from amnesis.loss import StreamLoss
+from amnesis.observation import Values
 from amnesis.plan import StepPlan
 from amnesis.reference import (
     AdapterOff,
@@ -33,7 +34,7 @@ from amnesis.reference import (
 )
 from amnesis.resolve import Choice, combiner_of, probes_of, stream_of
 from amnesis.templates import AnyTemplate, Template
-from amnesis.trainer import TwoStreamTrainer, Values
+from amnesis.trainer import TwoStreamTrainer
 from amnesis.training import TrainingSettings
 
 if TYPE_CHECKING:

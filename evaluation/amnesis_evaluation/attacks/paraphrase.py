@@ -24,7 +24,9 @@ class Paraphrase(Attack):
 
     field: str = Field("paraphrased_question", description="the row's field that is asked instead")
     sets: tuple[str, ...] = Field(("forget",), min_length=1, description="the sets that are asked")
-    metrics: tuple[str, ...] = ("probability", "extraction_strength", "rouge_l")
+    metrics: tuple[str, ...] = Field(
+        ("probability", "extraction_strength", "rouge_l"), description="what is judged then"
+    )
 
     def attack(
         self,

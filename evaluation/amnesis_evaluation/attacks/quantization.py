@@ -33,8 +33,8 @@ class Quantization(Attack):
     formula: ClassVar[str] = "w ← s·round(w/s), s = max|w|/(2^(bits−1) − 1) over a group"
     source: ClassVar[str] = "Zhang et al. 2024, arXiv 2410.16454"
 
-    bits: Literal[8, 4] = 8
-    backend: Backend = "auto"
+    bits: Literal[8, 4] = Field(8, description="of each weight")
+    backend: Backend = Field("auto", description="what rounds the weights")
     group_size: int | None = Field(
         None, ge=1, description="weights that share a scale (nearest); None: a row"
     )

@@ -38,9 +38,11 @@ class Relearning(Attack):
     rows_of: str = Field("forget", description="the set that they are of")
     steps: int = Field(20, ge=1, description="optimizer steps")
     every: int = Field(5, ge=1, description="judge every k-th step, and the last")
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="rows per step")
     learning_rate: float = Field(1e-4, gt=0, description="of AdamW, constant")
-    metrics: tuple[str, ...] = ("probability", "extraction_strength")
+    metrics: tuple[str, ...] = Field(
+        ("probability", "extraction_strength"), description="what is judged along the way"
+    )
     never_knew: str | None = Field(
         None, description="folder or hub name of a model that never saw the forget set"
     )

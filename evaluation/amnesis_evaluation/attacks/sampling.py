@@ -30,9 +30,9 @@ class Sampling(Attack):
     source: ClassVar[str] = "Patil et al. 2024, arXiv 2309.17410"
 
     samples: int = Field(8, ge=1, description="n, answers per row")
-    temperature: float = Field(1.0, gt=0)
-    sets: tuple[str, ...] = Field(("forget",), min_length=1)
-    seed: int = Field(0, ge=0)
+    temperature: float = Field(1.0, gt=0, description="of the distribution sampled from")
+    sets: tuple[str, ...] = Field(("forget",), min_length=1, description="the sets that are asked")
+    seed: int = Field(0, ge=0, description="of the samples")
 
     def attack(
         self,

@@ -1,0 +1,101 @@
+"""What the two gradients of a step looked like before they were combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from amnesis.contracts.probe import Product
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What the two gradients looked like before they were combined.
+
+    ``products`` maps each pair that was asked for to ``{parameter name: inner product}``; the
+    rest is ``None`` on steps that were not watched.
+    """
+
+    forget_norm: float | None = None
+    retain_norm: float | None = None
+    cosine: float | None = None
+    conflict_share: float | None = None
+    zero_forget_share: float | None = None
+    products: Mapping[Product, Mapping[str, float]] = field(default_factory=dict)
+
+    def unscaled(self, scale: float) -> StreamReport:
+        """Give the report of the gradients themselves, where those of scaled losses were seen."""
+        if scale == 1.0:
+            return self
+        return replace(
+            self,
+            forget_norm=None if self.forget_norm is None else self.forget_norm / scale,
+            retain_norm=None if self.retain_norm is None else self.retain_norm / scale,
+            products={
+                pair: {name: value / scale**2 for name, value in values.items()}
+                for pair, values in self.products.items()
+            },
+        )
+
+
+class Tally:
+    """Sums over the parameters of one step, kept on their device until the report."""
+
+    def __init__(self) -> None:
+        self._grams: list[Tensor] = []
+        self._signs: list[Tensor] = []
+        self._products: dict[Product, dict[str, Tensor]] = {}
+
+    def add(self, gram: Tensor, signs: Tensor) -> None:
+        """Add one parameter's Gram matrix and sign counts."""
+        self._grams.append(gram)
+        self._signs.append(signs)
+
+    def add_product(self, pair: Product, name: str, value: Tensor) -> None:
+        """Add one parameter's inner product."""
+        self._products.setdefault(pair, {})[name] = value
+
+    def report(self, asked: Sequence[Product]) -> StreamReport:
+        """Give the sums; reading them waits for the device, once."""
+        products = {pair: _to_floats(self._products.get(pair, {})) for pair in asked}
+        if not self._grams:
+            return StreamReport(products=products)
+        (ff, fr), (_, rr) = _added(self._grams).tolist()
+        conflicts, zeros, elements = _added(self._signs).tolist()
+        scale = ff**0.5 * rr**0.5  # their product may underflow
+        return StreamReport(
+            forget_norm=ff**0.5,
+            retain_norm=rr**0.5,
+            cosine=fr / scale if scale > 0 else 0.0,
+            conflict_share=conflicts / elements,
+            zero_forget_share=zeros / elements,
+            products=products,
+        )
+
+
+def sign_counts(f: Tensor, r: Tensor) -> Tensor:
+    """Count conflicting elements, zeros of f, and all elements, in float64."""
+    import torch
+
+    conflicts, zeros = (f.sign() * r < 0).sum(), (f == 0).sum()
+    return torch.stack([conflicts, zeros, torch.full_like(zeros, f.numel())]).double()
+
+
+def _added(values: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.stack([v.to(values[0].device) for v in values]).sum(0)
+
+
+def _to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    import torch
+
+    if not values:
+        return {}
+    device = next(iter(values.values())).device
+    floats = torch.stack([v.to(device) for v in values.values()]).tolist()
+    return dict(zip(values, floats, strict=True))
