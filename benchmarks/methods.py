@@ -125,6 +125,7 @@ def target_model(out: Path, seed: int) -> Path:
 def run_one(
     out: Path, objective: str, regularizer: str, combiner: str, seed: int
 ) -> dict[str, Any]:
+    """Unlearn by one combination until the target is passed."""
     settings = ModelSettings(path=str(target_model(out, seed)))
     model, tokenizer = load_model(settings, device="cpu"), load_tokenizer(settings)
     unlearner = amnesis.Unlearner(
