@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from amnesis import artifacts
+from amnesis.errors import OutputError
 from amnesis.loss import Risk
 from amnesis.models import (
     ModelSettings,
@@ -21,7 +22,16 @@ from amnesis.models import (
 )
 from amnesis.preflight import Problems, examined_device, examined_model, examined_sets
 from amnesis.recipe import BaseRecipe, Named
-from amnesis.running import SCHEMA, RunResult, begin, environment, new_folder, quiet_libraries
+from amnesis.running import (
+    SCHEMA,
+    RunResult,
+    begin,
+    data_notes,
+    environment,
+    new_folder,
+    quiet_libraries,
+    saying_how_to_go_on,
+)
 from amnesis.templates import AnyTemplate, Template
 from amnesis.tracking import Progress, ProgressCallback, StepProgress, TensorBoard
 from amnesis.training import TrainingSettings
@@ -87,18 +97,9 @@ def finetune(
     folder = Path(out) if out is not None else new_folder("finetune")
     if not resume:
         artifacts.refuse_if_taken(folder, overwrite=overwrite)
-    problems = Problems()
-    names = [*recipe.sets, *(recipe.tokenizer_sets or ())]
-    _, sets = examined_sets(problems, recipe.benchmark, names, recipe.template, registry)
-    device = problems.attempt("device", lambda: examined_device(device))
-    for where in ("model", "tokenizer"):
-        settings = getattr(recipe, where)
-        if isinstance(settings, ModelSettings) and where == "model":
-            problems.attempt(where, lambda s=settings: examined_model(s, trust_remote_code))  # type: ignore[misc]
-    problems.raise_any("the finetuning cannot start")
-    assert device is not None  # noqa: S101  # no problem was found
-    rows = [row for name in recipe.sets for row in sets[name]]
-    read = [row for name in recipe.tokenizer_sets or recipe.sets for row in sets[name]]
+    device, rows, read = examined(
+        recipe, device=device, trust_remote_code=trust_remote_code, registry=registry
+    )
     finished = begin(folder, recipe, resume=resume, overwrite=overwrite)
     if finished is not None:
         return RunResult(folder, finished)
@@ -129,6 +130,32 @@ def finetune(
     }
     artifacts.write_json(folder / "results.json", results)
     return RunResult(folder, results)
+
+
+def examined(
+    recipe: FinetuneRecipe,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    registry: Registry | None = None,
+) -> tuple[str, list[Row], list[Row]]:
+    """Check all that can be checked; give device, rows to train on, rows for a new tokenizer.
+
+    Raises:
+        RecipeError: listing every problem that was found.
+    """
+    problems = Problems()
+    names = [*recipe.sets, *(recipe.tokenizer_sets or ())]
+    _, sets = examined_sets(problems, recipe.benchmark, names, recipe.template, registry)
+    found = problems.attempt("device", lambda: examined_device(device))
+    if isinstance(recipe.model, ModelSettings):
+        settings = recipe.model
+        problems.attempt("model", lambda: examined_model(settings, trust_remote_code))
+    problems.raise_any("the finetuning cannot start")
+    assert found is not None  # noqa: S101  # no problem was found
+    rows = [row for name in recipe.sets for row in sets[name]]
+    read = [row for name in recipe.tokenizer_sets or recipe.sets for row in sets[name]]
+    return found, rows, read
 
 
 def _model_of(
@@ -167,10 +194,22 @@ def finetune_command(
 
     quiet_libraries()
     loaded = FinetuneRecipe.load(recipe, overrides)
-    with Progress() as progress:
+    console = Console()
+    if resume and out is None:
+        raise OutputError("--resume needs --out, the folder of the run that was cut off")
+    if check:
+        if out is not None and not resume:
+            artifacts.refuse_if_taken(out, overwrite=overwrite)
+        _, rows, _ = examined(loaded, device=device, trust_remote_code=trust_remote_code)
+        steps, _ = loaded.training.length(len(rows))
+        console.print(f"{steps} steps over {len(rows)} rows")
+        return
+    folder = out or new_folder("finetune")
+    words = ["finetune", str(recipe), *overrides, "--out", str(folder)]
+    with Progress() as progress, saying_how_to_go_on(words):
         result = finetune(
             loaded,
-            out,
+            folder,
             resume=resume,
             overwrite=overwrite,
             device=device,
@@ -179,4 +218,6 @@ def finetune_command(
         )
     steps, seconds = result.results["steps"], result.results["seconds"]
     loss = result.results["trajectory"][-1]["forget/loss"]
-    Console().print(f"{steps} steps, {seconds} s, last loss {loss:.4f}: {result.folder / 'model'}")
+    for note in [*data_notes(result.results["data"]), *result.results["notes"]]:
+        console.print(f"note: {note}")
+    console.print(f"{steps} steps, {seconds} s, last loss {loss:.4f}: {result.folder / 'model'}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -204,27 +206,34 @@ def run_command(
             console.print(line)
         return
     folder = out or new_folder("run")
-    with Progress() as progress:
-        try:
-            result = run(
-                loaded,
-                folder,
-                resume=resume,
-                overwrite=overwrite,
-                device=device,
-                trust_remote_code=trust_remote_code,
-                reference_cache=cache_folder() / "reference",
-                progress=progress,
-            )
-        except Interrupted as interrupted:
-            again = " ".join(["amnesis run", str(recipe), *overrides, "--out", str(folder)])
-            raise Interrupted(f"{interrupted}; go on with: {again} --resume") from None
+    words = ["run", str(recipe), *overrides, "--out", str(folder)]
+    with Progress() as progress, saying_how_to_go_on(words):
+        result = run(
+            loaded,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            reference_cache=cache_folder() / "reference",
+            progress=progress,
+        )
     console.print(before_and_after(result.results))
     for note in [*data_notes(result.results["data"]), *result.results["notes"]]:
         console.print(f"note: {note}")
     console.print(
         f"{result.results['steps']} steps, {result.results['seconds']} s: {result.folder}"
     )
+
+
+@contextmanager
+def saying_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
+    """Add to an interruption the command line that goes on from there."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        again = shlex.join(["amnesis", *words, "--resume"])
+        raise Interrupted(f"{interrupted}; go on with: {again}") from None
 
 
 def data_notes(data: Mapping[str, Mapping[str, int]]) -> list[str]:

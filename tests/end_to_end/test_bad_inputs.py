@@ -285,6 +285,25 @@ def test_check_says_what_the_run_costs_and_stops(place: Path, capfd: Any) -> Non
     assert digest(place) == before
 
 
+def test_check_of_a_finetuning_stops_too(place: Path, capfd: Any) -> None:
+    recipe = {
+        "model": {"architecture": "llama", "config": {"hidden_size": 16}},
+        "benchmark": {"name": "own", "forget": "forget.jsonl", "retain": "retain.jsonl"},
+        "sets": ["forget", "retain"],
+        "training": {"epochs": 2, "batch_size": 4},
+    }
+    for name in ("forget", "retain"):
+        recipe["benchmark"][name] = str(place / f"{name}.jsonl")  # type: ignore[index]
+    path = place / "finetune.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    before = digest(place)
+    assert main(["finetune", str(path), "--check", "--device", "cpu"]) == 0
+    assert "4 steps over 8 rows" in capfd.readouterr().out
+    assert main(["finetune", str(path), "--check", "sets=[forgot]"]) == 2
+    assert "did you mean 'forget'" in capfd.readouterr().err
+    assert digest(place) == before
+
+
 def test_overwrite_replaces_a_runs_own_files_only(place: Path, capfd: Any) -> None:
     line = ["run", str(place / "recipe.yaml"), "--out", str(place / "taken"), "--device", "cpu"]
     assert main([*line, "--overwrite"]) == 0

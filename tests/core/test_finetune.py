@@ -1,0 +1,78 @@
+"""A model made from nothing knows what it was shown, and a cut-off finetuning goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amnesis.errors import Interrupted
+from amnesis.finetune import finetune
+from amnesis.interruption import StopWhenAsked
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.1,
+}
+
+
+def recipe(rows: Any, **training: Any) -> dict[str, Any]:
+    return {
+        "model": {"architecture": "llama", "vocabulary": 300, "config": SIZES},
+        "benchmark": {"name": "own", "forget": rows[:4], "retain": rows[4:]},
+        "sets": ["forget", "retain"],
+        "training": {"steps": 40, "batch_size": 8, "learning_rate": 1e-2, **training},
+    }
+
+
+def test_it_learns_and_is_deterministic(qa_rows: Any, tmp_path: Path) -> None:
+    results = [
+        finetune(recipe(qa_rows), tmp_path / name, device="cpu").results for name in ("one", "two")
+    ]
+    losses = [step["forget/loss"] for step in results[0]["trajectory"]]
+    assert losses[-1] < 0.3 * losses[0]
+    assert results[0]["trajectory"] == results[1]["trajectory"]
+    weights = [(tmp_path / n / "model" / "model.safetensors").read_bytes() for n in ("one", "two")]
+    assert weights[0] == weights[1]
+    tokens = [(tmp_path / n / "model" / "tokenizer.json").read_bytes() for n in ("one", "two")]
+    assert tokens[0] == tokens[1]
+
+
+def test_a_finetuned_model_is_a_model_to_start_from(qa_rows: Any, tmp_path: Path) -> None:
+    finetune(recipe(qa_rows), tmp_path / "one", device="cpu")
+    again = recipe(qa_rows, steps=2)
+    again["model"] = {"path": str(tmp_path / "one" / "model")}
+    trajectory = finetune(again, tmp_path / "two", device="cpu").results["trajectory"]
+    first = json.loads((tmp_path / "one" / "results.json").read_text(encoding="utf-8"))
+    assert trajectory[0]["forget/loss"] == pytest.approx(
+        first["trajectory"][-1]["forget/loss"], rel=0.5
+    )
+
+
+def test_cut_off_and_resumed_it_ends_the_same(
+    qa_rows: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    made = recipe(qa_rows, save_every=10)
+    finetune(made, tmp_path / "whole", device="cpu")
+    real = StopWhenAsked.on_step_end
+
+    def cut(self: Any, args: Any, state: Any, control: Any, **options: Any) -> None:
+        self.asked = state.global_step == 17
+        real(self, args, state, control, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StopWhenAsked, "on_step_end", cut)
+        with pytest.raises(Interrupted, match="interrupted after step 17 of 40"):
+            finetune(made, tmp_path / "cut", device="cpu")
+    finetune(made, tmp_path / "cut", resume=True, device="cpu")
+    weights = [
+        (tmp_path / n / "model" / "model.safetensors").read_bytes() for n in ("whole", "cut")
+    ]
+    assert weights[0] == weights[1]
