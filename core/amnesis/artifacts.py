@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amnesis.distributed import first_rank_only
 from amnesis.errors import OutputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def tidy(folder: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+@first_rank_only
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is either the old one or the whole new one, even after a crash."""
     with _beside(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -78,11 +80,13 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+@first_rank_only
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON, atomically. Numbers that are not finite are refused."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@first_rank_only
 def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write records of one shape as Parquet, atomically."""
     import pyarrow as pa
@@ -92,6 +96,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         pq.write_table(pa.Table.from_pylist([dict(record) for record in records]), temporary)
 
 
+@first_rank_only
 def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a model's safetensors and its tokenizer as a folder that appears whole."""
     with _beside(folder) as temporary:

@@ -1,15 +1,20 @@
-"""Sums over processes: counts, losses and the two streams' gradients."""
+"""Several processes: sums over them, and what only the first of them does."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from amnesis.errors import AmnesisError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 K = TypeVar("K", bound=Hashable)
 N = TypeVar("N", int, float)
+T = TypeVar("T")
+P = ParamSpec("P")
 
 BUCKET_ELEMENTS = 25_000_000  # about 100 MB of float32: enough to hide latency, little to copy
 
@@ -21,6 +26,50 @@ def world() -> tuple[int, int]:
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
+
+
+def join(device: str | None) -> None:
+    """Join the process group that a launcher (torchrun, accelerate) prepared, if one did."""
+    import os
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu")
+
+
+def from_first_rank(action: Callable[[], T]) -> T:
+    """Do something on the first rank alone, and give what came of it on every rank.
+
+    Raises:
+        AmnesisError: what the action raised, on every rank: none is left waiting.
+    """
+    if world()[1] == 1:
+        return action()
+    import torch.distributed as dist
+
+    said: list[Any] = [None, None]
+    if world()[0] == 0:
+        try:
+            said[0] = action()
+        except AmnesisError as error:
+            said[1] = error
+    dist.broadcast_object_list(said, src=0)
+    if said[1] is not None:
+        raise said[1]
+    result: T = said[0]
+    return result
+
+
+def first_rank_only(write: Callable[P, None]) -> Callable[P, None]:
+    """Make a function that writes do so on the first rank alone."""
+
+    @functools.wraps(write)
+    def written(*arguments: P.args, **options: P.kwargs) -> None:
+        if world()[0] == 0:
+            write(*arguments, **options)
+
+    return written
 
 
 def added_over_ranks(values: dict[K, N]) -> dict[K, N]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from amnesis import artifacts
+from amnesis.distributed import barrier, from_first_rank, join, world
 from amnesis.errors import OutputError
 from amnesis.loss import Risk
 from amnesis.models import (
@@ -94,13 +95,14 @@ def finetune(
     started = time.monotonic()
     if not isinstance(recipe, FinetuneRecipe):
         recipe = FinetuneRecipe.parse(recipe)
-    folder = Path(out) if out is not None else new_folder("finetune")
+    join(device)
+    folder = Path(out) if out is not None else from_first_rank(lambda: new_folder("finetune"))
     if not resume:
-        artifacts.refuse_if_taken(folder, overwrite=overwrite)
+        from_first_rank(lambda: artifacts.refuse_if_taken(folder, overwrite=overwrite))
     device, rows, read = examined(
         recipe, device=device, trust_remote_code=trust_remote_code, registry=registry
     )
-    finished = begin(folder, recipe, resume=resume, overwrite=overwrite)
+    finished = from_first_rank(lambda: begin(folder, recipe, resume=resume, overwrite=overwrite))
     if finished is not None:
         return RunResult(folder, finished)
     model, tokenizer = _model_of(recipe, read, device, trust_remote_code)
@@ -129,6 +131,7 @@ def finetune(
         "environment": environment(device),
     }
     artifacts.write_json(folder / "results.json", results)
+    barrier()  # no rank reads, or leaves, before everything is there
     return RunResult(folder, results)
 
 
@@ -204,7 +207,8 @@ def finetune_command(
         steps, _ = loaded.training.length(len(rows))
         console.print(f"{steps} steps over {len(rows)} rows")
         return
-    folder = out or new_folder("finetune")
+    join(device)
+    folder = out or from_first_rank(lambda: new_folder("finetune"))
     words = ["finetune", str(recipe), *overrides, "--out", str(folder)]
     with Progress() as progress, saying_how_to_go_on(words):
         result = finetune(
@@ -216,6 +220,8 @@ def finetune_command(
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
+    if world()[0] != 0:
+        return
     steps, seconds = result.results["steps"], result.results["seconds"]
     loss = result.results["trajectory"][-1]["forget/loss"]
     for note in [*data_notes(result.results["data"]), *result.results["notes"]]:

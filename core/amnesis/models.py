@@ -115,9 +115,15 @@ def load_model(
 
 
 def default_device() -> str:
-    """Give the accelerator if there is one, else the CPU."""
+    """Give the accelerator if there is one (each rank its own), else the CPU."""
     import torch
 
+    from amnesis.distributed import world
+
+    if world()[1] > 1:
+        from accelerate import PartialState
+
+        return str(PartialState().device)
     if torch.accelerator.is_available():
         accelerator = torch.accelerator.current_accelerator()
         return str(accelerator) if accelerator is not None else "cpu"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from amnesis import artifacts
 from amnesis.adapters import merged, train_only, with_lora
+from amnesis.distributed import barrier, from_first_rank, join, world
 from amnesis.errors import Interrupted, OutputError
 from amnesis.judging import Judging
 from amnesis.models import load_model, load_tokenizer
@@ -62,9 +63,10 @@ def run(
     started = time.monotonic()
     if not isinstance(recipe, Recipe):
         recipe = Recipe.parse(recipe)
-    folder = Path(out) if out is not None else new_folder("run")
+    join(device)
+    folder = Path(out) if out is not None else from_first_rank(lambda: new_folder("run"))
     if not resume:
-        artifacts.refuse_if_taken(folder, overwrite=overwrite)
+        from_first_rank(lambda: artifacts.refuse_if_taken(folder, overwrite=overwrite))
     prepared = prepare(
         recipe,
         device=device,
@@ -73,7 +75,7 @@ def run(
         registry=registry,
     )
     tokenizer = load_tokenizer(recipe.model, trust_remote_code=trust_remote_code)
-    finished = begin(folder, recipe, resume=resume, overwrite=overwrite)
+    finished = from_first_rank(lambda: begin(folder, recipe, resume=resume, overwrite=overwrite))
     if finished is not None:
         return RunResult(folder, finished)
     device, tell = prepared.device, progress or _silent
@@ -130,6 +132,7 @@ def run(
     }
     artifacts.write_table(folder / "examples.parquet", judging.records())
     artifacts.write_json(folder / "results.json", results)
+    barrier()  # no rank reads, or leaves, before everything is there
     return RunResult(folder, results)
 
 
@@ -205,7 +208,8 @@ def run_command(
         for line in prepared.plan.lines():
             console.print(line)
         return
-    folder = out or new_folder("run")
+    join(device)
+    folder = out or from_first_rank(lambda: new_folder("run"))
     words = ["run", str(recipe), *overrides, "--out", str(folder)]
     with Progress() as progress, saying_how_to_go_on(words):
         result = run(
@@ -218,6 +222,8 @@ def run_command(
             reference_cache=cache_folder() / "reference",
             progress=progress,
         )
+    if world()[0] != 0:
+        return
     console.print(before_and_after(result.results))
     for note in [*data_notes(result.results["data"]), *result.results["notes"]]:
         console.print(f"note: {note}")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from transformers.trainer_callback import TrainerCallback
 
+from amnesis.distributed import world
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -72,7 +74,7 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and world()[0] == 0:
             self._bars = Bars(
                 TextColumn("{task.description:<32}"),
                 BarColumn(),
