@@ -78,6 +78,7 @@ def _score_one(
         values |= {
             "ref_logps": reference.logps if needs.ref_logps else None,
             "ref_logits": reference.logits if needs.ref_logits else None,
+            "ref_top": reference.top(needs.ref_top) if needs.ref_top else None,
             "ref_hidden": {b: reference.hidden(b) for b in needs.ref_hidden},
         }
     return Scores(mask, positions, rows=rows, **values)
@@ -109,7 +110,7 @@ def as_own(needs: Needs) -> Needs:
     return replace(
         Needs(),
         logps=needs.ref_logps,
-        logits=needs.ref_logits,
+        logits=needs.ref_logits or needs.ref_top > 0,
         hidden=needs.ref_hidden,
         all_positions=needs.all_positions,
         sequences=needs.sequences,

@@ -67,12 +67,18 @@ class Cached:
     """Scores of known examples, computed once before the run.
 
     ``logps`` holds one tensor ``(labels,)`` per example key, ``logits`` one ``(rows, vocabulary)``,
-    rows being the example's label places, or all its places where that was asked for.
+    rows being the example's label places, or all its places where that was asked for; ``top`` the
+    likeliest entries of those rows and their indices, ``(rows, k)``.
     """
 
-    def __init__(self, logps: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> None:
-        """Take scores by example key; either may be empty where nobody reads it."""
-        self._logps, self._logits = logps, logits
+    def __init__(
+        self,
+        logps: Mapping[str, Tensor],
+        logits: Mapping[str, Tensor],
+        top: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {}),
+    ) -> None:
+        """Take scores by example key; each may be empty where nobody reads it."""
+        self._logps, self._logits, self._top = logps, logits, top
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
         """Look the batch's examples up."""
@@ -95,6 +101,8 @@ class Cached:
             values["logps"] = unpack(mask, _joined(self._logps, batch))
         if needs.ref_logits:
             values["logits"] = _joined(self._logits, batch)
+        if needs.ref_top:
+            values["top"] = tuple(_joined(kept, batch) for kept in self._top)
         return Scores(mask, batch.positions, rows=rows, sequences=further, **values)
 
 
@@ -129,6 +137,7 @@ def cached(
     }
     logps = {key: known[key] for _, key in wanted if key in known}
     logits: dict[str, Tensor] = {}
+    top: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     missing = [
         (name, example)
         for (name, key), example in wanted.items()
@@ -143,25 +152,28 @@ def cached(
             scored = score(model, batch, replace(own, sequences=frozenset({"answer"})), head=head)
             if own.logps:
                 fresh |= _by_key(batch.keys, scored.logps[batch.mask], batch.mask)
-            if own.logits:
+            if needs.ref_top:
+                for kept, found in zip(top, scored.top(needs.ref_top), strict=True):
+                    kept |= _by_key(batch.keys, found, scored.rows)
+            if needs.ref_logits:
                 logits |= _by_key(batch.keys, scored.logits, scored.rows)
             done += len(group)
             if progress is not None:
                 progress("reference scores", done, len(missing))
     if folder is not None and fresh:
         _write(folder, fresh)
-    return Cached(logps | fresh, logits)
+    return Cached(logps | fresh, logits, top)
 
 
 def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, element: int) -> int:
-    """Give the bytes that caching these examples' logits would take."""
+    """Give the bytes that caching these examples' logits, or likeliest entries, would take."""
     rows = sum(
         len(encoded.input_ids) if needs.all_positions else encoded.label_count
         for example in examples
         for name, encoded in example.sequences.items()
         if name in needs.sequences
     )
-    return rows * vocabulary * element
+    return rows * (vocabulary * element if needs.ref_logits else needs.ref_top * (4 + 8))
 
 
 def fingerprint(model: PreTrainedModel) -> str:

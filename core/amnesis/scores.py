@@ -24,7 +24,8 @@ class Needs:
     """The scores that components read; what nobody needs is neither computed nor loaded.
 
     ``hidden`` and ``ref_hidden`` hold 0-based indices of transformer blocks. ``all_positions``
-    asks for logits at prompt positions too, not only where there is a label.
+    asks for logits at prompt positions too, not only where there is a label. ``ref_top`` k asks
+    for the reference's k most likely entries at each place instead of all its logits.
     """
 
     logps: bool = False
@@ -35,6 +36,7 @@ class Needs:
     hidden: frozenset[int] = frozenset()
     ref_hidden: frozenset[int] = frozenset()
     sequences: frozenset[str] = frozenset({"answer"})
+    ref_top: int = 0
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -46,17 +48,19 @@ class Needs:
             self.hidden | other.hidden,
             self.ref_hidden | other.ref_hidden,
             self.sequences | other.sequences,
+            max(self.ref_top, other.ref_top),
         )
 
     @property
     def reference(self) -> bool:
         """Whether anything of the frozen reference is needed."""
-        return self.ref_logps or self.ref_logits or bool(self.ref_hidden)
+        return self.ref_logps or self.ref_logits or bool(self.ref_hidden or self.ref_top)
 
     @property
     def likelihood_only(self) -> bool:
         """Whether log-probabilities of label tokens are all that is read."""
-        return not (self.logits or self.ref_logits or self.hidden or self.ref_hidden)
+        read = self.logits, self.ref_logits, self.hidden, self.ref_hidden, self.ref_top
+        return not any(read)
 
 
 class Scores:
@@ -166,6 +170,20 @@ class Scores:
     def ref_logits(self) -> Tensor:
         """The same under the frozen reference, without gradient."""
         return self._read("ref_logits")
+
+    @property
+    def ref_top(self) -> tuple[Tensor, Tensor]:
+        """The reference's likeliest entries: log-probabilities and indices, ``(rows, k)``."""
+        value: tuple[Tensor, Tensor] = self._read("ref_top")  # type: ignore[assignment]
+        return value
+
+    def top(self, k: int) -> tuple[Tensor, Tensor]:
+        """Give the k likeliest entries at each place, likeliest first, as :attr:`ref_top` does."""
+        if "top" in self._values:
+            logps, indices = self._values["top"]
+            return logps[:, :k], indices[:, :k]
+        found = self.logits.float().log_softmax(-1).topk(min(k, self.logits.shape[-1]))
+        return found.values, found.indices
 
     def hidden(self, block: int) -> Tensor:
         """Output of a 0-based block at the label tokens themselves, ``(batch, tokens, width)``."""

@@ -241,7 +241,7 @@ class Unlearner:
     def _cacheable(self, examples: ExampleSet, needs: Needs) -> bool:
         if needs.ref_hidden:
             return False
-        if not needs.ref_logits:
+        if not (needs.ref_logits or needs.ref_top):
             return True
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         size = logit_bytes(examples.examples, needs, vocabulary, self.model.dtype.itemsize)

@@ -17,3 +17,15 @@ def log_distribution(logits: Tensor) -> Tensor:
 def expected(p: Tensor, values: Tensor) -> Tensor:
     """Give ``Σ_v p(v)·values(v)`` over the last axis, with ``0·(±∞) = 0``."""
     return (p * values.masked_fill(p == 0, 0)).sum(-1)
+
+
+def with_tail(logps: Tensor) -> Tensor:
+    """Append the log-probability of all entries that are not there, ``(rows, k + 1)``.
+
+    What is left of 1 is known to the dtype's precision alone, which is the least it is taken to be.
+    """
+    import torch
+
+    left = -torch.expm1(logps.logsumexp(-1, keepdim=True))
+    tail = left.clamp(min=torch.finfo(logps.dtype).eps).log()
+    return torch.cat([logps, tail], -1)
