@@ -1,7 +1,7 @@
 """Every objective × {nll, kl} × {sum, pcgrad, sago} on the demo's model, at equal forgetting.
 
-    python benchmarks/methods.py --out runs/methods          # saved as it goes, and resumable
-    python benchmarks/methods.py --out runs/methods --table  # the table of what is there
+    python benchmarks/methods.py --out benchmarks/results          # saved as it goes, resumable
+    python benchmarks/methods.py --out benchmarks/results --table  # the table of what is there
 
 Each run stops at the first judgement whose forget probability is below the target; what is shown
 is interpolated between that judgement and the one before it, so methods are compared at the same

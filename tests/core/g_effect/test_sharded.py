@@ -14,4 +14,5 @@ def test_two_processes_that_share_a_model_agree_with_one_that_has_it_whole() -> 
         [*command, str(script)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert {"rank 0 agrees", "rank 1 agrees"} <= set(done.stdout.splitlines())
+    # Not line by line: two processes that write at once may share one.
+    assert all(f"rank {rank} agrees" in done.stdout for rank in range(2)), done.stdout
