@@ -32,7 +32,7 @@ LEARNING = {
     "log_every": 10,
 }
 UNLEARNING = {
-    "steps": 64,
+    "steps": 80,
     "batch_size": 8,
     "learning_rate": 7e-4,
     "warmup_steps": 5,
