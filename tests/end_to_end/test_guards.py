@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers.trainer_callback import TrainerCallback
 
 import amnesis
 from amnesis import artifacts, checkpoints
@@ -77,19 +78,29 @@ def test_out_of_memory_says_what_to_lower(
         unlearner(tiny_llama, tiny_tokenizer, tmp_path).fit(qa_rows[:4], qa_rows[4:])
 
 
+class CtrlC(TrainerCallback):  # type: ignore[misc]
+    """Presses Ctrl-C in the midst of the fourth step."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_writes_a_checkpoint_and_the_run_goes_on(
     tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path
 ) -> None:
-    training = {"steps": 4000, "save_every": None, "learning_rate": 1e-6}
-    run = unlearner(tiny_llama, tiny_tokenizer, tmp_path, training=training)
+    start = copy.deepcopy(tiny_llama)
+    training = {"steps": 6, "save_every": None}
     before = signal.getsignal(signal.SIGINT)
-    pressed = threading.Timer(3.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-    pressed.start()
-    with pytest.raises(Interrupted, match=r"interrupted after step \d+ of 4000"):
+    run = unlearner(tiny_llama, tiny_tokenizer, tmp_path, training=training, callbacks=[CtrlC()])
+    with pytest.raises(Interrupted, match=r"interrupted after step 4 of 6"):
         run.fit(qa_rows[:4], qa_rows[4:])
-    found, _ = checkpoints.latest(tmp_path)
-    assert found is not None
+    assert checkpoints.latest(tmp_path)[0] == tmp_path / f"{4:08d}"
     assert signal.getsignal(signal.SIGINT) is before
+    again = unlearner(copy.deepcopy(start), tiny_tokenizer, tmp_path, training=training)
+    resumed = again.fit(qa_rows[:4], qa_rows[4:], resume=True)
+    whole = unlearner(start, tiny_tokenizer, tmp_path / "whole", training=training)
+    assert resumed.trajectory == whole.fit(qa_rows[:4], qa_rows[4:]).trajectory
 
 
 @pytest.mark.parametrize("what", ["write_text", "write_model"])
