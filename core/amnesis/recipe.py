@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from amnesis.adapters import LoraSettings
 from amnesis.contracts.benchmark import EvaluationSettings
-from amnesis.errors import RecipeError, did_you_mean
+from amnesis.errors import RecipeError
 from amnesis.models import ModelSettings
 from amnesis.sources import Source
-from amnesis.templates import TEMPLATES, AnyTemplate, Template
+from amnesis.templates import AnyTemplate, Template
 from amnesis.training import TrainingSettings
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from amnesis.validation import validated
 
 Named = str | dict[str, Any]  # "wga", or {"name": "wga", "beta": 1.0}
-Document = TypeVar("Document", bound="BaseRecipe")
 
 
 class BaseRecipe(BaseModel):
@@ -63,15 +60,7 @@ class BaseRecipe(BaseModel):
         Raises:
             RecipeError: listing every problem, one to a line.
         """
-        try:
-            return cls.model_validate(document)
-        except ValidationError as error:
-            problems = [_described(cls, problem) for problem in error.errors()]
-        raise RecipeError(
-            f"{where}: {problems[0]}"
-            if len(problems) == 1
-            else f"{where}: {len(problems)} problems\n" + "\n".join(f"  - {p}" for p in problems)
-        )
+        return validated(cls, document, where)
 
     def to_yaml(self) -> str:
         """Give the fully resolved recipe as YAML."""
@@ -168,37 +157,3 @@ def _apply(document: dict[str, Any], override: str) -> None:
             raise RecipeError(f"override {override!r}: {parent!r} is not a mapping")
         document[parent] = document = child
     document[leaf] = value
-
-
-def _described(root: type[BaseModel], problem: ErrorDetails) -> str:
-    location = [str(part) for part in problem["loc"]]
-    # A union's tag stands in the location, but not in the document.
-    shown = [part for k, part in enumerate(location) if not (k and part in _tags(location[k - 1]))]
-    where = ".".join(shown) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        fields = _fields_at(root, location[:-1])
-        return f"{where}: unknown key; {did_you_mean(location[-1], fields)}"
-    if problem["type"] == "missing":
-        return f"{where}: is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    quoted = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r:.80})"
-    return f"{where}: {message}{quoted}"
-
-
-def _tags(parent: str) -> Sequence[str]:
-    return tuple(TEMPLATES) if parent == "template" else ()
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    for part in location:
-        if part in TEMPLATES:
-            return sorted(TEMPLATES[part].model_fields)
-        field = model.model_fields.get(part)
-        if field is None:
-            continue  # a place in a list
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if inner:
-            model = inner[0]
-    return sorted(model.model_fields)

@@ -36,6 +36,7 @@ from amnesis.resolve import Choice, combiner_of, probes_of, stream_of
 from amnesis.templates import AnyTemplate, Template
 from amnesis.trainer import TwoStreamTrainer
 from amnesis.training import TrainingSettings
+from amnesis.validation import validated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,7 +114,7 @@ class Unlearner:
         self.training = (
             training
             if isinstance(training, TrainingSettings)
-            else TrainingSettings(**(training or {}))
+            else validated(TrainingSettings, training or {}, "training")
         )
         self.template = template or Template()
         self.seed, self.device, self.output = seed, device, output

@@ -174,6 +174,9 @@ def test_npo_starts_at_its_reference(tiny_llama: Any, tiny_tokenizer: Any, qa_ro
         ({"regularizer": None}, "a combiner needs a retain stream"),
         ({"objective": []}, "the list is empty"),
         ({"objective": 3}, "give a name, or a mapping"),
+        ({"training": {"lerning_rate": 1}}, "training: lerning_rate: unknown key; did you mean"),
+        ({"training": {"steps": 0}}, "training: steps: .* greater than or equal to 1"),
+        ({"stop_when": {"forget/loss": {"abov": 1}}}, "did you mean 'above'"),
         ({"objective": [{"name": "ga", "weight": "much"}]}, "weight must be a number"),
     ],
 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers.trainer_callback import TrainerCallback
 
 from amnesis.errors import RecipeError, did_you_mean
+from amnesis.validation import validated
 
 SHORT = {"retain_over_unlearn": "g_effect/retain_over_unlearn"}
 
@@ -45,13 +46,7 @@ def limits_of(choice: Mapping[str, Any] | None) -> dict[str, Limit]:
     """
     limits: dict[str, Limit] = {}
     for name, limit in (choice or {}).items():
-        try:
-            limits[SHORT.get(name, name)] = Limit.model_validate(limit)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(["stop_when", name, *map(str, first["loc"])])
-            said = first["msg"].removeprefix("Value error, ")
-            raise RecipeError(f"{where}: {said}") from None
+        limits[SHORT.get(name, name)] = validated(Limit, limit, f"stop_when.{name}")
     return limits
 
 
