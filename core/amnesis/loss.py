@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from amnesis.contracts.term import LikelihoodTerm, TermBase
-from amnesis.errors import NonFiniteError
+from amnesis.errors import NonFiniteError, RecipeError
 from amnesis.scores import MeanOver, Needs, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amnesis.data import Batch
+    from amnesis.data import Batch, Row
 
+TextOf = Callable[[Mapping[str, Any]], str]
 Counts = dict[tuple[str, MeanOver], int]
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """A weight along a run, ``points`` of (step, weight) in order.
+
+    Linear between two points, and constant before the first and after the last.
+    """
+
+    points: tuple[tuple[int, float], ...]
+
+    def at(self, step: int) -> float:
+        """Give the weight of a step, counted from 0."""
+        after = bisect_right(self.points, step, key=lambda point: point[0])
+        if after in (0, len(self.points)):
+            return self.points[max(after - 1, 0)][1]
+        (start, a), (end, b) = self.points[after - 1 : after + 1]
+        return a + (b - a) * (step - start) / (end - start)
+
+
+@dataclass(frozen=True)
 class WeightedTerm:
-    """A term and its weight in the stream's loss."""
+    """A term and its weight in the stream's loss, which a ``schedule`` may move."""
 
     term: TermBase
     weight: float = 1.0
+    schedule: Schedule | None = None
+
+    def at(self, step: int) -> WeightedTerm:
+        """Give the term with its weight at a step."""
+        return self if self.schedule is None else replace(self, weight=self.schedule.at(step))
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,18 @@ class StreamLoss:
         if len(self.terms) != 1 or self.terms[0].term.risk_multiple is None:
             return None
         return self.terms[0].weight * self.terms[0].term.risk_multiple
+
+    def at(self, step: int) -> StreamLoss:
+        """Give the loss of a step, its weights where their schedules have them then."""
+        return replace(self, terms=tuple(t.at(step) for t in self.terms))
+
+    def scheduled_weights(self) -> dict[str, float]:
+        """Give the weights that move, under the names that they are logged by."""
+        return {
+            f"{self.name}/weight/{t.term.registered_name}": t.weight
+            for t in self.terms
+            if t.schedule is not None
+        }
 
     def counts(self, batches: Sequence[Batch]) -> Counts:
         """Count, over the micro-batches of a step, what each term's mean runs over."""
@@ -72,6 +109,24 @@ class StreamLoss:
             total = weighted.weight * share if total is None else total + weighted.weight * share
         assert total is not None  # noqa: S101  # a stream has at least one term
         return total
+
+
+def further_texts(losses: Sequence[StreamLoss], rows: Sequence[Row]) -> dict[str, TextOf]:
+    """Give the further texts that losses of one set read, by name: how each follows from a row.
+
+    Raises:
+        RecipeError: two terms ask for different texts of one name.
+    """
+    texts: dict[str, TextOf] = {}
+    for term in (weighted.term for loss in losses for weighted in loss.terms):
+        for name, of in term.texts().items():
+            known = texts.setdefault(name, of)
+            if known is not of and any(known(row) != of(row) for row in rows):
+                raise RecipeError(
+                    f"{term.label} and another term ask for different texts {name!r} of the same "
+                    f"rows; give both the same hyper-parameters, or use them apart"
+                )
+    return texts
 
 
 class Risk(LikelihoodTerm):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from amnesis.contracts import Attack, Combiner, Component, Probe, TermBase
 from amnesis.errors import RecipeError
-from amnesis.loss import StreamLoss, WeightedTerm
+from amnesis.loss import Schedule, StreamLoss, WeightedTerm
 from amnesis.registry import default_registry
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ def stream_of(
         raise RecipeError(f"{kind}: the list is empty; name at least one term")
     terms = []
     for one in choices:
-        weight = 1.0
+        weight: Any = 1.0
         if isinstance(one, Mapping) and "weight" in one:
-            weight = _weight(kind, one["weight"])
+            weight = one["weight"]
             one = {key: value for key, value in one.items() if key != "weight"}
         term = component_of((kind, other), one, registry)
         if not isinstance(term, TermBase):
             raise RecipeError(f"{kind}: {term.label} is not a term")
-        terms.append(WeightedTerm(term, weight))
+        terms.append(_weighted(kind, term, weight))
     return StreamLoss(stream, tuple(terms))
 
 
@@ -89,7 +90,27 @@ def probes_of(choices: Sequence[Choice], registry: Registry | None = None) -> tu
     return tuple(probes)  # type: ignore[arg-type]
 
 
-def _weight(kind: str, weight: Any) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-        raise RecipeError(f"{kind}: weight must be a number, not {weight!r}")
-    return float(weight)
+def _weighted(kind: str, term: TermBase, weight: Any) -> WeightedTerm:
+    """Give a term its weight: a number, or a mapping of steps to numbers."""
+    if _is_number(weight):
+        return WeightedTerm(term, float(weight))
+    points = _points(weight) if isinstance(weight, Mapping) else []
+    if not points:
+        raise RecipeError(
+            f"{kind}: weight must be a number, or a mapping of steps to numbers such as "
+            f"{{0: 1.0, 100: 0.1}}, not {weight!r}"
+        )
+    schedule = Schedule(tuple(sorted(points)))
+    return WeightedTerm(term, schedule.at(0), schedule)
+
+
+def _points(weight: Mapping[Any, Any]) -> list[tuple[int, float]]:
+    """Read a schedule's points; none at all if one of them is not a step and a number."""
+    steps = [int(step) if str(step).isdecimal() else None for step in weight]
+    given = zip(steps, weight.values(), strict=True)
+    points = [(step, float(w)) for step, w in given if step is not None and _is_number(w)]
+    return points if len({step for step, _ in points}) == len(weight) else []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

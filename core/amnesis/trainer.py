@@ -120,21 +120,24 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         """Run both streams' backward passes and leave their combination in ``p.grad``."""
         model.train()
         run, step = self.run, self.state.global_step
+        forget, retain = run.forget_loss.at(step), run.retain_loss and run.retain_loss.at(step)
         streams = self._two_streams()
         due = self._due()
         asked = tuple(dict.fromkeys(pair for i in due for pair in run.probes[i].products))
-        available = at_hand(asked, run.forget_loss, run.retain_loss)
+        available = at_hand(asked, forget, retain)
         logged = step % run.training.log_every == 0 or step + 1 == self.state.max_steps
         streams.watch(
             statistics=logged and run.combiner is not None,
             products=tuple(dict.fromkeys(pair for pair, _ in available.values())),
         )
         risks = {gradient for pair, _ in available.values() for gradient in pair}
-        losses = {"forget/loss": self._run_stream(run.forget_loss, inputs.forget, risks)}
-        if run.retain_loss is not None:
-            losses["retain/loss"] = self._run_stream(run.retain_loss, inputs.retain, risks)
+        losses = {"forget/loss": self._run_stream(forget, inputs.forget, risks)}
+        weights = forget.scheduled_weights()
+        if retain is not None:
+            losses["retain/loss"] = self._run_stream(retain, inputs.retain, risks)
+            weights |= retain.scheduled_weights()
         report = streams.combine().unscaled(self._loss_scale())
-        self._values = losses | described(report)
+        self._values = losses | weights | described(report)
         self._observe(due, products_of(available, report))
         return torch.tensor(sum(losses.values()), device=self.args.device)
 

@@ -21,7 +21,7 @@ from amnesis.distributed import world
 from amnesis.errors import Interrupted, RecipeError, ResourceError
 from amnesis.g_effect.sets import run_view
 from amnesis.g_effect.stopping import limits_of
-from amnesis.loss import StreamLoss
+from amnesis.loss import StreamLoss, further_texts
 from amnesis.observation import Values
 from amnesis.plan import StepPlan
 from amnesis.reference import (
@@ -211,8 +211,8 @@ class Unlearner:
         template = self.template
         if limit and limit < template.max_length:
             template = template.model_copy(update={"max_length": limit})
-        texts = {text: of for t in loss.terms for text, of in t.term.texts().items()}
         mixture = rows if isinstance(rows, Mixture) else Mixture(((1.0, list(rows)),))
+        texts = further_texts([loss], [row for _, part in mixture.parts for row in part])
         return encode_mixture(mixture, self.tokenizer, template, name=name, answers=texts)
 
     def _references(

@@ -7,12 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import amnesis
 from amnesis.data import Template, encode_rows
 from amnesis.forward import score
+from amnesis.loss import Schedule
 from amnesis.plan import StepPlan
 from amnesis.resolve import stream_of
 
@@ -178,6 +182,11 @@ def test_npo_starts_at_its_reference(tiny_llama: Any, tiny_tokenizer: Any, qa_ro
         ({"training": {"steps": 0}}, "training: steps: .* greater than or equal to 1"),
         ({"stop_when": {"forget/loss": {"abov": 1}}}, "did you mean 'above'"),
         ({"objective": [{"name": "ga", "weight": "much"}]}, "weight must be a number"),
+        ({"objective": {"name": "ga", "weight": {}}}, "a mapping of steps to numbers"),
+        ({"objective": {"name": "ga", "weight": {-1: 1.0}}}, "a mapping of steps to numbers"),
+        ({"objective": {"name": "ga", "weight": {0: "a"}}}, "a mapping of steps to numbers"),
+        ({"objective": {"name": "ga", "weight": {0: 1, "0": 2}}}, "a mapping of steps to numbers"),
+        ({"objective": ["po", {"name": "dpo", "seed": 7}]}, "different texts 'refusal'"),
     ],
 )
 def test_bad_choices_are_refused_before_anything_runs(
@@ -199,6 +208,49 @@ def test_terms_of_one_stream_add_up_with_their_weights(
     )
     single, double = (r.trajectory[0]["forget/loss"] for r in (one, mixed))
     assert double == pytest.approx(2 * single, rel=1e-5)
+
+
+def test_a_scheduled_weight_moves_the_loss_along_the_run(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """Each step's streams are those of a term with that step's weight, its gradient included."""
+    weight = {0: 2.0, 2: 0.0, "3": 0.5}  # JSON's keys are strings
+    one = fit(
+        copy.deepcopy(tiny_llama),
+        tiny_tokenizer,
+        qa_rows,
+        objective="ga",
+        regularizer={"name": "nll", "weight": weight},
+        probes=["g_effect"],
+        training={"steps": 5, "learning_rate": 1e-12},
+    ).trajectory
+    plain = fit(
+        copy.deepcopy(tiny_llama),
+        tiny_tokenizer,
+        qa_rows,
+        objective="ga",
+        regularizer="nll",
+        probes=["g_effect"],
+        training={"steps": 5, "learning_rate": 1e-12},
+    ).trajectory
+    assert [step["retain/weight/nll"] for step in one] == [2.0, 1.0, 0.0, 0.5, 0.5]
+    for moved, still in zip(one, plain, strict=True):
+        by = moved["retain/weight/nll"]
+        assert "retain/weight/nll" not in still
+        for name in ("retain/loss", "gradients/retain_norm"):
+            assert moved[name] == pytest.approx(by * still[name], rel=1e-4, abs=1e-9), name
+        for name in ("forget/loss", "g_effect/unlearn", "g_effect/retain"):
+            assert moved[name] == pytest.approx(still[name], rel=1e-4), name
+
+
+@given(
+    points=st.dictionaries(st.integers(0, 50), st.floats(-10, 10), min_size=1, max_size=5),
+    step=st.integers(0, 60),
+)
+def test_a_schedule_interpolates_and_holds(points: dict[int, float], step: int) -> None:
+    schedule = Schedule(tuple(sorted(points.items())))
+    expected = numpy.interp(step, *zip(*sorted(points.items()), strict=True))
+    assert schedule.at(step) == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
 
 
 def test_gradient_checkpointing_changes_nothing(

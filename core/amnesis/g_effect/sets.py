@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from amnesis.contracts.probe import RunView
 from amnesis.data import Batch, Example, Template, collate, encode_rows, pad_token_id
-from amnesis.errors import ContractError, RecipeError
-from amnesis.loss import StreamLoss
+from amnesis.errors import ContractError
+from amnesis.loss import StreamLoss, further_texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,15 +71,7 @@ def encoded_for(
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit and limit < template.max_length:
         template = template.model_copy(update={"max_length": limit})
-    texts: dict[str, Callable[[Row], str]] = {}
-    for term in (weighted.term for loss in losses for weighted in loss.terms):
-        for text, of in term.texts().items():
-            known = texts.setdefault(text, of)
-            if any(known(row) != of(row) for row in rows):
-                raise RecipeError(
-                    f"{term.label} and another objective ask for different texts {text!r}; "
-                    f"give both the same hyper-parameters, or probe them apart"
-                )
+    texts = further_texts(losses, rows)
     encoded = encode_rows(rows, tokenizer, template, name=name, answers=texts)
     device = next(model.parameters()).device
     return probe_set(name, encoded.examples, pad_token_id(tokenizer), device, batch_size)

@@ -45,7 +45,7 @@ class SetGEffect(Probe):
         table = example_effects(
             context.model,
             sets["forget"],
-            context.run.forget_loss,
+            context.run.forget_loss.at(context.step),
             directions,
             context.run.reference,
         )
