@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,25 @@ def tiny_llama(tiny_tokenizer: Any) -> Any:
             pad_token_id=tiny_tokenizer.pad_token_id,
         )
     )
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any) -> Path:
+    """The folder ``model`` in which the tiny Llama and its tokenizer are saved."""
+    folder = tmp_path / "model"
+    tiny_llama.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., dict[str, Path]]:
+    """Give a function that writes each named set's rows to a file, and says to which."""
+
+    def write_rows(**sets: list[dict[str, Any]]) -> dict[str, Path]:
+        files = {name: tmp_path / f"{name}.jsonl" for name in sets}
+        for name, rows in sets.items():
+            files[name].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        return files
+
+    return write_rows

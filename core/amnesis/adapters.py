@@ -26,8 +26,10 @@ class LoraSettings(BaseModel):
     target_modules: list[str] | Literal["all-linear"] = Field(
         "all-linear", description="names of the modules that get an adapter"
     )
-    save: Literal["merged", "adapter"] = Field(
-        "merged", description="write the whole model, or the adapter alone"
+    save: Literal["merged", "adapter"] | None = Field(
+        None,
+        description="write the whole model, or the adapter alone; default: the whole model, but "
+        "the adapter where the base is quantized",
     )
 
 

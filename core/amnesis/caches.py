@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from amnesis.errors import RecipeError, did_you_mean
+
+
+def cache_folder() -> Path:
+    """Give the user's cache folder for amnesis; for use at the command line's edge."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "amnesis"
 
 
 @dataclass(frozen=True)

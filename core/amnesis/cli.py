@@ -116,56 +116,47 @@ TrustRemoteCode = Annotated[
 ]
 
 
-@app.command(short_help="unlearn as a recipe says, judged before and after")
-def run(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    out: Out = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    check: Check = False,
-    device: Device = None,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Unlearn as a recipe says, and judge the model before and after."""
-    from amnesis.running import run_command
+def _recipe_command(name: str, short_help: str, explained: str) -> Callable[..., None]:
+    """Make a command that does what a recipe says."""
 
-    run_command(
-        recipe,
-        overrides or [],
-        out,
-        resume=resume,
-        overwrite=overwrite,
-        check=check,
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
+    def command(
+        recipe: RecipeFile,
+        overrides: Overrides = None,
+        out: Out = None,
+        resume: Resume = False,
+        overwrite: Overwrite = False,
+        check: Check = False,
+        device: Device = None,
+        trust_remote_code: TrustRemoteCode = False,
+    ) -> None:
+        from amnesis.launch import recipe_command
+
+        recipe_command(
+            name,
+            recipe,
+            overrides or [],
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            check=check,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+
+    command.__doc__ = explained
+    return app.command(name, short_help=short_help)(command)
 
 
-@app.command(short_help="make a target to unlearn, or a retain-only reference")
-def finetune(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    out: Out = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    check: Check = False,
-    device: Device = None,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Make a model that knows something: a target to unlearn, or a retain-only reference."""
-    from amnesis.finetune import finetune_command
-
-    finetune_command(
-        recipe,
-        overrides or [],
-        out,
-        resume=resume,
-        overwrite=overwrite,
-        check=check,
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
+run = _recipe_command(
+    "run",
+    "unlearn as a recipe says, judged before and after",
+    "Unlearn as a recipe says, and judge the model before and after.",
+)
+finetune = _recipe_command(
+    "finetune",
+    "make a target to unlearn, or a retain-only reference",
+    "Make a model that knows something: a target to unlearn, or a retain-only reference.",
+)
 
 
 @app.command(short_help="list every component, or show one in full")
@@ -188,8 +179,7 @@ def cache(
     delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False,
 ) -> None:
     """List or delete reference scores that earlier runs computed."""
-    from amnesis.caches import cache_command
-    from amnesis.running import cache_folder
+    from amnesis.caches import cache_command, cache_folder
 
     cache_command(cache_folder(), delete, name)
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from amnesis import artifacts
-from amnesis.distributed import barrier, from_first_rank, join, world
-from amnesis.errors import OutputError
+from amnesis.distributed import barrier, from_first_rank, join
 from amnesis.loss import Risk
 from amnesis.models import (
     ModelSettings,
@@ -23,18 +22,9 @@ from amnesis.models import (
 )
 from amnesis.preflight import Problems, examined_device, examined_model, examined_sets
 from amnesis.recipe import BaseRecipe, Named
-from amnesis.running import (
-    SCHEMA,
-    RunResult,
-    begin,
-    data_notes,
-    environment,
-    new_folder,
-    quiet_libraries,
-    saying_how_to_go_on,
-)
+from amnesis.running import SCHEMA, RunResult, begin, environment, new_folder
 from amnesis.templates import AnyTemplate, Template
-from amnesis.tracking import Progress, ProgressCallback, StepProgress, TensorBoard
+from amnesis.tracking import ProgressCallback, StepProgress, TensorBoard
 from amnesis.training import TrainingSettings
 from amnesis.unlearner import Unlearner
 
@@ -70,9 +60,11 @@ class FinetuneRecipe(BaseRecipe):
         return {**document, **named}
 
     @model_validator(mode="after")
-    def _tokenizer_is_known(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.tokenizer_sets is not None and self.tokenizer is not None:
             raise ValueError("give tokenizer or tokenizer_sets, not both")
+        if isinstance(self.model, ModelSettings) and self.model.quantize is not None:
+            raise ValueError("model.quantize: quantized weights do not train")
         return self
 
 
@@ -179,51 +171,3 @@ def _model_of(
         texts = [template.prompt_of(row) + template.answer_of(row) for row in rows]
         tokenizer = train_tokenizer(texts, recipe.model.vocabulary)
     return new_model(recipe.model, tokenizer, recipe.seed).to(device), tokenizer
-
-
-def finetune_command(
-    recipe: Path,
-    overrides: list[str],
-    out: Path | None,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    check: bool = False,
-    device: str | None = None,
-    trust_remote_code: bool = False,
-) -> None:
-    """What ``amnesis finetune`` does: train with progress, then say where the model is."""
-    from rich.console import Console
-
-    quiet_libraries()
-    loaded = FinetuneRecipe.load(recipe, overrides)
-    console = Console()
-    if resume and out is None:
-        raise OutputError("--resume needs --out, the folder of the run that was cut off")
-    if check:
-        if out is not None and not resume:
-            artifacts.refuse_if_taken(out, overwrite=overwrite)
-        _, rows, _ = examined(loaded, device=device, trust_remote_code=trust_remote_code)
-        steps, _ = loaded.training.length(len(rows))
-        console.print(f"{steps} steps over {len(rows)} rows")
-        return
-    join(device)
-    folder = out or from_first_rank(lambda: new_folder("finetune"))
-    words = ["finetune", str(recipe), *overrides, "--out", str(folder)]
-    with Progress() as progress, saying_how_to_go_on(words):
-        result = finetune(
-            loaded,
-            folder,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-        )
-    if world()[0] != 0:
-        return
-    steps, seconds = result.results["steps"], result.results["seconds"]
-    loss = result.results["trajectory"][-1]["forget/loss"]
-    for note in [*data_notes(result.results["data"]), *result.results["notes"]]:
-        console.print(f"note: {note}")
-    console.print(f"{steps} steps, {seconds} s, last loss {loss:.4f}: {result.folder / 'model'}")

@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from amnesis.errors import ModelError
+from amnesis.quantized import (
+    Bits,
+    examine_quantization,
+    keep_differentiable,
+    loading_options,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -28,23 +34,9 @@ class ModelSettings(BaseModel):
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
         None, description="attention implementation; None: the library's choice"
     )
-    quantize: Literal["int8", "nf4"] | None = Field(
+    quantize: Bits | None = Field(
         None, description="load the weights in 8 or 4 bits (bitsandbytes); only with lora"
     )
-
-
-def examine_quantization(settings: ModelSettings) -> None:
-    """See that quantized weights can be had here.
-
-    Raises:
-        ModelError: the library for it is not installed.
-    """
-    from importlib.util import find_spec
-
-    if settings.quantize is not None and find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"model.quantize: {settings.quantize} needs bitsandbytes: pip install bitsandbytes"
-        )
 
 
 class NewModelSettings(BaseModel):
@@ -93,15 +85,8 @@ def load_model(
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
     if settings.quantize is not None:
-        from transformers import BitsAndBytesConfig
-
-        examine_quantization(settings)
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=settings.quantize == "int8",
-            load_in_4bit=settings.quantize == "nf4",
-            bnb_4bit_quant_type="nf4",
-        )
-        options["device_map"] = {"": device or default_device()}
+        examine_quantization(settings.quantize, "model.quantize")
+        options |= loading_options(settings.quantize, device or default_device())
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             settings.path,
@@ -111,7 +96,10 @@ def load_model(
         )
     except Exception as error:  # transformers and the hub raise many kinds
         raise ModelError(_said("model", settings, error)) from error
-    return model if settings.quantize else model.to(device or default_device())
+    if settings.quantize is not None:
+        keep_differentiable(model)
+        return model  # which is where it was loaded to
+    return model.to(device or default_device())
 
 
 def default_device() -> str:

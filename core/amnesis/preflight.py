@@ -14,7 +14,8 @@ from amnesis.cost import GIB, Plan, plan_of
 from amnesis.data import Mixture
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean
 from amnesis.g_effect.stopping import limits_of
-from amnesis.models import ModelSettings, default_device, examine_quantization
+from amnesis.models import ModelSettings, default_device
+from amnesis.quantized import examine_quantization
 from amnesis.registry import default_registry
 from amnesis.resolve import attack_of, combiner_of, component_of, probes_of, stream_of
 from amnesis.sources import Source
@@ -116,6 +117,12 @@ def prepare(
         if sets and (name == "forget" or recipe.regularizer is not None)
     }
     device = problems.attempt("device", lambda: examined_device(device))
+    quantized = {
+        "model.quantize": recipe.model.quantize,
+        "training.reference_copy": recipe.training.reference_copy,
+    }
+    for where, asked in quantized.items():
+        problems.attempt(where, lambda a=asked, w=where: examine_quantization(a, w))  # type: ignore[misc]
     config = problems.attempt("model", lambda: examined_model(recipe.model, trust_remote_code))
     if recipe.retrained is not None:
         other = recipe.retrained
@@ -124,7 +131,6 @@ def prepare(
         for loss in (forget, retain):
             if loss is not None:
                 problems.attempt(loss.name, lambda s=loss: _examine_blocks(s, config))  # type: ignore[misc]
-        problems.attempt("model", lambda: examine_quantization(recipe.model))
     skeleton = None if config is None else empty_model(config)
     parameters = None if skeleton is None else sum(p.numel() for p in skeleton.parameters())
     if skeleton is not None and recipe.trainable is not None:

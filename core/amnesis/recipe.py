@@ -126,7 +126,17 @@ class Recipe(BaseRecipe):
             raise ValueError("give lora or trainable, not both: an adapter trains alone")
         if self.model.quantize is not None and self.lora is None:
             raise ValueError("quantized weights do not train: give lora, such as lora: {r: 16}")
+        if self.model.quantize is not None and self.lora and self.lora.save == "merged":
+            raise ValueError(
+                "merging into quantized weights would round the update away: say lora.save=adapter"
+            )
         return self
+
+    @property
+    def merges(self) -> bool:
+        """Whether what is left of the run is a whole model with the adapter in its weights."""
+        save = "adapter" if self.model.quantize is not None else "merged"
+        return self.lora is not None and (self.lora.save or save) == "merged"
 
 
 _STREAMS = ("forget", "retain")

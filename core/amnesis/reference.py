@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from amnesis.data import Batch, Example, collate
 from amnesis.forward import as_own, score
 from amnesis.head import ChunkedHead
+from amnesis.quantized import copy_in_8_bits
 from amnesis.scores import Needs, Scores, unpack
 
 if TYPE_CHECKING:
@@ -36,9 +37,14 @@ class Reference(Protocol):
 class FrozenCopy:
     """A copy of the model as it is now: the last resort, for logits and hidden states."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        """Copy ``model``; the copy never trains."""
-        self._model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: PreTrainedModel, in_8_bits: bool = False) -> None:
+        """Copy ``model``; the copy never trains.
+
+        In 8 bits it takes about a quarter of float32's memory, and is only nearly the model: a
+        divergence from it starts near 0, not at 0.
+        """
+        made = copy_in_8_bits(model) if in_8_bits else copy.deepcopy(model)
+        self._model = made.eval().requires_grad_(False)
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
         """Run the copy."""

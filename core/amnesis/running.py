@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from amnesis import artifacts
 from amnesis.adapters import merged, train_only, with_lora
-from amnesis.distributed import barrier, from_first_rank, join, world
-from amnesis.errors import Interrupted, OutputError
+from amnesis.distributed import barrier, from_first_rank, join
+from amnesis.errors import OutputError
 from amnesis.judging import Judging
 from amnesis.models import load_model, load_tokenizer
 from amnesis.preflight import prepare
 from amnesis.recipe import BaseRecipe, Recipe
-from amnesis.tracking import Progress, ProgressCallback, StepProgress, TensorBoard
+from amnesis.tracking import ProgressCallback, StepProgress, TensorBoard
 from amnesis.unlearner import Unlearner
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ def run(
         judging.judge("before", model, prepared.attacks)
     fitted = unlearner.fit(prepared.forget, prepared.retain, progress=tell, resume=resume)
     judging.judge("after", model, prepared.attacks)
-    if recipe.lora is not None and recipe.lora.save == "merged":
+    if recipe.merges:
         model = merged(model)
     artifacts.write_model(folder / "model", model, tokenizer)
     results = {
@@ -180,113 +178,6 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **{library: version(library) for library in LIBRARIES},
     }
-
-
-def run_command(
-    recipe: Path,
-    overrides: list[str],
-    out: Path | None,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    check: bool = False,
-    device: str | None = None,
-    trust_remote_code: bool = False,
-) -> None:
-    """What ``amnesis run`` does: run with progress, then show before and after."""
-    from rich.console import Console
-
-    quiet_libraries()
-    loaded = Recipe.load(recipe, overrides)
-    console = Console()
-    if resume and out is None:
-        raise OutputError("--resume needs --out, the folder of the run that was cut off")
-    if check:
-        if out is not None and not resume:
-            artifacts.refuse_if_taken(out, overwrite=overwrite)
-        prepared = prepare(loaded, device=device, out=out, trust_remote_code=trust_remote_code)
-        for line in prepared.plan.lines():
-            console.print(line)
-        return
-    join(device)
-    folder = out or from_first_rank(lambda: new_folder("run"))
-    words = ["run", str(recipe), *overrides, "--out", str(folder)]
-    with Progress() as progress, saying_how_to_go_on(words):
-        result = run(
-            loaded,
-            folder,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            reference_cache=cache_folder() / "reference",
-            progress=progress,
-        )
-    if world()[0] != 0:
-        return
-    console.print(before_and_after(result.results))
-    for note in [*data_notes(result.results["data"]), *result.results["notes"]]:
-        console.print(f"note: {note}")
-    console.print(
-        f"{result.results['steps']} steps, {result.results['seconds']} s: {result.folder}"
-    )
-
-
-@contextmanager
-def saying_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
-    """Add to an interruption the command line that goes on from there."""
-    try:
-        yield
-    except Interrupted as interrupted:
-        again = shlex.join(["amnesis", *words, "--resume"])
-        raise Interrupted(f"{interrupted}; go on with: {again}") from None
-
-
-def data_notes(data: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Say what of the data was cut, left out or there twice."""
-    said = {
-        "truncated": "examples of the {set} set were cut at max_length",
-        "dropped": "examples of the {set} set were left out: nothing of their answers fits",
-        "duplicates": "examples of the {set} set are repetitions",
-        "also_in_forget": "examples of the {set} set are in the forget set too",
-    }
-    return [
-        f"{counts[key]} {text.format(set=name)}"
-        for name, counts in data.items()
-        for key, text in said.items()
-        if counts.get(key)
-    ]
-
-
-def before_and_after(results: Mapping[str, Any]) -> Any:
-    """Lay out the judgements of a run as a table for the terminal."""
-    from rich.table import Table
-
-    phases = [phase for phase in ("before", "after", "retrained") if phase in results]
-    table = Table("metric", *("never knew" if p == "retrained" else p for p in phases))
-    for name in results["before"]:
-        cells = [results[phase].get(name) for phase in phases]
-        table.add_row(name, *("–" if c is None else f"{c:.3f}" for c in cells))
-    return table
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' own chatter off the terminal; for use at the command line's edge."""
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-
-
-def cache_folder() -> Path:
-    """Give the user's cache folder for amnesis; for use at the command line's edge."""
-    import os
-
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "amnesis"
 
 
 def _silent(what: str, done: int, total: int) -> None:

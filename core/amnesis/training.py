@@ -43,6 +43,9 @@ class TrainingSettings(BaseModel):
         "float32", description="of the computation; weights keep the dtype they were loaded in"
     )
     gradient_checkpointing: bool = False
+    reference_copy: Literal["int8"] | None = Field(
+        None, description="a frozen copy, where one is needed at all, in 8 bits (bitsandbytes)"
+    )
     log_every: int = Field(1, ge=1, description="log every k-th step")
     save_every: int | None = Field(
         None, ge=1, description="write a checkpoint every k-th step; None: only when interrupted"

@@ -251,4 +251,4 @@ class Unlearner:
     def _whole_reference(self) -> Reference:
         if hasattr(self.model, "disable_adapter"):
             return AdapterOff(self.model)
-        return FrozenCopy(self.model)
+        return FrozenCopy(self.model, in_8_bits=self.training.reference_copy == "int8")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis.contracts import LmEvalSettings, Subject
+from amnesis.distributed import from_first_rank
 from amnesis.errors import DataError, RecipeError, did_you_mean
 from amnesis.reference import evaluating
 from amnesis_evaluation.benchmarks.items import read_items
@@ -27,7 +28,8 @@ def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, floa
 
     Tasks are lm-eval's own, by name. Those with local data read the same definition over the
     files; where every task is a single definition, lm-eval's index (half a minute) is not built.
-    The model is read in memory and left in the mode it was in.
+    The model is read in memory and left in the mode it was in. Several ranks share the items, and
+    each is given the whole's values.
 
     Raises:
         RecipeError: a task's name is unknown, or its data lack a split that it reads.
@@ -161,10 +163,11 @@ def _evaluated(
     subject: Subject, settings: LmEvalSettings, manager: TaskManager, specs: list[str]
 ) -> dict[str, Any]:
     from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
+
+    from amnesis_evaluation.harness_model import InMemory
 
     # lm-eval sets a padding token and side on the tokenizer that it is given.
-    wrapped = HFLM(
+    wrapped = InMemory(
         pretrained=subject.model,
         tokenizer=copy.deepcopy(subject.tokenizer),
         batch_size=settings.batch_size,
@@ -180,7 +183,7 @@ def _evaluated(
             bootstrap_iters=1000,
             log_samples=False,
         )
-    results: dict[str, Any] = found["results"]
+    results: dict[str, Any] = from_first_rank(lambda: found["results"])
     return results
 
 

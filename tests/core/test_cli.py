@@ -223,17 +223,14 @@ def test_an_unknown_command_has_a_suggestion(
 # -- core's commands ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("command", "module", "function"),
-    [("run", "amnesis.running", "run_command"), ("finetune", "amnesis.finetune", None)],
-)
+@pytest.mark.parametrize("command", ["run", "finetune"])
 def test_run_and_finetune_hand_everything_over(
-    monkeypatch: pytest.MonkeyPatch, command: str, module: str, function: str | None
+    monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     seen: list[Any] = []
-    fake = ModuleType(module)
-    setattr(fake, function or f"{command}_command", lambda *a, **k: seen.append((a, k)))
-    monkeypatch.setitem(sys.modules, module, fake)
+    fake = ModuleType("amnesis.launch")
+    fake.recipe_command = lambda *a, **k: seen.append((a, k))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "amnesis.launch", fake)
     assert main([command, "recipe.yaml"]) == 0
     plain = {
         "resume": False,
@@ -242,26 +239,27 @@ def test_run_and_finetune_hand_everything_over(
         "device": None,
         "trust_remote_code": False,
     }
-    assert seen.pop() == ((Path("recipe.yaml"), [], None), plain)
+    assert seen.pop() == ((command, Path("recipe.yaml"), [], None), plain)
     line = (
         f"{command} r.yaml training.steps=3 --out somewhere objective.beta=-1 --resume --overwrite "
         "--check --device cpu --trust-remote-code"
     )
     assert main(line.split()) == 0
     assert seen.pop() == (
-        (Path("r.yaml"), ["training.steps=3", "objective.beta=-1"], Path("somewhere")),
+        (command, Path("r.yaml"), ["training.steps=3", "objective.beta=-1"], Path("somewhere")),
         {**dict.fromkeys(plain, True), "device": "cpu"},
     )
 
 
-def test_run_and_finetune_have_the_functions_that_the_commands_call() -> None:
+def test_run_and_finetune_are_jobs_of_the_function_that_they_call() -> None:
     from inspect import signature
 
-    from amnesis.finetune import finetune_command
-    from amnesis.running import run_command
+    from amnesis.launch import JOBS, recipe_command
 
-    for function in (run_command, finetune_command):
-        assert set(signature(function).parameters) == set(signature(cli.run).parameters)
+    assert set(JOBS) == {"run", "finetune"}
+    for command in (cli.run, cli.finetune):
+        taken = set(signature(command).parameters)
+        assert {"name", *taken} == set(signature(recipe_command).parameters)
 
 
 def test_plugins_prints_json(capsys: pytest.CaptureFixture[str]) -> None:

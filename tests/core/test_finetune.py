@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amnesis.errors import Interrupted
+from amnesis.errors import Interrupted, RecipeError
 from amnesis.finetune import finetune
 from amnesis.interruption import StopWhenAsked
 
@@ -76,3 +76,10 @@ def test_cut_off_and_resumed_it_ends_the_same(
         (tmp_path / n / "model" / "model.safetensors").read_bytes() for n in ("whole", "cut")
     ]
     assert weights[0] == weights[1]
+
+
+def test_quantized_weights_are_refused(qa_rows: Any, tmp_path: Path) -> None:
+    made = {**recipe(qa_rows), "model": {"path": str(tmp_path), "quantize": "int8"}}
+    with pytest.raises(RecipeError, match="quantized weights do not train"):
+        finetune(made, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()

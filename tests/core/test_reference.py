@@ -15,6 +15,7 @@ from amnesis.data import Template, collate, encode_rows
 from amnesis.forward import score
 from amnesis.reference import FrozenCopy, cached, evaluating, fingerprint
 from amnesis.scores import Needs
+from amnesis.unlearner import Unlearner
 
 
 @pytest.fixture
@@ -34,6 +35,52 @@ def test_cached_scores_equal_those_of_a_copy(
         one, two = known.scores(batch, needs), frozen.scores(batch, needs)
         torch.testing.assert_close(one.logps, two.logps, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(one.logits, two.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_copy_in_8_bits_says_nearly_the_same_in_a_quarter_of_the_memory(
+    tiny_llama: Any, examples: Any
+) -> None:
+    needs = Needs(ref_logps=True, ref_hidden=frozenset({1}))
+    batch = collate(examples, 1)
+    before = copy.deepcopy(tiny_llama.state_dict())
+    dense, small = FrozenCopy(tiny_llama), FrozenCopy(tiny_llama, in_8_bits=True)
+    one, two = dense.scores(batch, needs), small.scores(batch, needs)
+    assert not torch.equal(one.logps, two.logps)
+    torch.testing.assert_close(one.logps, two.logps, atol=0.05, rtol=0.02)
+    torch.testing.assert_close(one.hidden(1), two.hidden(1), atol=0.1, rtol=0.1)
+    down = small._model.model.layers[0].mlp.down_proj.weight
+    assert down.element_size() == 1
+    assert down.shape == tiny_llama.model.layers[0].mlp.down_proj.weight.shape
+    head, own = small._model.get_output_embeddings(), tiny_llama.get_output_embeddings()
+    assert torch.equal(head.weight, own.weight)
+    assert head.weight is not own.weight
+    assert all(torch.equal(before[name], t) for name, t in tiny_llama.state_dict().items())
+    for p in tiny_llama.parameters():
+        p.data.zero_()
+    assert torch.equal(small.scores(batch, needs).logps, two.logps)  # nothing is shared
+
+
+def test_a_run_whose_reference_is_a_copy_in_8_bits(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """RMU and the representation regularizer read a reference's hidden states: a copy it is."""
+    runs = {
+        kind: Unlearner(
+            copy.deepcopy(tiny_llama),
+            tiny_tokenizer,
+            {"name": "rmu", "layer": 1, "coefficient": 2.0},
+            {"name": "representation", "layer": 1},
+            training={"steps": 2, "batch_size": 4, "reference_copy": kind},
+            device="cpu",
+        )
+        .fit(qa_rows[:4], qa_rows[4:])
+        .trajectory
+        for kind in (None, "int8")
+    }
+    assert runs[None][0]["retain/loss"] == pytest.approx(0, abs=1e-10)
+    assert 0 < runs["int8"][0]["retain/loss"] < 1e-3  # near 0, as it says
+    for name in ("forget/loss", "gradients/forget_norm"):
+        assert runs["int8"][0][name] == pytest.approx(runs[None][0][name], rel=1e-4)
 
 
 def test_the_fingerprint_knows_weights_dtype_and_attention(tiny_llama: Any) -> None:

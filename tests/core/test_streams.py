@@ -178,8 +178,12 @@ def test_sago_is_bit_equal_on_fixed_streams() -> None:
     assert torch.equal(torch.where(mask, r[0], f[0]), whole[0])
 
 
+# What a float32 gradient can hold, and more: the square of less is nothing in float64 either.
+ELEMENTS = st.floats(-4, 4).map(lambda x: x if abs(x) > 1e-100 else 0.0)
+
+
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4)), min_size=1, max_size=8))
+@given(st.lists(st.tuples(ELEMENTS, ELEMENTS), min_size=1, max_size=8))
 def test_the_report_says_what_the_gradients_are(pairs: list[tuple[float, float]]) -> None:
     f, r = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
     p = torch.nn.Parameter(torch.zeros(len(pairs), dtype=torch.float64))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from amnesis.forward import score
 from amnesis.loss import Schedule
 from amnesis.plan import StepPlan
 from amnesis.resolve import stream_of
+from amnesis.trainer import TwoStreamTrainer
 
 TRAINING = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "sgd"}
 
@@ -291,6 +293,68 @@ def test_bfloat16_computation_follows_float32(
         assert one["forget/loss"] != two["forget/loss"]
         for name in ("forget/loss", "retain/loss", "gradients/retain_norm"):
             assert one[name] == pytest.approx(two[name], rel=0.05, abs=0.01)
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A CPU that computes in float16 with a loss scaler, as accelerate has it on accelerators."""
+    scalers: list[Any] = []
+    made = TwoStreamTrainer.create_accelerator_and_postprocess
+
+    def on_this_cpu(self: Any, scale: float) -> None:
+        made(self)
+        self.accelerator.state._mixed_precision = "fp16"
+        self.accelerator.native_amp = True
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+        self.accelerator.scaler = scaler
+        scalers.append(scaler)
+
+    def start_at(scale: float) -> list[Any]:
+        monkeypatch.setattr(
+            TwoStreamTrainer,
+            "create_accelerator_and_postprocess",
+            lambda self: on_this_cpu(self, scale),
+        )
+        return scalers
+
+    yield start_at
+    AcceleratorState._reset_state()
+
+
+def test_float16_with_a_loss_scaler_follows_float32(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, scaled: Any
+) -> None:
+    """Both streams carry the scale; norms, effects and the update are told without it."""
+    options: dict[str, Any] = {
+        "objective": "wga",
+        "regularizer": "nll",
+        "combiner": "sago",
+        "probes": ["g_effect"],
+        "training": {"steps": 3, "learning_rate": 1e-2, "micro_batch_size": 2},
+    }
+    models = [copy.deepcopy(tiny_llama) for _ in range(2)]
+    plain = fit(models[0], tiny_tokenizer, qa_rows, **options).trajectory
+    scalers = scaled(2.0**12)
+    half = fit(models[1], tiny_tokenizer, qa_rows, **options).trajectory
+    assert [scaler.get_scale() for scaler in scalers] == [2.0**12]
+    for one, two in zip(plain, half, strict=True):
+        assert one["forget/loss"] != two["forget/loss"]
+        for name in ("forget/loss", "retain/loss", "gradient_norm", "g_effect/unlearn"):
+            assert one[name] == pytest.approx(two[name], rel=0.02, abs=0.002), name
+        assert one["gradients/forget_norm"] == pytest.approx(two["gradients/forget_norm"], rel=0.02)
+    for p, q in zip(*(m.parameters() for m in models), strict=True):
+        torch.testing.assert_close(p, q, atol=2e-3, rtol=0.02)
+
+
+def test_a_step_that_overflows_float16_is_skipped(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, scaled: Any
+) -> None:
+    """The scale is halved and the next step tries again; nothing that is not finite is applied."""
+    start = copy.deepcopy(tiny_llama.state_dict())
+    scalers = scaled(2.0**100)
+    fit(tiny_llama, tiny_tokenizer, qa_rows, objective="ga", regularizer="nll")
+    assert scalers[-1].get_scale() == 2.0**97
+    assert all(torch.equal(start[name], t) for name, t in tiny_llama.state_dict().items())
 
 
 def test_what_cannot_be_distributed_is_refused_in_one_line(

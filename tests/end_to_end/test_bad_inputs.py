@@ -19,42 +19,18 @@ from amnesis.cli import main
 Edit = Callable[[dict[str, Any], Path], None]
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: Any, tiny_tokenizer: Any) -> Path:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    config = LlamaConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def place(tmp_path: Path, model_folder: Path, qa_rows: Any) -> Path:
-    """A folder with a good recipe, good data, and a user's own file."""
-    for name, rows in (("forget", qa_rows[:4]), ("retain", qa_rows[4:])):
-        text = "\n".join(json.dumps(row) for row in rows)
-        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+def place(tmp_path: Path, tiny_folder: Path, qa_rows: Any, write_rows: Any) -> Path:
+    """A folder with a good model, recipe and data, and a user's own file."""
+    files = write_rows(forget=qa_rows[:4], retain=qa_rows[4:])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("years of work", encoding="utf-8")
     recipe = {
-        "model": str(model_folder),
+        "model": str(tiny_folder),
         "objective": "ga",
         "regularizer": "nll",
         "combiner": "sago",
-        "benchmark": {
-            "name": "own",
-            "forget": str(tmp_path / "forget.jsonl"),
-            "retain": str(tmp_path / "retain.jsonl"),
-        },
+        "benchmark": {"name": "own", **{name: str(file) for name, file in files.items()}},
         "training": {"steps": 1},
         "evaluate": {"metrics": ["probability"], "bootstrap": 0},
     }

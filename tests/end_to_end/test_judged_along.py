@@ -10,11 +10,9 @@ import pytest
 import amnesis
 
 
-def recipe(model: Any, tokenizer: Any, rows: Any, folder: Path, **changes: Any) -> dict[str, Any]:
-    model.save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
+def recipe(model: Path, rows: Any, **changes: Any) -> dict[str, Any]:
     return {
-        "model": str(folder / "base"),
+        "model": str(model),
         "objective": "ga",
         "regularizer": "nll",
         "benchmark": {"name": "own", "forget": rows[:4], "retain": rows[4:]},
@@ -25,11 +23,11 @@ def recipe(model: Any, tokenizer: Any, rows: Any, folder: Path, **changes: Any) 
 
 
 def test_judgements_are_in_the_trajectory_and_in_tensorboard(
-    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path
+    tiny_folder: Path, qa_rows: Any, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    made = recipe(tiny_llama, tiny_tokenizer, qa_rows, tmp_path)
+    made = recipe(tiny_folder, qa_rows)
     result = amnesis.run(made, tmp_path / "out", device="cpu").results
     judged = {
         s["step"]: s["forget/probability"]
@@ -44,16 +42,8 @@ def test_judgements_are_in_the_trajectory_and_in_tensorboard(
     assert len(events.Scalars("learning_rate")) == 9
 
 
-def test_a_limit_on_a_metric_ends_the_run(
-    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path
-) -> None:
-    made = recipe(
-        tiny_llama,
-        tiny_tokenizer,
-        qa_rows,
-        tmp_path,
-        stop_when={"retain/probability": {"above": 0.0}},
-    )
+def test_a_limit_on_a_metric_ends_the_run(tiny_folder: Path, qa_rows: Any, tmp_path: Path) -> None:
+    made = recipe(tiny_folder, qa_rows, stop_when={"retain/probability": {"above": 0.0}})
     result = amnesis.run(made, tmp_path / "out", device="cpu").results
     assert result["trajectory"][-1]["step"] == 2
     assert any("stopped after step 2: retain/probability was" in note for note in result["notes"])

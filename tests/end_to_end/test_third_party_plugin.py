@@ -130,11 +130,9 @@ CHOSEN = ("objective=inverted_hinge", "combiner=agreement")
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any) -> Path:
-    tiny_llama.save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
+def recipe(tmp_path: Path, tiny_folder: Path, qa_rows: Any) -> Path:
     document = {
-        "model": str(tmp_path / "model"),
+        "model": str(tiny_folder),
         "objective": "ga",
         "regularizer": "nll",
         "combiner": "sum",

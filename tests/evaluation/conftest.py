@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,3 +40,14 @@ def rich_rows(qa_rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for i, row in enumerate(qa_rows)
     ]
+
+
+@pytest.fixture
+def rich_place(
+    tiny_folder: Path,
+    rich_rows: list[dict[str, Any]],
+    write_rows: Callable[..., dict[str, Path]],
+) -> Path:
+    """A folder with the saved tiny model and files of rich rows: forget, retain, holdout."""
+    write_rows(forget=rich_rows[:3], retain=rich_rows[3:5], holdout=rich_rows[5:])
+    return tiny_folder.parent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,44 @@ def test_wmdp_definitions_on_harmless_items_equal_lm_eval(tmp_path: Path, subjec
     settings = LmEvalSettings(tasks=tuple(about), data=dict.fromkeys(about, files), limit=24)
     found = lm_eval_values(subject, settings)
     assert {name: found[f"lm_eval/{name}/acc"] for name in about} == expected
+
+
+def _on_rank(rank: int, ranks: int, folder: Path, settings: LmEvalSettings) -> None:
+    import torch.distributed as dist
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)  # as torchrun sets it, and lm-eval reads it
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    passes: list[int] = []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    found = lm_eval_values(Subject(model, tokenizer, Template()), settings)
+    said = {"values": found, "passes": len(passes)}
+    (folder / f"rank{rank}.json").write_text(json.dumps(said))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("items", [23, 1])
+def test_two_processes_share_the_items_and_each_has_the_whole_s_values(
+    tmp_path: Path, subject: Subject, items: int
+) -> None:
+    """Also where there are fewer items than processes; a forward pass here is one request's."""
+    import torch.multiprocessing as mp
+
+    subject.model.save_pretrained(tmp_path / "model")
+    subject.tokenizer.save_pretrained(tmp_path / "model")
+    asked = [{**item, "question": f"{k}: {item['question']}"} for k, item in enumerate(HARMLESS)]
+    files = {"test": jsonl(tmp_path / "items.jsonl", asked[:items])}
+    settings = LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files}, batch_size=1)
+    one = lm_eval_values(subject, settings)
+    mp.spawn(_on_rank, (2, tmp_path, settings), nprocs=2)
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    for found in ranks:
+        assert found["values"] == pytest.approx(one, rel=1e-12, nan_ok=True)
+    # The four choices of an item share one forward pass, on whichever rank.
+    assert [found["passes"] for found in ranks] == [(items + 1) // 2, items // 2]
 
 
 def test_the_mode_and_the_tokenizer_are_left_as_they_were(tmp_path: Path, subject: Subject) -> None:

@@ -26,8 +26,8 @@ def _judged(folder: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     subject = Subject(
-        AutoModelForCausalLM.from_pretrained(folder / "m"),
-        AutoTokenizer.from_pretrained(folder / "m"),
+        AutoModelForCausalLM.from_pretrained(folder / "model"),
+        AutoTokenizer.from_pretrained(folder / "model"),
         Template(),
     )
     own = amnesis.create(
@@ -47,20 +47,10 @@ def _rank(rank: int, ranks: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_give_the_same_results_as_one(
-    tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any, rich_rows: list[dict[str, Any]]
-) -> None:
-    tiny_llama.save_pretrained(tmp_path / "m")
-    tiny_tokenizer.save_pretrained(tmp_path / "m")
-    for name, rows in (
-        ("forget", rich_rows[:3]),
-        ("retain", rich_rows[3:5]),
-        ("holdout", rich_rows[5:]),
-    ):
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    one = _judged(tmp_path)
-    mp.spawn(_rank, (2, tmp_path), nprocs=2)
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+def test_two_processes_give_the_same_results_as_one(rich_place: Path) -> None:
+    one = _judged(rich_place)
+    mp.spawn(_rank, (2, rich_place), nprocs=2)
+    first, second = (json.loads((rich_place / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first["values"].keys() == one["values"].keys()
     for key, value in one["values"].items():

@@ -58,7 +58,8 @@ def demo(
     """Watch a small language model forget ten people and keep the rest (about two minutes)."""
     from rich.console import Console
 
-    from amnesis.running import new_folder, quiet_libraries
+    from amnesis.launch import quiet_libraries
+    from amnesis.running import new_folder
     from amnesis.tracking import Progress
 
     quiet_libraries()

@@ -148,9 +148,9 @@ def _benchmark(
 def _settings(recipe: Recipe | None, given: dict[str, Any], *, cache: bool) -> EvaluationSettings:
     from pydantic import ValidationError
 
+    from amnesis.caches import cache_folder
     from amnesis.contracts import EvaluationSettings
     from amnesis.errors import RecipeError
-    from amnesis.running import cache_folder
 
     own = recipe.evaluate.model_dump(exclude_unset=True) if recipe is not None else {}
     merged = {**own, **{key: value for key, value in given.items() if value is not None}}
@@ -179,8 +179,9 @@ def _judged(
     from amnesis import artifacts
     from amnesis.contracts import Subject
     from amnesis.data import Template
+    from amnesis.launch import quiet_libraries
     from amnesis.models import ModelSettings, default_device, load_model, load_tokenizer
-    from amnesis.running import environment, quiet_libraries
+    from amnesis.running import environment
     from amnesis.tracking import Progress
     from amnesis_evaluation.attacks.attacking import attacks_of
     from amnesis_evaluation.stored import save_evaluation

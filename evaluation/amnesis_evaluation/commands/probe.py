@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amnesis_evaluation.commands import probe_subject
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,12 +20,10 @@ DEFAULT = "ga,npo,simnpo,wga,tnpo"
 
 
 def probe(
-    model: Annotated[str, typer.Argument(help="A model's folder or hub name, or a run's folder.")],
-    forget: Annotated[Path | None, typer.Option(help="Rows that must go (JSON, CSV, …).")] = None,
-    retain: Annotated[Path | None, typer.Option(help="Rows that must stay.")] = None,
-    benchmark: Annotated[
-        str | None, typer.Option(help="Take both sets from a benchmark, such as fictional.")
-    ] = None,
+    model: probe_subject.Model,
+    forget: probe_subject.Forget = None,
+    retain: probe_subject.Retain = None,
+    benchmark: probe_subject.BenchmarkName = None,
     objectives: Annotated[
         str, typer.Option(help="With commas between; hyper-parameters as wga:beta=5:….")
     ] = DEFAULT,
@@ -40,32 +40,30 @@ def probe(
     entanglement: Annotated[
         int, typer.Option(min=0, help="Pair forget tokens with the first k retain examples.")
     ] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="First k rows of each set.")] = None,
+    limit: probe_subject.Limit = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per pass.")] = 8,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what an earlier probe left.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    device: probe_subject.Device = None,
+    trust_remote_code: probe_subject.TrustRemoteCode = False,
 ) -> None:
     """Show what objectives do to the risk on both sets: by layer, example and token."""
     from rich.console import Console
 
     from amnesis.artifacts import refuse_if_taken, write_text
-    from amnesis.running import new_folder, quiet_libraries
+    from amnesis.launch import quiet_libraries
+    from amnesis.running import new_folder
     from amnesis.tracking import Progress
     from amnesis_evaluation.commands.probe_page import page
     from amnesis_evaluation.commands.probe_picture import save_heat_maps
-    from amnesis_evaluation.commands.probe_subject import load_subject, sets_of
 
     quiet_libraries()
     folder = out or new_folder("probe")
     refuse_if_taken(folder, overwrite=overwrite)
-    rows = sets_of(forget, retain, benchmark, limit)
+    rows = probe_subject.sets_of(forget, retain, benchmark, limit)
     choices = [choice_of(text) for text in objectives.split(",")]
-    subject = load_subject(model, device, trust_remote_code)
-    other = load_subject(reference, device, trust_remote_code) if reference else None
+    subject = probe_subject.load_subject(model, device, trust_remote_code)
+    other = probe_subject.load_subject(reference, device, trust_remote_code) if reference else None
     with Progress() as progress:
         tables = measure(
             subject.model,

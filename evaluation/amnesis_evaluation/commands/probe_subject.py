@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+from pydantic import ConfigDict
 
 from amnesis.contracts import Subject
 from amnesis.errors import RecipeError
 from amnesis.files import read_rows
 from amnesis.models import ModelSettings, load_model, load_tokenizer
+from amnesis.recipe import BaseRecipe
 from amnesis.registry import default_registry
 from amnesis.templates import AnyTemplate, Template
 
 Rows = list[Any]
+
+Model = Annotated[str, typer.Argument(help="A model's folder or hub name, or a run's folder.")]
+Forget = Annotated[Path | None, typer.Option(help="Rows that must go (JSON, CSV, …).")]
+Retain = Annotated[Path | None, typer.Option(help="Rows that must stay.")]
+BenchmarkName = Annotated[
+    str | None, typer.Option(help="Take both sets from a benchmark, such as fictional.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="First k rows of each set.")]
+Device = Annotated[str | None, typer.Option(help="Where to compute.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+]
 
 
 def load_subject(path: str, device: str | None, trust_remote_code: bool) -> Subject:
@@ -51,17 +67,18 @@ def sets_of(
     return {"forget": read_rows(forget)[:limit], "retain": read_rows(retain)[:limit]}
 
 
-def _template_of(recipe: Path) -> AnyTemplate:
-    """Read the template alone: a finetuning's recipe has other keys than a run's."""
-    import yaml
-    from pydantic import TypeAdapter, ValidationError
+class _Templated(BaseRecipe):
+    """The one key that a run's and a finetuning's recipe are both read for."""
 
+    model_config = ConfigDict(extra="ignore")
+
+    template: AnyTemplate | None = None
+
+
+def _template_of(recipe: Path) -> AnyTemplate:
     if not recipe.is_file():
         return Template()
     try:
-        written = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("template") or {}
-        template: AnyTemplate = TypeAdapter(AnyTemplate).validate_python(written)
-    except (yaml.YAMLError, AttributeError, ValidationError) as error:
-        said = str(error).splitlines()[0]
-        raise RecipeError(f"{recipe}: its template cannot be read: {said}") from None
-    return template
+        return _Templated.load(recipe).template or Template()
+    except RecipeError as error:
+        raise RecipeError(f"the template cannot be read: {error}") from None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amnesis_evaluation.commands import probe_subject
+
 if TYPE_CHECKING:
     from amnesis_evaluation.commands.suggest_trials import Ranking, Trial
 
@@ -15,12 +17,10 @@ CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/s
 
 
 def suggest(
-    model: Annotated[str, typer.Argument(help="A model's folder or hub name, or a run's folder.")],
-    forget: Annotated[Path | None, typer.Option(help="Rows that must go (JSON, CSV, …).")] = None,
-    retain: Annotated[Path | None, typer.Option(help="Rows that must stay.")] = None,
-    benchmark: Annotated[
-        str | None, typer.Option(help="Take both sets from a benchmark, such as fictional.")
-    ] = None,
+    model: probe_subject.Model,
+    forget: probe_subject.Forget = None,
+    retain: probe_subject.Retain = None,
+    benchmark: probe_subject.BenchmarkName = None,
     candidates: Annotated[
         str, typer.Option(help="objective[+regularizer][/combiner], with commas between.")
     ] = CANDIDATES,
@@ -37,30 +37,27 @@ def suggest(
     lora: Annotated[
         int | None, typer.Option(min=1, help="Try out on a LoRA of this rank instead of a copy.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First k rows of each set.")] = None,
+    limit: probe_subject.Limit = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the batches' order.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for suggestion.json.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    device: probe_subject.Device = None,
+    trust_remote_code: probe_subject.TrustRemoteCode = False,
 ) -> None:
     """Try candidates out in short disposable runs; rank them by damage at equal forgetting."""
     from rich.console import Console
 
     from amnesis.artifacts import write_json
     from amnesis.errors import RecipeError
-    from amnesis.running import quiet_libraries
+    from amnesis.launch import quiet_libraries
     from amnesis.tracking import Progress
-    from amnesis_evaluation.commands.probe_subject import load_subject, sets_of
     from amnesis_evaluation.commands.suggest_trials import candidate_of, rank, try_out
 
     if at is not None and not 0 < at < 1:
         raise RecipeError(f"--at must be a probability between 0 and 1, not {at}")
     quiet_libraries()
     chosen = [candidate_of(text) for text in candidates.split(",")]
-    rows = sets_of(forget, retain, benchmark, limit)
-    subject = load_subject(model, device, trust_remote_code)
+    rows = probe_subject.sets_of(forget, retain, benchmark, limit)
+    subject = probe_subject.load_subject(model, device, trust_remote_code)
     training = {
         "steps": steps,
         "learning_rate": learning_rate,

@@ -58,7 +58,7 @@ def test_counting(limit: Any, ratios: list[float | None], stop: int | None) -> N
     [
         ({}, "give above, below, or both"),
         ({"above": 1, "for_steps": 0}, "for_steps"),
-        ({"abov": 1}, "stop_when.retain_over_unlearn.abov"),
+        ({"abov": 1}, "stop_when.retain_over_unlearn: abov: unknown key; did you mean 'above'"),
         (3, "stop_when.retain_over_unlearn"),
     ],
 )

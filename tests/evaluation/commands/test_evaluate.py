@@ -18,28 +18,15 @@ from amnesis_evaluation.stored import load_evaluation, load_results
 
 
 @pytest.fixture
-def place(
-    tmp_path: Path,
-    tiny_llama: Any,
-    tiny_tokenizer: Any,
-    rich_rows: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
+def place(rich_place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a saved model and files of rows."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    monkeypatch.chdir(tmp_path)
-    tiny_llama.save_pretrained(tmp_path / "m")
-    tiny_tokenizer.save_pretrained(tmp_path / "m")
-    for name, rows in (
-        ("forget", rich_rows[:3]),
-        ("retain", rich_rows[3:5]),
-        ("holdout", rich_rows[5:]),
-    ):
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return tmp_path
+    monkeypatch.setenv("XDG_CACHE_HOME", str(rich_place / "user-cache"))
+    monkeypatch.chdir(rich_place)
+    return rich_place
 
 
-OWN = ["m", "--benchmark", "own", "--with", "forget=forget.jsonl", "--with", "retain=retain.jsonl"]
+ROWS = ["--with", "forget=forget.jsonl", "--with", "retain=retain.jsonl"]
+OWN = ["model", "--benchmark", "own", *ROWS]
 
 
 def evaluate(*arguments: str) -> str:
@@ -87,9 +74,9 @@ def test_a_retrained_models_folder_completes_the_table(place: Path) -> None:
 
 def test_a_runs_folder_brings_its_benchmark_and_template(place: Path) -> None:
     (place / "run").mkdir()
-    (place / "m").rename(place / "run" / "model")
+    (place / "model").rename(place / "run" / "model")
     recipe = {
-        "model": "m",
+        "model": "model",
         "objective": "ga",
         "benchmark": {"name": "own", "forget": "forget.jsonl", "retain": "retain.jsonl"},
         "template": {"prompt": "{question} "},
@@ -150,7 +137,7 @@ def test_no_cache_writes_none(place: Path) -> None:
 def test_real_tofu_rows(place: Path, shared_data: Path) -> None:
     judged = json.loads(
         evaluate(
-            "m",
+            "model",
             "--benchmark",
             "tofu",
             "--split",
@@ -196,14 +183,14 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
     ("arguments", "line"),
     [
         ([], "name a MODEL to judge"),
-        (["m"], "name a --benchmark"),
-        (["m", "--from-log", "x.json"], "give a MODEL or --from-log, not both"),
+        (["model"], "name a --benchmark"),
+        (["model", "--from-log", "x.json"], "give a MODEL or --from-log, not both"),
         (["--retain-log", "x.json"], "--retain-log belongs to --from-log"),
         (["--from-log", "x.json"], "x.json: cannot be read"),
-        (["m", "--benchmark", "tofoo"], "did you mean 'tofu'"),
-        (["m", "--benchmark", "tofu", "--split", "forget02"], "'forget01', 'forget05' or"),
-        (["m", "--benchmark", "tofu", "--data", "none"], "none is not a folder"),
-        (["m", "--benchmark", "own"], "forget: Field required"),
+        (["model", "--benchmark", "tofoo"], "did you mean 'tofu'"),
+        (["model", "--benchmark", "tofu", "--split", "forget02"], "'forget01', 'forget05' or"),
+        (["model", "--benchmark", "tofu", "--data", "none"], "none is not a folder"),
+        (["model", "--benchmark", "own"], "forget: Field required"),
         ([*OWN[:5], "--with", "retain=retian.jsonl"], "did you mean 'retain.jsonl'"),
         ([*OWN, "--with", "seed=3"], "has no hyper-parameter 'seed'"),
         ([*OWN, "--with", "holdout"], "--with 'holdout': write key=value"),
@@ -217,7 +204,7 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
         ([*OWN, "--lm-eval", "wmdp_bo"], "lm-eval has no task 'wmdp_bo'"),
         ([*OWN, "--attack", "relerning"], "no attack is called 'relerning'"),
         (["no-such-model", *OWN[1:]], "no-such-model"),
-        ([*OWN, "--out", "m"], "m: "),
+        ([*OWN, "--out", "model"], "model: "),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,20 +18,17 @@ from amnesis_evaluation.commands.probe_subject import load_subject
 
 
 @pytest.fixture
-def files(tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any) -> dict[str, Path]:
-    tiny_llama.save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
-    for name, rows in (("forget", qa_rows[:3]), ("retain", qa_rows[3:7])):
-        lines = [json.dumps({**row, "answer": row["answer"] + " <&>"}) for row in rows]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    return {n: tmp_path / n for n in ("model", "forget.jsonl", "retain.jsonl", "out")}
+def files(tmp_path: Path, tiny_folder: Path, qa_rows: Any, write_rows: Any) -> dict[str, Path]:
+    marked = [{**row, "answer": row["answer"] + " <&>"} for row in qa_rows]
+    rows = write_rows(forget=marked[:3], retain=marked[3:7])
+    return {"model": tiny_folder, "out": tmp_path / "out", **rows}
 
 
 def run(files: dict[str, Path], **options: Any) -> None:
     probe(
         str(files["model"]),
-        forget=files["forget.jsonl"],
-        retain=files["retain.jsonl"],
+        forget=files["forget"],
+        retain=files["retain"],
         out=files["out"],
         device="cpu",
         **options,
@@ -113,7 +109,7 @@ def test_objectives_on_the_command_line() -> None:
 
 def test_the_sets_must_be_named(files: dict[str, Path]) -> None:
     with pytest.raises(RecipeError, match="--retain FILE"):
-        probe(str(files["model"]), forget=files["forget.jsonl"])
+        probe(str(files["model"]), forget=files["forget"])
     with pytest.raises(RecipeError, match="not both"):
         run(files, benchmark="fictional")
 

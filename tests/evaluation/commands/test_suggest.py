@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -107,23 +106,17 @@ def test_a_disposable_copy_is_a_copy(tiny_llama: Any) -> None:
 
 
 def test_the_command_writes_the_numbers_it_ranks_by(
-    tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, capsys: Any
+    tmp_path: Path, tiny_folder: Path, qa_rows: Any, write_rows: Any, capsys: Any
 ) -> None:
-    copy.deepcopy(tiny_llama).save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
-    files = {}
-    for name, rows in (("forget", qa_rows[:4]), ("retain", qa_rows[4:])):
-        files[name] = tmp_path / f"{name}.jsonl"
-        files[name].write_text("\n".join(map(json.dumps, rows)))
     suggest(
-        str(tmp_path / "model"),
+        str(tiny_folder),
         candidates="ga,wga+nll",
         steps=2,
         learning_rate=1e-2,
         batch_size=2,
         out=tmp_path / "out",
         device="cpu",
-        **files,
+        **write_rows(forget=qa_rows[:4], retain=qa_rows[4:]),
     )
     record = json.loads((tmp_path / "out" / "suggestion.json").read_text())
     named = [r["candidate"] for r in record["ranking"]] + record["not_reached"]
