@@ -20,7 +20,10 @@ ProgressCallback = Callable[[str, int, int], None]
 
 
 class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Writes every logged number as a scalar under its own name."""
+    """Writes every logged number as a scalar under its own name.
+
+    Those of single examples, ``<name>/examples/<row>``, become one histogram ``<name>/examples``.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Write into ``folder``, which is made when the first number comes."""
@@ -33,13 +36,23 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
         """Write the numbers of one step, on one process only."""
         if not state.is_world_process_zero or not logs:
             return
+        import torch
+
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(log_dir=str(self._folder))
+        together: dict[str, list[float]] = {}
         for name, value in logs.items():
-            if name != "epoch" and isinstance(value, (int, float)):
+            if name == "epoch" or not isinstance(value, (int, float)):
+                continue
+            group, _, row = name.rpartition("/")
+            if group.endswith("/examples") and row.isdecimal():
+                together.setdefault(group, []).append(value)
+            else:
                 self._writer.add_scalar(name, value, state.global_step)
+        for name, values in together.items():
+            self._writer.add_histogram(name, torch.tensor(values), state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Flush and close."""

@@ -10,16 +10,14 @@ from pydantic import Field
 from amnesis.contracts import Probe, StepContext
 from amnesis.g_effect import EFFECTS, effect_values
 
-QUANTILES = {"min": 0.0, "q1": 0.25, "median": 0.5, "q3": 0.75, "max": 1.0}
-
 
 class SetGEffect(Probe):
     """G-effect of the run's objective on the first ``examples`` of both sets, by ghost products.
 
     Unlike ``g_effect`` it does not change with the batch, so that steps can be compared, and it is
-    there for a run without a retain stream. Of the forget examples' own shares, which add up to the
-    total, the quartiles are told. Costs two gradients and one more backward pass. Source: Wang et
-    al. 2025, arXiv 2502.19301, Definition 1.
+    there for a run without a retain stream. The forget examples' own shares, which add up to the
+    total, are logged by row; TensorBoard shows them as a histogram. Costs two gradients and one
+    more backward pass. Source: Wang et al. 2025, arXiv 2502.19301, Definition 1.
     """
 
     formula: ClassVar[str] = "⟨∇L(D_forget), ∇R(D)⟩ = Σ_b e_b"
@@ -30,8 +28,6 @@ class SetGEffect(Probe):
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
         """Give ``g_effect/sets/unlearn``, ``…/retain`` and their ratio, by layer and by example."""
-        from numpy import quantile
-
         from amnesis.g_effect import risk_gradient
         from amnesis.g_effect.sets import first_examples
         from amnesis.g_effect.splits import example_effects
@@ -52,8 +48,7 @@ class SetGEffect(Probe):
         layers = {EFFECTS[name]: table.totals("layer", set=name) for name in sets}
         values = effect_values(layers, prefix="g_effect/sets")
         for name in sets:
-            shares = list(table.totals("example", set=name).values())
-            for which, level in QUANTILES.items():
-                key = f"g_effect/sets/{EFFECTS[name]}/examples/{which}"
-                values[key] = float(quantile(shares, level))
+            prefix = f"g_effect/sets/{EFFECTS[name]}/examples"
+            shares = table.totals("example", set=name)
+            values |= {f"{prefix}/{row}": share for row, share in shares.items()}
         return values, state

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from amnesis.g_effect import probe
+from amnesis.tracking import TensorBoard
 
 
 @pytest.mark.parametrize("regularizer", ["kl", None])
@@ -25,10 +26,29 @@ def test_it_is_the_probe_of_the_first_examples(
         assert values[prefix] == pytest.approx(wanted.total(set=name), rel=1e-4)
         for layer, value in wanted.totals("layer", set=name).items():
             assert values[f"{prefix}/{layer}"] == pytest.approx(value, rel=1e-3, abs=1e-6)
-        shares = list(wanted.totals("example", set=name).values())
-        assert values[f"{prefix}/examples/median"] == pytest.approx(np.median(shares), rel=1e-3)
-        assert values[f"{prefix}/examples/min"] == pytest.approx(min(shares), rel=1e-3)
+        for row, share in wanted.totals("example", set=name).items():
+            assert values[f"{prefix}/examples/{row}"] == pytest.approx(share, rel=1e-3, abs=1e-6)
     assert values["g_effect/sets/retain_over_unlearn"] == pytest.approx(
         wanted.ratio("npo"), rel=1e-3
     )
     assert ["g_effect/sets/unlearn" in v for v in trajectory] == [True, False, True]
+
+
+def test_the_examples_shares_are_a_histogram(fit: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    probes = [{"name": "g_effect_sets", "examples": 3, "every": 2}]
+    trajectory = fit("ga", "nll", probes=probes, callbacks=[TensorBoard(tmp_path)]).trajectory
+    events = EventAccumulator(str(tmp_path), {"histograms": 0}).Reload()  # 0: keep all
+    name = "g_effect/sets/unlearn/examples"
+    assert not [tag for tag in events.Tags()["scalars"] if tag.startswith(f"{name}/")]
+    shown = {event.step: event.histogram_value for event in events.Histograms(name)}
+    for values in trajectory:
+        shares = [values[f"{name}/{row}"] for row in range(3) if f"{name}/{row}" in values]
+        assert (values["step"] in shown) == bool(shares)
+        if shares:
+            told = shown[values["step"]]
+            assert told.num == 3
+            assert [told.min, told.max, told.sum] == pytest.approx(
+                [min(shares), max(shares), sum(shares)], rel=1e-5
+            )
