@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
-from amnesis.errors import RecipeError
+from amnesis.errors import RecipeError, one_line
 from amnesis_evaluation.attacks.attacking import copied
 from amnesis_evaluation.batching import Progress
 
@@ -76,12 +76,18 @@ class Quantization(Attack):
         device = subject.model.device
         with tempfile.TemporaryDirectory() as folder:
             subject.model.save_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=subject.model.dtype,
-                device_map={"": str(device)},
-                quantization_config=_configuration(backend, self.bits),
-            )
+            try:
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    dtype=subject.model.dtype,
+                    device_map={"": str(device)},
+                    quantization_config=_configuration(backend, self.bits),
+                )
+            except Exception as error:  # the libraries raise many kinds
+                raise RecipeError(
+                    f"attack 'quantization': {backend} cannot hold this model in {self.bits} bits "
+                    f"on {device}: {one_line(error)}; take backend: nearest"
+                ) from error
         return replace(subject, model=model)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,48 @@ def test_gpt2s_transposed_layers_are_rounded_by_output(tiny_tokenizer: Any, benc
     rounded = model.transformer.h[0].mlp.c_fc.weight
     assert torch.equal(rounded, rounded_to_nearest(weight.T, 4).T)
     assert torch.equal(model.lm_head.weight, head)
+
+
+@pytest.fixture
+def wide(subject: Subject) -> Subject:
+    """The same architecture, wide enough for the libraries' blocks of 64 weights."""
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "head_dim": 32}
+    model = subject.model
+    torch.manual_seed(1)
+    made = type(model)(type(model.config)(**{**model.config.to_dict(), **sizes}))
+    return replace(subject, model=made)
+
+
+@pytest.mark.parametrize(
+    ("backend", "bits"), [("torchao", 8), ("bitsandbytes", 8), ("bitsandbytes", 4)]
+)
+def test_a_library_rounds_as_much_as_we_do(
+    wide: Subject, benchmark: Any, backend: Any, bits: Any
+) -> None:
+    """The library itself, on a CPU: near the dense model, and not equal to it."""
+    dense = benchmark.evaluate(wide, QUICK).values
+    ours = Quantization(bits=bits, backend="nearest").attack(wide, benchmark, QUICK).values
+    found = Quantization(bits=bits, backend=backend).attack(wide, benchmark, QUICK)
+    assert f"quantised to {bits} bits by {backend}" in found.notes
+    assert next(wide.model.parameters()).dtype is torch.float32
+    for name in ("forget/probability", "retain/probability"):
+        assert 0 < abs(math.log(found.values[name] / dense[name])) < (0.1 if bits == 8 else 1.0)
+        assert 0 < abs(math.log(ours[name] / dense[name])) < (0.1 if bits == 8 else 1.0)
+
+
+def test_what_a_library_cannot_hold_is_one_line(
+    wide: Subject, benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ImportError("Requires a kernel that is not here")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(
+        RecipeError, match=r"bitsandbytes cannot hold .* in 4 bits on cpu: .* kernel"
+    ):
+        Quantization(bits=4, backend="bitsandbytes").attack(wide, benchmark, QUICK)
 
 
 @pytest.mark.parametrize("backend", ["torchao", "bitsandbytes"])
