@@ -22,9 +22,9 @@ import amnesis
 from amnesis.contracts import Subject
 from amnesis.data import Template
 from amnesis.finetune import finetune
+from amnesis.g_effect.pictures import NO_MATPLOTLIB, heat_maps, layers_by_step
 from amnesis.models import ModelSettings, load_model, load_tokenizer
 from amnesis_evaluation.commands.demo import LEARNING, MODEL, UNLEARNING
-from amnesis_evaluation.commands.probe_picture import NO_MATPLOTLIB, save_layers_by_step
 
 METHODS = {
     "GA": ("ga", {"name": "nll", "weight": 0.0}),  # its retain batches are only looked at
@@ -115,7 +115,9 @@ def main() -> None:
         ratios[method] = {"last_steps": summed, "each_step": own}
         print(f"{method:12} {summed[0]:.3f} at first, {summed[-1]:.3f} at last", flush=True)
         picture = given.out / f"layers_{method.lower().replace(' + ', '_')}.png"
-        save_layers_by_step(picture, trajectory)
+        layers = heat_maps(layers_by_step(trajectory))
+        if layers is not None:
+            layers.savefig(picture, dpi=150)
     (given.out / "ratios.json").write_text(json.dumps(ratios, indent=2), encoding="utf-8")
     drawn = {method: values["last_steps"] for method, values in ratios.items()}
     print(plot(given.out / "g_effect_along_a_run.png", drawn))

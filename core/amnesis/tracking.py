@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from transformers.trainer_callback import TrainerCallback
 
 from amnesis.distributed import world
+from amnesis.g_effect.pictures import heat_maps, layers_by_step
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -23,6 +24,7 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
     """Writes every logged number as a scalar under its own name.
 
     Those of single examples, ``<name>/examples/<row>``, become one histogram ``<name>/examples``.
+    At the end G-effects by layer become a picture of layers × steps, if matplotlib is installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +33,7 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
         self._writer: Any = None
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any
     ) -> None:
         """Write the numbers of one step, on one process only."""
         if not state.is_world_process_zero or not logs:
@@ -51,12 +53,17 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
                 together.setdefault(group, []).append(value)
             else:
                 self._writer.add_scalar(name, value, state.global_step)
-        for name, values in together.items():
-            self._writer.add_histogram(name, torch.tensor(values), state.global_step)
+        for group, values in together.items():
+            self._writer.add_histogram(group, torch.tensor(values), state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Flush and close."""
+        """Draw the run, flush and close."""
         if self._writer is not None:
+            for prefix in ("g_effect", "g_effect/sets"):
+                maps = layers_by_step(state.log_history, prefix)
+                figure = heat_maps(maps) if maps else None
+                if figure is not None:
+                    self._writer.add_figure(f"{prefix}/layers", figure, state.global_step)
             self._writer.close()
             self._writer = None
 

@@ -64,6 +64,9 @@ def test_everything_is_left_and_loads(demo: Path) -> None:
         assert len(events.Scalars(name)) == results["steps"], name
     effects = [event.value for event in events.Scalars("g_effect/unlearn")]
     assert min(effects) < 0
+    (picture,) = events.Images("g_effect/layers")
+    assert picture.step == results["steps"]
+    assert picture.encoded_image_string.startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

@@ -44,6 +44,11 @@ def layer_of(parameter: str) -> str:
     return "final_norm" if re.search(r"norm|ln_", parameter) else "other"
 
 
+def is_layer(name: str) -> bool:
+    """Whether ``name`` is one of those that :func:`layers_of` gives."""
+    return name in {*_ORDER, "other"} or name.startswith("block_")
+
+
 def in_order(layers: Iterable[str]) -> list[str]:
     """Sort layers as the model runs them."""
     return sorted(set(layers), key=lambda layer: (_ORDER.get(layer, 1), layer))

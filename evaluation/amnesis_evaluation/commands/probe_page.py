@@ -7,7 +7,8 @@ from html import escape
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from amnesis_evaluation.commands.probe_picture import TITLES, shares_by_layer
+from amnesis.g_effect.pictures import TITLES
+from amnesis_evaluation.commands.probe_picture import shares_by_layer
 
 if TYPE_CHECKING:
     from amnesis.g_effect import EffectTable, Entanglement
