@@ -11,8 +11,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from amnesis import __version__, complaints
+from amnesis.entry import Entry
 from amnesis.errors import PluginError, one_line
-from amnesis.registry import Entry, default_registry, without_plugins
+from amnesis.registry import default_registry, without_plugins
 
 
 class Commands(TyperGroup):

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from amnesis.registry import KINDS, known_kind
+from amnesis.entry import KINDS, known_kind
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from rich.console import Console
 
+    from amnesis.entry import Entry
     from amnesis.manager import Fault
-    from amnesis.registry import Entry, Registry
+    from amnesis.registry import Registry
 
 # The attributes by which pydantic's metadata says what a value may be, and how people write it.
 _CONSTRAINTS = {

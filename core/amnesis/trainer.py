@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
@@ -33,13 +33,33 @@ from amnesis.streams import Streams
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.trainer_callback import TrainerCallback
 
-    from amnesis.contracts import Product
+    from amnesis.contracts import Combiner, Probe, Product
     from amnesis.contracts.probe import RunView
-    from amnesis.unlearner import Unlearner
+    from amnesis.g_effect.stopping import Limit
+    from amnesis.training import TrainingSettings
 
 _PROGRESS = "amnesis.json"  # what of a checkpoint is ours: trajectory, notes, probes' states
 _MEMORY = "combiner.safetensors"
+
+
+class Run(Protocol):
+    """What a Trainer is to know of a run; an Unlearner is one."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    forget_loss: StreamLoss
+    retain_loss: StreamLoss | None
+    combiner: Combiner | None
+    probes: tuple[Probe, ...]
+    training: TrainingSettings
+    seed: int
+    callbacks: tuple[TrainerCallback, ...]
+    stop_when: dict[str, Limit]
+    judge: Callable[[PreTrainedModel], Mapping[str, float]] | None
+    judge_every: int | None
 
 
 class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
@@ -49,7 +69,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
     optimizer, the schedule and checkpoints remain the Trainer's.
     """
 
-    def __init__(self, run: Unlearner, steps: int, output: Path, device: str | None) -> None:
+    def __init__(self, run: Run, steps: int, output: Path, device: str | None) -> None:
         """Prepare a Trainer for ``run``; ``plan`` and ``references`` are set before training."""
         if (getattr(run.model, "_tp_size", None) or 1) > 1:
             raise RecipeError(

@@ -26,8 +26,9 @@ from amnesis.contracts import (
     StepContext,
     Subject,
 )
+from amnesis.entry import KINDS
 from amnesis.manager import HOOKS, Plugin, build_manager
-from amnesis.registry import KINDS, Registry
+from amnesis.registry import Registry
 
 
 class Ascent(LikelihoodTerm):
