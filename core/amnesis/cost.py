@@ -17,7 +17,10 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost, as far as it can be known beforehand."""
+    """What a run will cost, as far as it can be known beforehand.
+
+    Texts that become chunks are counted as rows, so epochs of them take ``steps`` at the least.
+    """
 
     steps: int
     forget_rows: int
@@ -26,13 +29,14 @@ class Plan:
     judgements: int
     parameters: int | None
     memory_gib: float | None
+    steps_at_least: bool = False
 
     def lines(self) -> list[str]:
         """Say it in words."""
         size = "" if self.parameters is None else f"{self.parameters / 1e6:,.1f} M parameters, "
         memory = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
         return [
-            f"{self.steps} steps, {self.forget_rows} forget and {self.retain_rows} retain rows",
+            f"{'at least ' * self.steps_at_least}{self.steps} steps, {self.forget_rows} forget and {self.retain_rows} retain rows",
             f"{self.forwards_per_step} forward passes a step, {self.judgements} judgements",
             f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
         ]
@@ -62,4 +66,5 @@ def plan_of(
         2 + (recipe.retrained is not None),
         parameters,
         None if parameters is None else 4 * parameters * (1 + state) / GIB,
+        training.steps is None and recipe.template.format == "text",
     )

@@ -259,6 +259,9 @@ def test_check_says_what_the_run_costs_and_stops(place: Path, capfd: Any) -> Non
     assert "1 steps, 4 forget and 4 retain rows" in said
     assert "GiB" in said
     assert digest(place) == before
+    texts = ["template={format: text, text: answer, max_length: 4}", "training={epochs: 2}"]
+    assert main(["run", str(place / "recipe.yaml"), *texts, "--check", "--device", "cpu"]) == 0
+    assert "at least 1 steps" in capfd.readouterr().out, "chunks are not counted yet"
 
 
 def test_check_of_a_finetuning_stops_too(place: Path, capfd: Any) -> None:
