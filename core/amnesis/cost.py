@@ -35,8 +35,9 @@ class Plan:
         """Say it in words."""
         size = "" if self.parameters is None else f"{self.parameters / 1e6:,.1f} M parameters, "
         memory = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
+        least = "at least " if self.steps_at_least else ""
         return [
-            f"{'at least ' * self.steps_at_least}{self.steps} steps, {self.forget_rows} forget and {self.retain_rows} retain rows",
+            f"{least}{self.steps} steps, {self.forget_rows} forget and {self.retain_rows} retain rows",
             f"{self.forwards_per_step} forward passes a step, {self.judgements} judgements",
             f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
         ]

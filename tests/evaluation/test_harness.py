@@ -57,7 +57,11 @@ def subject(tiny_tokenizer: Any) -> Subject:
 
 
 def direct(
-    folder: Path, definitions: dict[str, dict[str, Any]], subject: Subject, shots: int | None
+    folder: Path,
+    definitions: dict[str, dict[str, Any]],
+    subject: Subject,
+    shots: int | None,
+    limit: int | None = None,
 ) -> dict[str, float]:
     """Call lm-eval by itself on the saved model, with definitions written out by hand."""
     from lm_eval import simple_evaluate
@@ -74,7 +78,7 @@ def direct(
         model_args={"pretrained": str(folder / "model"), "device": "cpu", "dtype": "float32"},
         tasks=list(definitions),
         num_fewshot=shots,
-        limit=24,
+        limit=limit,
         batch_size=4,
         task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
         bootstrap_iters=1000,
@@ -100,10 +104,11 @@ def task_on(template: Path, name: str, description: str, files: dict[str, Path])
     }
 
 
-@pytest.mark.parametrize("shots", [0, 5])
+@pytest.mark.parametrize(("shots", "limit"), [(0, None), (5, 48)])
 def test_mmlu_equals_lm_eval_called_directly(
-    shared_data: Path, tmp_path: Path, subject: Subject, shots: int
+    shared_data: Path, tmp_path: Path, subject: Subject, shots: int, limit: int | None
 ) -> None:
+    """Whole subjects without examples; with five, whose prompts are long, their beginnings."""
     data = {
         f"mmlu_{name}": {
             split: shared_data / "mmlu" / split / f"{name}_{split}.csv" for split in ("test", "dev")
@@ -127,8 +132,8 @@ def test_mmlu_equals_lm_eval_called_directly(
             f"The following are multiple choice questions (with answers) about {about}.\n\n",
             files,
         )
-    expected = direct(tmp_path, definitions, subject, shots)
-    settings = LmEvalSettings(tasks=tuple(data), data=data, num_fewshot=shots, limit=24)
+    expected = direct(tmp_path, definitions, subject, shots, limit)
+    settings = LmEvalSettings(tasks=tuple(data), data=data, num_fewshot=shots, limit=limit)
     found = lm_eval_values(subject, settings)
     for name, accuracy in expected.items():
         assert found[f"lm_eval/{name}/acc"] == accuracy
@@ -158,7 +163,7 @@ def test_wmdp_definitions_on_harmless_items_equal_lm_eval(tmp_path: Path, subjec
         for name, topic in about.items()
     }
     expected = direct(tmp_path, definitions, subject, None)
-    settings = LmEvalSettings(tasks=tuple(about), data=dict.fromkeys(about, files), limit=24)
+    settings = LmEvalSettings(tasks=tuple(about), data=dict.fromkeys(about, files))
     found = lm_eval_values(subject, settings)
     assert {name: found[f"lm_eval/{name}/acc"] for name in about} == expected
 
