@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +23,7 @@ class LoraSettings(BaseModel):
     r: int = Field(16, ge=1, description="rank")
     alpha: float = Field(32, gt=0, description="scale: the update is multiplied by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: list[str] | Literal["all-linear"] = Field(
+    target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] = Field(
         "all-linear", description="names of the modules that get an adapter"
     )
     save: Literal["merged", "adapter"] | None = Field(
@@ -55,21 +55,45 @@ def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
 
 
 def examine_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
-    """See that every target module is in the model.
+    """See that every target module is in the model and takes an adapter that can be saved.
 
     Raises:
-        RecipeError: one is not.
+        RecipeError: one is not, or does not.
     """
     if lora.target_modules == "all-linear":
         return
-    ends = {part for name, _ in model.named_modules() for part in (name, name.rpartition(".")[2])}
+    modules = {name: module for name, module in model.named_modules() if name}
     for target in lora.target_modules:
-        if target not in ends and not any(name.endswith(f".{target}") for name in ends):
-            leaves = {e for e in ends if e and "." not in e and not e.isdecimal()}
+        meant = [m for name, m in modules.items() if name == target or name.endswith(f".{target}")]
+        if not meant:
+            leaves = {
+                leaf for leaf in (n.rpartition(".")[2] for n in modules) if leaf.isidentifier()
+            }
             raise RecipeError(
                 f"lora.target_modules: no module is called {target!r}; "
                 f"{did_you_mean(target, leaves)}"
             )
+        for module in meant:
+            _examine_target(model, target, module, lora)
+
+
+def _examine_target(model: Any, target: str, module: Any, lora: LoraSettings) -> None:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+        raise RecipeError(
+            f"lora.target_modules: {target!r} is a {type(module).__name__}, which takes no "
+            f"adapter; name linear modules, such as q_proj, or say all-linear"
+        )
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = None not in ends and ends[0].weight is ends[1].weight
+    if tied and module in ends and lora.save != "adapter":
+        raise RecipeError(
+            f"lora.target_modules: the weight of {target!r} is tied, so merging would change "
+            f"embedding and head alike, which is not what was trained; leave it out, or say "
+            f"lora.save=adapter"
+        )
 
 
 def train_only(model: PreTrainedModel, patterns: Sequence[str]) -> None:
@@ -99,6 +123,14 @@ def matching(model: PreTrainedModel, patterns: Sequence[str]) -> set[str]:
             )
         chosen |= found
     return chosen
+
+
+def adds_nothing(model: Any) -> bool:
+    """Whether a peft model says what its base says: no adapter has been trained yet."""
+    ups = [
+        p for name, p in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name
+    ]
+    return bool(ups) and not any(bool(p.any()) for p in ups)
 
 
 def merged(model: Any) -> Any:

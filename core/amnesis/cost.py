@@ -37,7 +37,8 @@ class Plan:
         memory = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
         least = "at least " if self.steps_at_least else ""
         return [
-            f"{least}{self.steps} steps, {self.forget_rows} forget and {self.retain_rows} retain rows",
+            f"{least}{self.steps} steps, "
+            f"{self.forget_rows} forget and {self.retain_rows} retain rows",
             f"{self.forwards_per_step} forward passes a step, {self.judgements} judgements",
             f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
         ]

@@ -134,6 +134,10 @@ def encode_rows(
     examples: list[Example] = []
     truncated = cut = dropped = 0
     for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"set {name!r}, row {index}: a row is a mapping of fields, not {row!r:.60}"
+            )
         try:
             made = _texts(row, tokenizer, template, answers or {})
         except DataError as error:

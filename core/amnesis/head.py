@@ -17,7 +17,7 @@ class ChunkedHead:
     """Reads log-probabilities off what goes into a model's head, ``chunk`` rows at a time.
 
     So logits ``(rows, vocabulary)`` are never held. That is exact where the model's logits are
-    what its head gives, which is asked of the model once, on the first example it is shown. Where
+    what its head gives, which is asked of the model once, on a few tokens. Where
     they are scaled or soft-capped, or the head is no plain linear layer (a LoRA adapter on it,
     quantised), the plain path is taken and :attr:`note` says why.
     """
@@ -30,10 +30,12 @@ class ChunkedHead:
 
     def serves(self, batch: Batch) -> bool:
         """Say whether the batch is to be read in chunks: it can be, and is more than one chunk."""
-        if int(batch.mask.sum()) <= self._chunk:
-            return False
+        return int(batch.mask.sum()) > self._chunk and self.decide()
+
+    def decide(self) -> bool:
+        """Say whether the head can be read in chunks at all, asking the model the first time."""
         if self._serves is None:
-            reason = self._hindrance(batch)
+            reason = self._hindrance()
             self._serves = reason is None
             if reason is not None:
                 self.note = f"log-probabilities are computed from whole logits: {reason}"
@@ -72,8 +74,8 @@ class ChunkedHead:
             for handle in handles:
                 handle.remove()
 
-    def _hindrance(self, batch: Batch) -> str | None:
-        """Say why the head cannot be read in chunks, having run the model on one example."""
+    def _hindrance(self) -> str | None:
+        """Say why the head cannot be read in chunks, having run the model on a few tokens."""
         import torch
 
         head = self._model.get_output_embeddings()
@@ -84,13 +86,14 @@ class ChunkedHead:
             return f"the model's head is a {type(head).__name__}, not a plain linear layer"
         given: list[Tensor] = []
         handle = head.register_forward_hook(lambda *call: given.append(call[-1]), prepend=True)
-        devices = [batch.input_ids.device] if batch.input_ids.is_cuda else []
+        # Every rank must ask the same, and one may have no batch: so the first tokens there are.
+        device = self._model.device
+        ids = torch.arange(8, device=device)[None] % self._model.config.vocab_size
+        devices = [device] if device.type == "cuda" else []
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=devices):
                 logits = self._model(
-                    input_ids=batch.input_ids[:1],
-                    attention_mask=batch.attention_mask[:1],
-                    use_cache=False,
+                    input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
                 ).logits
         finally:
             handle.remove()

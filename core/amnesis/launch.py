@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,8 +127,6 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     datasets.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
-    for library in ("bitsandbytes", "torchao"):
-        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _run_plan(recipe: Recipe, out: Path | None, **machine: Any) -> list[str]:

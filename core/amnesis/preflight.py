@@ -117,6 +117,8 @@ def prepare(
         if sets and (name == "forget" or recipe.regularizer is not None)
     }
     device = problems.attempt("device", lambda: examined_device(device))
+    if device is not None:
+        problems.attempt("training.precision", lambda d=device: recipe.training.examine_on(d))  # type: ignore[misc]
     quantized = {
         "model.quantize": recipe.model.quantize,
         "training.reference_copy": recipe.training.reference_copy,

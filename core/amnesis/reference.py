@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Progress = Callable[[str, int, int], None]
+# What of a configuration says where a model comes from, not what it computes.
+_OF_THE_FILE = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
 
 
 class Reference(Protocol):
@@ -119,22 +122,26 @@ def cached(
     *,
     pad_token_id: int,
     cache: Path | None = None,
+    precision: str = "float32",
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Cached:
     """Score every example under the model as it is now, reading what ``cache`` already holds.
 
     ``cache`` is a folder for log-probabilities; its entries are named by a fingerprint of the
-    weights, the dtype and the attention implementation, and hold one tensor per example key (tokens
-    and label mask). A model that changed has another fingerprint, so a stale score is never used.
-    New scores are written to a file of their own and renamed into place: runs side by side cannot
-    corrupt each other. Logits are kept in memory for this run alone.
+    weights, the configuration, the dtype and the attention implementation, and by the
+    ``precision`` that the caller's autocast computes in; they hold one tensor per example key
+    (tokens and label mask). A model that changed has another fingerprint, so a stale score is
+    never used. New scores are written to a file of their own and renamed into place: runs side by
+    side cannot corrupt each other. Logits are kept in memory for this run alone.
     """
     import torch
 
     own = as_own(needs)
     device = next(model.parameters()).device
-    folder = cache / fingerprint(model) if cache is not None and own.logps else None
+    suffix = "" if precision == "float32" else f"-{precision}"
+    keeps = cache is not None and own.logps
+    folder = cache / f"{fingerprint(model)}{suffix}" if keeps and cache is not None else None
     known = _read(folder) if folder is not None else {}
     wanted = {
         (name, example.sequences[name].key): example
@@ -183,15 +190,27 @@ def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, elem
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Digest the weights' bytes and names, their dtype and the attention implementation."""
+    """Digest the weights' bytes, names and dtypes, the configuration, the attention in use."""
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
     digest.update(str(getattr(model.config, "_attn_implementation", "")).encode())
+    values = {k: v for k, v in model.config.to_dict().items() if k not in _OF_THE_FILE}
+    digest.update(json.dumps(values, sort_keys=True, default=str).encode())
     for name, tensor in model.state_dict().items():
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        for part in _parts(tensor):
+            digest.update(f"{name}:{part.dtype}:{tuple(part.shape)}".encode())
+            digest.update(part.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _parts(tensor: Any) -> Iterator[Tensor]:
+    """Give the plain tensors that a (quantized) tensor is made of."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _parts(getattr(tensor, name))
+    elif hasattr(tensor, "detach"):
+        yield tensor.detach()
 
 
 @contextmanager

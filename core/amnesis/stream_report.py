@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,20 +26,6 @@ class StreamReport:
     conflict_share: float | None = None
     zero_forget_share: float | None = None
     products: Mapping[Product, Mapping[str, float]] = field(default_factory=dict)
-
-    def unscaled(self, scale: float) -> StreamReport:
-        """Give the report of the gradients themselves, where those of scaled losses were seen."""
-        if scale == 1.0:
-            return self
-        return replace(
-            self,
-            forget_norm=None if self.forget_norm is None else self.forget_norm / scale,
-            retain_norm=None if self.retain_norm is None else self.retain_norm / scale,
-            products={
-                pair: {name: value / scale**2 for name, value in values.items()}
-                for pair, values in self.products.items()
-            },
-        )
 
 
 class Tally:

@@ -47,6 +47,8 @@ class Streams:
     parameter is combined as soon as its gradient is complete, and the forget gradient freed.
 
     ``reduce`` sums a list of tensors over ranks, in place; without it there is one process.
+    ``scale`` gives what both streams' losses are multiplied by, a loss scaler's factor: combiners
+    see the gradients themselves, and ``p.grad`` is left multiplied by it, for the scaler to divide.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Streams:
         parameters: Iterable[tuple[str, Parameter]],
         combiner: Combiner | None,
         reduce: Reduce | None = None,
+        scale: Callable[[], float] | None = None,
     ) -> None:
         """Take named parameters; those that do not require a gradient are left alone.
 
@@ -62,6 +65,7 @@ class Streams:
         self._names = {p: name for name, p in parameters if p.requires_grad}
         self._combiner = combiner
         self._reduce = reduce
+        self._scale = scale
         self._sharded = any(is_sharded(p) for p in self._names)
         self._held: dict[str, dict[Parameter, Tensor]] = {}
         self._memory: dict[Parameter, Tensor] = {}
@@ -124,15 +128,22 @@ class Streams:
 
     def combine(self) -> StreamReport:
         """Leave the combined gradient in every ``p.grad`` and report what went into it."""
-        for name in ("forget", "retain"):
-            self._held.setdefault(name, {})
-        if self._reduce is not None:
-            for held in self._held.values():
+        # Every rank must reduce the same gradients in the same order, also one without a batch.
+        names = {"forget", "retain", *(name for pair in self._products for name in pair)}
+        for name in sorted(names):
+            held = self._held.setdefault(name, {})
+            if self._reduce is not None:
                 self._reduce([self._filled(held, p) for p in self._names])
+        scale = 1.0 if self._scale is None else self._scale()
+        for held in self._held.values() if scale != 1 else ():
+            for gradient in held.values():
+                gradient.div_(scale)
         total = self._total_coefficients() if self._needs_total_gram else None
         for p in self._names:
             if p not in self._finished and self._has_gradient(p):
                 self._finish(p, total)
+            if scale != 1 and p.grad is not None:
+                p.grad.mul_(scale)
         self._remembered.clear()
         self._finished.clear()
         report = self._seen.report(self._products)
@@ -146,6 +157,7 @@ class Streams:
         """Whether parameters can be combined one by one, while backward runs."""
         return (
             self._reduce is None
+            and self._scale is None
             and not self._sharded
             and self._combiner is not None
             and not self._needs_total_gram
@@ -192,14 +204,20 @@ class Streams:
     def _recalled(self, p: Parameter, r: Tensor) -> Tensor:
         """Let the combiner remember r, once a step, and give what then stands in r's place."""
         if self._combiner is not None and p not in self._remembered:
-            kept = self._combiner.remember(r, self._memory.get(p))
             self._remembered.add(p)
-            if kept is not None:
+            kept = self._combiner.remember(r, self._memory.get(p))
+            # A step that overflows under a loss scaler is skipped; what it leaves must not stay.
+            if kept is not None and (self._scale is None or bool(kept.isfinite().all())):
                 self._memory[p] = kept
         return self._memory.get(p, r)
 
     def _finish(self, p: Parameter, total: Coefficients | None = None) -> None:
         """Combine one parameter's gradients into ``p.grad`` and free what is not needed."""
+        if p in self._finished:
+            raise ContractError(
+                "retain(last=True) is for the step's last backward pass alone, but a second one "
+                "was made inside it; put the others into a retain() before it"
+            )
         if p.grad is not None:  # called by backward: the gradient has just been completed
             self._held["retain"][p] = p.grad
         f, r = self._pair(p)

@@ -248,7 +248,7 @@ def text_of(row: Row, name: str) -> str:
         DataError: it is missing, empty, or something else.
     """
     value = row.get(name)
-    if value is None:
+    if name not in row:
         raise DataError(f"a row has no field {name!r}; {did_you_mean(name, row)}")
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"field {name!r} must be text that is not empty, but is {value!r:.80}")

@@ -145,7 +145,9 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         due = self._due()
         asked = tuple(dict.fromkeys(pair for i in due for pair in run.probes[i].products))
         available = at_hand(asked, forget, retain)
-        logged = step % run.training.log_every == 0 or step + 1 == self.state.max_steps
+        if any(run.probes[i].every > 1 for i in due):
+            self.control.should_log = True  # what is seen now and then must not fall between logs
+        logged = self.control.should_log or self._logs(step + 1)
         streams.watch(
             statistics=logged and run.combiner is not None,
             products=tuple(dict.fromkeys(pair for pair, _ in available.values())),
@@ -156,7 +158,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         if retain is not None:
             losses["retain/loss"] = self._run_stream(retain, inputs.retain, risks)
             weights |= retain.scheduled_weights()
-        report = streams.combine().unscaled(self._loss_scale())
+        report = streams.combine()
         self._values = losses | weights | described(report)
         self._observe(due, products_of(available, report))
         return torch.tensor(sum(losses.values()), device=self.args.device)
@@ -174,13 +176,21 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         total = 0.0
         for index, batch in enumerate(batches):
             batch = batch.to(self.args.device)
-            known = reference.scores(batch, loss.needs) if reference is not None else None
+            known = None
+            if reference is not None:
+                with self.accelerator.autocast():  # which the model's own forward brings along
+                    known = reference.scores(batch, loss.needs)
             with self.compute_loss_context_manager():
                 scores = score(self.model, batch, needs, known, self._head)
                 try:
                     share = loss(scores, counts)
                 except NonFiniteError as error:
                     raise self._not_finite(str(error)) from None
+            if not share.requires_grad:
+                raise RecipeError(
+                    f"no parameter that trains has a part in the {loss.name} stream's loss: let "
+                    f"others train (trainable, lora), or give it another term"
+                )
             if wants_risk:
                 with streams.collect(risk_name):
                     self._backward(risk(scores, counts), retain_graph=True)
@@ -192,12 +202,20 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
 
     def _two_streams(self) -> Streams:
         if self._streams is None:
-            self._streams = Streams(self.model.named_parameters(), self.run.combiner, self._reduce)
+            scaler = self.accelerator.scaler
+            self._streams = Streams(
+                self.model.named_parameters(),
+                self.run.combiner,
+                self._reduce,
+                None if scaler is None else lambda: float(scaler.get_scale()),
+            )
+            if world()[1] > 1:
+                self._head.decide()  # a forward pass, which a sharded model runs on all ranks
         return self._streams
 
-    def _loss_scale(self) -> float:
-        scaler = self.accelerator.scaler
-        return 1.0 if scaler is None else float(scaler.get_scale())
+    def _logs(self, step: int) -> bool:
+        """Whether the Trainer logs after a step, counted from 1."""
+        return step in (1, self.state.max_steps) or step % self.run.training.log_every == 0
 
     def _backward(self, loss: Tensor, **options: Any) -> None:
         if self.is_fsdp_enabled:
@@ -280,6 +298,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             "gradient_norm": float(logs.get("grad_norm", 0.0)),
             "learning_rate": float(logs["learning_rate"]),
         }
+        # Only a step that a loss scaler skips comes here with numbers that are not finite.
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         self.trajectory.append({"step": self.state.global_step, **values})
         super().log(values, start_time)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from amnesis.errors import RecipeError
 from amnesis.plan import steps_of
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ _SCHEDULERS = {
     "cosine": "cosine",
     "stable_decay": "warmup_stable_decay",
 }
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(BaseModel):
@@ -36,7 +40,7 @@ class TrainingSettings(BaseModel):
         "linear", description="stable_decay: constant to half, then linear to 5 %"
     )
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0, description="clips the combined gradient; 0: never")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
@@ -51,6 +55,17 @@ class TrainingSettings(BaseModel):
         None, ge=1, description="write a checkpoint every k-th step; None: only when interrupted"
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
+
+    def examine_on(self, device: str) -> None:
+        """See that the precision can be computed in on a device.
+
+        Raises:
+            RecipeError: it cannot.
+        """
+        if self.precision == "float16" and device.startswith("cpu"):
+            raise RecipeError(
+                "training.precision: float16 needs an accelerator; on a CPU say bfloat16 or float32"
+            )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis import checkpoints
+from amnesis.adapters import adds_nothing
 from amnesis.data import (
     ExampleSet,
     Mixture,
@@ -24,6 +25,7 @@ from amnesis.g_effect.stopping import limits_of
 from amnesis.loss import StreamLoss, further_texts
 from amnesis.observation import Values
 from amnesis.plan import StepPlan
+from amnesis.preflight import examined_device
 from amnesis.reference import (
     AdapterOff,
     Cached,
@@ -141,6 +143,7 @@ class Unlearner:
         """
         if self.retain_loss is not None and retain is None:
             raise RecipeError("a regularizer needs retain rows: fit(forget, retain)")
+        self._examine()
         forget_set = self._encode("forget", forget, self.forget_loss)
         retain_set = (
             None
@@ -164,7 +167,8 @@ class Unlearner:
                 rank,
                 ranks,
             )
-            trainer.references = self._references(forget_set, retain_set, progress)
+            with trainer.accelerator.autocast():  # θ° as the student sees it at the first step
+                trainer.references = self._references(forget_set, retain_set, progress)
             shown = retain_set
             if shown is None and retain is not None and self.probes:
                 shown = self._encode("retain", retain, StreamLoss("retain", ()))
@@ -177,6 +181,29 @@ class Unlearner:
         if retain_set is not None:
             data["retain"]["also_in_forget"] = shared_examples(retain_set, forget_set)
         return FitResult(trainer.state.global_step, trainer.trajectory, data, trainer.all_notes())
+
+    def _examine(self) -> None:
+        """See that what is to train can, on the device that is asked for."""
+        import torch
+
+        if self.device is not None:
+            examined_device(self.device)
+            index = torch.device(self.device).index
+            if index and world()[1] == 1:
+                raise RecipeError(
+                    f"device {self.device!r}: one process trains on the first device; choose "
+                    f"another by CUDA_VISIBLE_DEVICES={index}"
+                )
+        device = self.device or str(self.model.device)
+        self.training.examine_on(device)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if not trained:
+            raise RecipeError("no parameter of the model trains: all of them are frozen")
+        if self.training.optimizer == "adamw" and any(p.dtype is torch.float16 for p in trained):
+            raise RecipeError(
+                "float16 weights do not train with adamw (its ε is 0 in float16): load the model "
+                "in float32 or bfloat16 (model.dtype) and compute in float16 (training.precision)"
+            )
 
     def _train(self, trainer: TwoStreamTrainer, resume: bool) -> None:
         import torch
@@ -200,6 +227,8 @@ class Unlearner:
             ) from error
         finally:
             trainer.interruption.restore()
+            if not trainer.is_fsdp_enabled:  # whoever runs the model next chooses the precision
+                trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         trainer.notes[:0] = notes
         if trainer.interruption.asked and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(
@@ -211,6 +240,11 @@ class Unlearner:
         template = self.template
         if limit and limit < template.max_length:
             template = template.model_copy(update={"max_length": limit})
+        if isinstance(rows, str | Path):
+            raise RecipeError(
+                f"{name}: give rows, such as [{{'question': …, 'answer': …}}], not {str(rows)!r}; "
+                f"amnesis.files.read_rows reads a file"
+            )
         mixture = rows if isinstance(rows, Mixture) else Mixture(((1.0, list(rows)),))
         texts = further_texts([loss], [row for _, part in mixture.parts for row in part])
         return encode_mixture(mixture, self.tokenizer, template, name=name, answers=texts)
@@ -232,6 +266,7 @@ class Unlearner:
                     loss.needs,
                     pad_token_id=pad_token_id(self.tokenizer),
                     cache=self.reference_cache,
+                    precision=self.training.precision,
                     progress=progress,
                 )
             else:
@@ -249,6 +284,6 @@ class Unlearner:
         return size <= LOGITS_IN_MEMORY
 
     def _whole_reference(self) -> Reference:
-        if hasattr(self.model, "disable_adapter"):
+        if hasattr(self.model, "disable_adapter") and adds_nothing(self.model):
             return AdapterOff(self.model)
         return FrozenCopy(self.model, in_8_bits=self.training.reference_copy == "int8")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from amnesis.adapters import LoraSettings, with_lora
 from amnesis.cli import main
 from amnesis.data import Template, collate, encode_rows
 from amnesis.forward import score
@@ -91,8 +92,95 @@ def test_the_fingerprint_knows_weights_dtype_and_attention(tiny_llama: Any) -> N
         changed.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-6
     eager = copy.deepcopy(tiny_llama)
     eager.set_attn_implementation("eager")
-    others = {fingerprint(m) for m in (changed, eager, copy.deepcopy(tiny_llama).double())}
-    assert len(others | {first}) == 4
+    rotated = copy.deepcopy(tiny_llama)
+    rotated.config.rope_parameters = {**rotated.config.rope_parameters, "rope_theta": 50.0}
+    elsewhere = copy.deepcopy(tiny_llama)
+    elsewhere.config._name_or_path = "another/folder"
+    assert fingerprint(elsewhere) == first
+    double = copy.deepcopy(tiny_llama).double()
+    others = {fingerprint(m) for m in (changed, eager, rotated, double)}
+    assert len(others | {first}) == 5
+
+
+def test_a_base_under_a_trained_adapter_is_not_the_reference(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """θ° is the model as it is given: an adapter that says something already belongs to it."""
+    adapted = with_lora(tiny_llama, LoraSettings(r=2))
+
+    def first_loss() -> float:
+        return (
+            Unlearner(
+                adapted,
+                tiny_tokenizer,
+                "ga",
+                {"name": "representation", "layer": 1},
+                training={"steps": 1, "batch_size": 4, "learning_rate": 1e-12},
+                device="cpu",
+            )
+            .fit(qa_rows[:4], qa_rows[4:])
+            .trajectory[0]["retain/loss"]
+        )
+
+    assert first_loss() == pytest.approx(0, abs=1e-10)
+    for name, p in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.1)
+    assert first_loss() == pytest.approx(0, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("objective", "regularizer"),
+    [("npo", "kl"), ("ga", {"name": "representation", "layer": 1})],
+)
+def test_the_reference_is_computed_in_the_run_s_precision(
+    tiny_llama: Any,
+    tiny_tokenizer: Any,
+    qa_rows: Any,
+    tmp_path: Path,
+    objective: Any,
+    regularizer: Any,
+) -> None:
+    """At θ° in bfloat16 too there is nothing to keep; and the cache tells precisions apart."""
+    folders: list[set[str]] = []
+    for precision in ("float32", "bfloat16"):
+        first = (
+            Unlearner(
+                copy.deepcopy(tiny_llama),
+                tiny_tokenizer,
+                objective,
+                regularizer,
+                training={"steps": 1, "batch_size": 4, "precision": precision},
+                reference_cache=tmp_path,
+                device="cpu",
+            )
+            .fit(qa_rows[:4], qa_rows[4:])
+            .trajectory[0]
+        )
+        # The rounding of a batch of other widths is all that is left.
+        assert first["retain/loss"] == pytest.approx(0, abs=1e-6)
+        if objective == "npo":
+            assert first["forget/loss"] == pytest.approx(20 * 0.6931472, rel=2e-3)
+        folders.append({folder.name for folder in tmp_path.iterdir()})
+    assert len(folders[1]) == (2 if objective == "npo" else 0)
+
+
+def test_afterwards_the_model_computes_as_before(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, examples: Any
+) -> None:
+    """A run's bfloat16 is the run's own."""
+    batch = collate(examples, 1)
+    before = score(tiny_llama, batch, Needs(logps=True)).logps
+    Unlearner(
+        tiny_llama,
+        tiny_tokenizer,
+        "ga",
+        training={"steps": 1, "learning_rate": 1e-12, "precision": "bfloat16", "batch_size": 2},
+        device="cpu",
+    ).fit(qa_rows[:4])
+    tiny_llama.eval()
+    after = score(tiny_llama, batch, Needs(logps=True)).logps
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-6)
 
 
 def test_a_half_written_entry_is_not_read(tiny_llama: Any, examples: Any, tmp_path: Path) -> None:

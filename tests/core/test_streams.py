@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import amnesis
 from amnesis.data import Template, collate, encode_rows
+from amnesis.errors import ContractError
 from amnesis.forward import score
 from amnesis.loss import StreamLoss, WeightedTerm
 from amnesis.resolve import stream_of
@@ -176,6 +177,60 @@ def test_sago_is_bit_equal_on_fixed_streams() -> None:
     assert torch.equal(torch.cat(rows), whole[0])
     mask = (f[0].sign() * r[0].sign()) < 0
     assert torch.equal(torch.where(mask, r[0], f[0]), whole[0])
+
+
+def test_two_backwards_in_the_last_retain_pass_are_refused() -> None:
+    p = torch.nn.Parameter(torch.ones(2))
+    streams = Streams([("p", p)], build({"name": "sago"}))
+    with streams.forget():
+        (p * 2).sum().backward()
+    with (
+        pytest.raises(ContractError, match="a second one was made inside it"),
+        streams.retain(last=True),
+    ):
+        p.sum().backward()
+        p.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["sum", "sago", "pcgrad", "blur", "ngdiff", "gru", "torchjd"])
+def test_combiners_do_not_see_the_loss_scale(name: str) -> None:
+    """Of scaled losses: the combination of the gradients themselves, times the scale."""
+    torch.manual_seed(0)
+    values = torch.randn(2, 3, 2, 5)
+    left = []
+    for scale in (1.0, 4096.0):
+        p = torch.nn.Parameter(torch.zeros(5))
+        streams = Streams([("p", p)], build({"name": name}), scale=lambda s=scale: s)
+        for f, r in zip(*values, strict=True):
+            streams.watch(products=[("forget", "retain")])
+            with streams.forget():
+                (scale * (p * f).sum()).backward()
+            with streams.retain(last=True):
+                (scale * (p * r).sum()).backward()
+            report = streams.combine()
+            assert report.forget_norm == pytest.approx(f.sum(0).norm().item(), rel=1e-5)
+            assert report.products["forget", "retain"]["p"] == pytest.approx(
+                (f.sum(0) @ r.sum(0)).item(), rel=1e-4, abs=1e-5
+            )
+            assert p.grad is not None
+            left.append(p.grad.clone() / scale)
+            p.grad = None
+    for plain, scaled in zip(left[:3], left[3:], strict=True):
+        torch.testing.assert_close(scaled, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_that_overflows_leaves_no_trace_in_a_combiner_s_memory() -> None:
+    p = torch.nn.Parameter(torch.zeros(2))
+    streams = Streams([("p", p)], build({"name": "gru"}), scale=lambda: 2.0)
+    for r in (torch.tensor([1.0, 2.0]), torch.tensor([float("inf"), 1.0])):
+        with streams.forget():
+            (p * torch.ones(2)).sum().backward()
+        with streams.retain(last=True):
+            (p * r).sum().backward()
+        streams.combine()
+        p.grad = None
+    (memory,) = streams.state_dict().values()
+    torch.testing.assert_close(memory, 0.8 * torch.tensor([0.5, 1.0]))
 
 
 # What a float32 gradient can hold, and more: the square of less is nothing in float64 either.

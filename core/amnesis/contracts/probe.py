@@ -76,11 +76,11 @@ class Probe(Component):
 
     products: ClassVar[tuple[Product, ...]] = ()
 
-    every: int = Field(1, ge=1, description="observe every k-th step, the first included")
+    every: int = Field(1, ge=1, description="observe the first and then every k-th step")
 
     def due(self, step: int) -> bool:
-        """Say whether the probe observes step ``step`` (from 0)."""
-        return step % self.every == 0
+        """Say whether the probe observes step ``step`` (from 0): 1, k, 2k … of those logged."""
+        return step == 0 or (step + 1) % self.every == 0
 
     def initial_state(self) -> Any:
         """Give the JSON-able state that the run carries and checkpoints; None if there is none."""

@@ -52,4 +52,4 @@ class DPO(Term):
         gained = log_ratio(refusal.logps, refusal.ref_logps).sum(-1)
         kept = log_ratio(scores.logps, scores.ref_logps).sum(-1)
         factor = 2 / self.beta if self.scale == "tofu" else 1.0
-        return factor * softplus(-self.beta * (gained - kept))
+        return factor * softplus(-self.beta * log_ratio(gained, kept))

@@ -23,7 +23,7 @@ class SetGEffect(Probe):
     formula: ClassVar[str] = "⟨∇L(D_forget), ∇R(D)⟩ = Σ_b e_b"
     source: ClassVar[str] = "Wang et al. 2025, arXiv 2502.19301"
 
-    every: int = Field(10, ge=1, description="measure every k-th step, the first included")
+    every: int = Field(10, ge=1, description="measure the first and then every k-th step")
     examples: int = Field(16, ge=1, description="how many of each set, from its beginning")
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:

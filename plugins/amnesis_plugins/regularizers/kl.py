@@ -52,7 +52,7 @@ class KL(Term):
         """Give the divergence at each place, ``(batch, tokens)``."""
         own = log_distribution(scores.logits)
         if self.top_k is not None:
-            logps, indices = scores.ref_top
+            logps, indices = (kept[:, : self.top_k] for kept in scores.ref_top)
             own, reference = with_tail(own.gather(-1, indices)), with_tail(logps)
             return scores.unpack(expected(reference.exp(), reference - own))
         reference = log_distribution(scores.ref_logits)
