@@ -191,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: a defect of amnesis; 2: the input is wrong; 3: an audit's policy is violated.
     """
-    for library in ("bitsandbytes", "torchao"):  # before an import of theirs can chatter
+    # Before an import of theirs can chatter.
+    for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
     given = list(sys.argv[1:] if arguments is None else arguments)
     line, debug, left_out = _split_globals(given)

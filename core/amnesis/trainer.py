@@ -145,8 +145,10 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         due = self._due()
         asked = tuple(dict.fromkeys(pair for i in due for pair in run.probes[i].products))
         available = at_hand(asked, forget, retain)
-        if any(run.probes[i].every > 1 for i in due):
-            self.control.should_log = True  # what is seen now and then must not fall between logs
+        # What is seen now and then, and the end of the run, must not fall between logs.
+        self.control.should_log = (
+            any(run.probes[i].every > 1 for i in due) or step + 1 == self.state.max_steps
+        )
         logged = self.control.should_log or self._logs(step + 1)
         streams.watch(
             statistics=logged and run.combiner is not None,
@@ -215,7 +217,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
 
     def _logs(self, step: int) -> bool:
         """Whether the Trainer logs after a step, counted from 1."""
-        return step in (1, self.state.max_steps) or step % self.run.training.log_every == 0
+        return step == 1 or step % self.run.training.log_every == 0
 
     def _backward(self, loss: Tensor, **options: Any) -> None:
         if self.is_fsdp_enabled:

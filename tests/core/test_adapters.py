@@ -126,6 +126,12 @@ def test_merging_changes_nothing_that_the_model_says(tiny_llama: Any, tiny_token
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"lora": {"target_modules": ["mlp"]}}, "'mlp' is a LlamaMLP, which takes no adapter"),
+        ({"lora": {"target_modules": ["lm_head"]}}, "the weight of 'lm_head' is tied"),
+        ({"lora": {"target_modules": ["embed_tokens"]}}, "the weight of 'embed_tokens' is tied"),
+        ({"lora": {"target_modules": []}}, "lora.target_modules: List should have at least 1 item"),
+        ({"training": {"precision": "float16"}}, "float16 needs an accelerator"),
+        ({"training": {"betas": [0.9, 1.0]}}, "training.betas.1: Input should be less than 1"),
         ({"trainable": ["*.nothing"]}, "trainable: '*.nothing' matches no parameter"),
         ({"lora": {"target_modules": ["qproj"]}}, "did you mean 'q_proj'"),
         ({"lora": {}, "trainable": ["*"]}, "give lora or trainable, not both"),

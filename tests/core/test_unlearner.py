@@ -28,7 +28,8 @@ TRAINING = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "sg
 def fit(model: Any, tokenizer: Any, rows: Any, **options: Any) -> Any:
     training = {**TRAINING, **options.pop("training", {})}
     names = {"objective": "wga", "regularizer": "kl", "combiner": "pcgrad", **options}
-    return amnesis.Unlearner(model, tokenizer, **names, training=training, device="cpu").fit(
+    device = names.pop("device", "cpu")
+    return amnesis.Unlearner(model, tokenizer, **names, training=training, device=device).fit(
         rows[:5], rows[3:] if names["regularizer"] else None
     )
 
@@ -189,6 +190,8 @@ def test_npo_starts_at_its_reference(tiny_llama: Any, tiny_tokenizer: Any, qa_ro
         ({"objective": {"name": "ga", "weight": {0: "a"}}}, "a mapping of steps to numbers"),
         ({"objective": {"name": "ga", "weight": {0: 1, "0": 2}}}, "a mapping of steps to numbers"),
         ({"objective": ["po", {"name": "dpo", "seed": 7}]}, "different texts 'refusal'"),
+        ({"training": {"precision": "float16"}}, "float16 needs an accelerator"),
+        ({"device": "gpu"}, "'gpu' cannot be used here"),
     ],
 )
 def test_bad_choices_are_refused_before_anything_runs(
@@ -196,6 +199,47 @@ def test_bad_choices_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(amnesis.AmnesisError, match=said):
         fit(tiny_llama, tiny_tokenizer, qa_rows, **options)
+
+
+def test_what_cannot_train_is_said_in_one_line(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    def said(model: Any, rows: Any, **options: Any) -> str:
+        run = amnesis.Unlearner(model, tokenizer=tiny_tokenizer, device="cpu", **options)
+        with pytest.raises(amnesis.AmnesisError) as raised:
+            run.fit(rows)
+        return str(raised.value)
+
+    assert "read_rows reads a file" in said(tiny_llama, "forget.json", objective="ga")
+    text = said(tiny_llama, ["hello"], objective="ga")
+    assert text == "set 'forget', row 0: a row is a mapping of fields, not 'hello'"
+    empty = [{"question": "Who?", "answer": None}]
+    assert "'answer' must be text" in said(tiny_llama, empty, objective="ga")
+    half = copy.deepcopy(tiny_llama).half()
+    assert "float16 weights do not train with adamw" in said(half, qa_rows, objective="ga")
+    for name, p in tiny_llama.named_parameters():
+        p.requires_grad_("layers.1" in name)
+    rmu = {"name": "rmu", "layer": 0, "coefficient": 1.0}
+    assert "no parameter that trains has a part in the forget" in said(
+        tiny_llama, qa_rows, objective=rmu
+    )
+    tiny_llama.requires_grad_(False)
+    assert "no parameter of the model trains" in said(tiny_llama, qa_rows, objective="ga")
+
+
+def test_probes_that_look_now_and_then_are_logged_when_they_do(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    trajectory = fit(
+        tiny_llama,
+        tiny_tokenizer,
+        qa_rows,
+        probes=[{"name": "g_effect", "every": 3}],
+        training={"steps": 7, "log_every": 2},
+    ).trajectory
+    assert [v["step"] for v in trajectory] == [1, 2, 3, 4, 6, 7]
+    assert [v["step"] for v in trajectory if "g_effect/unlearn" in v] == [1, 3, 6]
+    assert all("gradients/cosine" in v for v in trajectory)
 
 
 def test_terms_of_one_stream_add_up_with_their_weights(
@@ -352,8 +396,12 @@ def test_a_step_that_overflows_float16_is_skipped(
     """The scale is halved and the next step tries again; nothing that is not finite is applied."""
     start = copy.deepcopy(tiny_llama.state_dict())
     scalers = scaled(2.0**100)
-    fit(tiny_llama, tiny_tokenizer, qa_rows, objective="ga", regularizer="nll")
+    trajectory = fit(
+        tiny_llama, tiny_tokenizer, qa_rows, objective="ga", regularizer="nll"
+    ).trajectory
     assert scalers[-1].get_scale() == 2.0**97
+    json.dumps(trajectory, allow_nan=False)  # what is not a number is left out
+    assert [v["step"] for v in trajectory] == [1, 2, 3]
     assert all(torch.equal(start[name], t) for name, t in tiny_llama.state_dict().items())
 
 

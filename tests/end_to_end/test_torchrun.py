@@ -39,6 +39,27 @@ def recipe(tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path) -
     return path
 
 
+def test_a_process_without_a_batch_does_not_stop_the_other(recipe: Path, tmp_path: Path) -> None:
+    """The last step of an epoch has one forget example, every step one retain example."""
+    words = ["epochs=1", "steps=null", "retain_batch_size=1", "save_every=null"]
+    overrides = [*(f"training.{word}" for word in words), "evaluate.every=null"]
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / f"uneven-{processes}"
+        line = ["run", str(recipe), *overrides, "--out", str(out), "--device", "cpu"]
+        done = launched(processes, *line)
+        assert done.returncode == 0, done.stderr
+        results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        found.append(results["trajectory"])
+    one, two = found
+    assert len(one) == len(two) == 2
+    for a, b in zip(one, two, strict=True):
+        assert "g_effect/retain" in a
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"gradients/conflict_share", "gradients/cosine"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-6, abs=1e-9), name
+
+
 def test_two_processes_end_where_one_ends(recipe: Path, tmp_path: Path) -> None:
     found = {}
     for processes in (1, 2):

@@ -37,6 +37,7 @@ class Text:
             ref_logits=ref,
             logps=unpack(self.mask, label_logps(own, targets)),
             ref_logps=unpack(self.mask, label_logps(ref, targets)),
+            ref_top=tuple(ref.log_softmax(-1).sort(-1, descending=True)),
             hidden={BLOCK: self.hidden},
             ref_hidden={BLOCK: self.ref_hidden.detach()},
             sequences=sequences,

@@ -136,42 +136,54 @@ def agrees_with_finite_differences(term: TermBase, situation: Situation) -> None
 
 @for_any(situations())
 def defined_where_a_token_is_impossible(term: TermBase, situation: Situation) -> None:
-    """At ℓ = −∞ (of some tokens of the answer, for the model, or for both) nothing is NaN."""
-    answer = situation.answer
-    impossible = torch.zeros_like(answer.logits, dtype=torch.bool)
-    impossible.scatter_(-1, answer.labels[..., None], True)
-    impossible[1::2] = False
+    """At ℓ = −∞ (of some tokens of a text, for the model, or for both) nothing is NaN."""
+
+    def impossible(text: Text, for_both: bool) -> Text:
+        chosen = torch.zeros_like(text.logits, dtype=torch.bool)
+        chosen.scatter_(-1, text.labels[..., None], True)
+        chosen[1::2] = False
+        ref = text.ref_logits.masked_fill(chosen, float("-inf")) if for_both else text.ref_logits
+        return replace(text, logits=text.logits.masked_fill(chosen, float("-inf")), ref_logits=ref)
+
+    answer, refusal = situation.answer, situation.refusal
     for both in (False, True):
-        ref = answer.ref_logits.masked_fill(impossible, float("-inf"))
-        text = replace(
-            answer,
-            logits=answer.logits.masked_fill(impossible, float("-inf")),
-            ref_logits=ref if both else answer.ref_logits,
-        )
-        there = Situation(text, situation.refusal)
-        assert not loss(term, there).isnan()
-        if isinstance(term, LikelihoodTerm):
-            logps = there.scores().of(term.sequence).logps.detach().requires_grad_()
-            own = there.scores().of(term.sequence)
-            reference = own.ref_logps if term.reads_reference else None
-            term.loss(logps, own.mask, reference).backward()
-            assert logps.grad is not None
-            assert logps.grad.isfinite().all()
+        for there in (
+            Situation(impossible(answer, both), refusal),
+            Situation(answer, impossible(refusal, both)),
+            Situation(impossible(answer, both), impossible(refusal, both)),
+        ):
+            _holds_at_impossible_tokens(term, there)
+
+
+def _holds_at_impossible_tokens(term: TermBase, there: Situation) -> None:
+    assert not loss(term, there).isnan()
+    if isinstance(term, LikelihoodTerm):
+        own = there.scores().of(term.sequence)
+        logps = own.logps.detach().requires_grad_()
+        term.loss(logps, own.mask, own.ref_logps if term.reads_reference else None).backward()
+        assert logps.grad is not None
+        assert logps.grad.isfinite().all()
 
 
 @for_any(situations())
 def finite_at_the_smallest_probability(term: TermBase, situation: Situation) -> None:
     """Down to float32's smallest probability, loss and gradient are finite numbers in float32."""
-    answer = situation.answer
-    lowered = answer.logits.scatter_add(
-        -1, answer.labels[..., None], SMALLEST.double().expand(*answer.labels.shape, 1)
-    )
-    said = Situation(replace(answer, logits=lowered), situation.refusal)
-    single = Situation(*(Text(**_in_float32(t)) for t in (said.answer, said.refusal)))
-    assert loss(term, single).isfinite()
-    for g in gradient(term, single):
-        assert g.dtype == torch.float32
-        assert g.isfinite().all()
+
+    def lowered(text: Text) -> Text:
+        least = SMALLEST.double().expand(*text.labels.shape, 1)
+        return replace(text, logits=text.logits.scatter_add(-1, text.labels[..., None], least))
+
+    answer, refusal = situation.answer, situation.refusal
+    for said in (
+        (lowered(answer), refusal),
+        (answer, lowered(refusal)),
+        map(lowered, (answer, refusal)),
+    ):
+        single = Situation(*(Text(**_in_float32(text)) for text in said))
+        assert loss(term, single).isfinite()
+        for g in gradient(term, single):
+            assert g.dtype == torch.float32
+            assert g.isfinite().all()
 
 
 def _in_float32(text: Text) -> dict[str, Tensor]:
@@ -200,7 +212,8 @@ def reads_what_it_declares(term: TermBase, situation: Situation) -> None:
     needs = term.needs
 
     def declared(own: Scores) -> dict[str, Any]:
-        named = {n: getattr(own, n) for n in ("logps", "ref_logps", "logits", "ref_logits")}
+        kinds = ("logps", "ref_logps", "logits", "ref_logits", "ref_top")
+        named = {n: getattr(own, n) for n in kinds}
         values = {n: v for n, v in named.items() if getattr(needs, n)}
         values["hidden"] = {b: own.hidden(b) for b in needs.hidden}
         values["ref_hidden"] = {b: own.ref_hidden(b) for b in needs.ref_hidden}

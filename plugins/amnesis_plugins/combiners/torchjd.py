@@ -56,6 +56,8 @@ class TorchJD(ProjectionCombiner):
 
         scale = torch.tensor([self.gamma, self.alpha], dtype=gram.dtype)
         scaled = gram.cpu() * scale * scale[:, None]  # the rules branch, so they wait anyway
+        if not scaled.any():
+            return self.gamma, self.alpha  # of nothing; some solvers know no answer
         if self.weighting == "nash_mtl":  # wants the gradients: two rows of the same Gram matrix
             scaled = _square_root(scaled)
         weights = self._rule()(scaled) * scale

@@ -37,10 +37,20 @@ def naive(term: KL, situation: Situation) -> float:
     )
 
 
-SUBJECTS = [KL()]
-CLAIMS = [*EVERY_TERM, nothing_to_do_at_the_reference, agrees_with(naive)]
+CLAIMS = [*EVERY_TERM, nothing_to_do_at_the_reference]
 
-test_claims = hold(CLAIMS, SUBJECTS)
+test_claims = hold([*CLAIMS, agrees_with(naive)], [KL()])
+test_claims_of_the_likeliest = hold(CLAIMS, [KL(top_k=1), KL(top_k=3)])
+
+
+def test_two_terms_with_other_numbers_of_entries_share_one_reference(tiny: Situation) -> None:
+    """What is kept is the larger number; each reads its own."""
+    alone = [KL(top_k=k).loss(tiny.answer.scores()) for k in (1, 4)]
+    assert alone[0] < alone[1]
+    kept = tiny.answer.scores()
+    logps, indices = kept.ref_top
+    kept._values["ref_top"] = (logps[:, :1], indices[:, :1])
+    torch.testing.assert_close(KL(top_k=1).loss(kept), alone[0])
 
 
 def test_all_positions_are_prompt_and_answer_but_never_padding() -> None:
