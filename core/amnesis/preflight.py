@@ -103,12 +103,16 @@ def prepare(
     attacks: list[Attack | None] = []
     for choice in recipe.attacks:
         attacks.append(problems.attempt("attacks", lambda c=choice: attack_of(c, registry)))  # type: ignore[misc]
-    for metric in recipe.evaluate.metrics or ():
-        name = metric if isinstance(metric, str) else str(metric.get("name"))
-        problems.attempt(
-            "evaluate.metrics",
-            lambda n=name: registry.get("metric", n.rpartition("/")[2]),  # type: ignore[misc]
-        )
+    for where, metrics in (
+        ("evaluate.metrics", recipe.evaluate.metrics),
+        ("evaluate.during", recipe.evaluate.during),
+    ):
+        for metric in metrics or ():
+            name = metric if isinstance(metric, str) else str(metric.get("name"))
+            problems.attempt(
+                where,
+                lambda n=name: registry.get("metric", n.rpartition("/")[2]),  # type: ignore[misc]
+            )
     problems.attempt("stop_when", lambda: limits_of(recipe.stop_when))
     benchmark, sets = examined_sets(problems, recipe.benchmark, (), recipe.template, registry)
     streams = {

@@ -83,8 +83,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         self.notes: list[str] = []
         self.interruption = StopWhenAsked()
         self.view: RunView | None = None
-        judged = run.judge is not None and run.judge_every is not None
-        self._stopping = Stopping(run.stop_when, lambda: self._values, self._note, later=judged)
+        every = run.judge_every if run.judge is not None else None
+        self._stopping = Stopping(run.stop_when, lambda: self._values, self._note, every)
         self._staging: Path | None = None
         self._states = [probe.initial_state() for probe in run.probes]
         self._failed: set[int] = set()

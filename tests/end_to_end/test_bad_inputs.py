@@ -143,6 +143,7 @@ RECIPES: dict[str, tuple[Edit, str]] = {
     "weights cut short": (model(cut_short), "cannot be loaded"),
     "model of no architecture": (model(no_architecture), "model"),
     "model without tokenizer": (model(lambda f: [p.unlink() for p in f.glob("tokenizer*")]), "no tokenizer"),  # type: ignore[arg-type, return-value]
+    "metric along the run": (setting("evaluate", {"every": 1, "during": ["probabilty"]}), "evaluate.during: no metric is called 'probabilty'; did you mean 'probability'"),
     "retrained missing": (setting("retrained", "./nobody"), "retrained: ./nobody"),
     "data file missing": (setting("benchmark", {"name": "own", "forget": "no.jsonl", "retain": "no.jsonl"}), "no.jsonl"),
     "data of another kind": (data("forget", "x", "docx"), "rows are read from"),

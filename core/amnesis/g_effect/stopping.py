@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -61,15 +61,14 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
         limits: StopWhen,
         values: Callable[[], Mapping[str, float]],
         note: Callable[[str], None],
-        *,
-        later: bool = False,
+        judged_every: int | None = None,
     ) -> None:
         """Take the limits, what gives the values of the step, and what takes a note of the run.
 
-        ``later``: judgements bring values that the first step does not have.
+        ``judged_every``: every so many steps a judgement brings values that others do not have.
         """
         self._limits, self._values, self._note = limits, values, note
-        self._later = later
+        self._judged_every = judged_every
         self.counts = dict.fromkeys(limits, 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -80,7 +79,10 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
         """
         values = self._values()
         if state.global_step == 1:  # every probe observes the first step
-            self._refuse_missing(values)
+            self._refuse_missing([n for n in self._limits if n.startswith("g_effect")], values)
+        if state.global_step == (self._judged_every or 1):
+            judged = [n for n in self._limits if not n.startswith("g_effect")]
+            self._refuse_missing(judged, values)
         for name, limit in self._limits.items():
             if name not in values:
                 continue  # its probe does not observe this step
@@ -92,13 +94,12 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
                     f"outside its limit for {limit.for_steps} step(s) in a row"
                 )
 
-    def _refuse_missing(self, values: Mapping[str, float]) -> None:
-        for name in self._limits.keys() - values.keys():
-            if self._later and not name.startswith("g_effect"):
-                continue
-            if name.replace("retain_over_unlearn", "retain") in values:
+    def _refuse_missing(self, names: Sequence[str], values: Mapping[str, float]) -> None:
+        for name in names:
+            if name in values or name.replace("retain_over_unlearn", "retain") in values:
                 continue  # there is no ratio on a step that does not forget
             raise RecipeError(
-                f"stop_when: no probe of this run gives {name!r}; {did_you_mean(name, values)}; "
-                f"add the probe 'g_effect' (its ratio needs a regularizer), or 'g_effect_sets'"
+                f"stop_when: neither a probe nor a judgement of this run gives {name!r}; "
+                f"{did_you_mean(name, values)}; for the G-effect add the probe 'g_effect' (its "
+                f"ratio needs a regularizer) or 'g_effect_sets', for a metric evaluate.every"
             )
