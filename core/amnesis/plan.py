@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from amnesis.data import Batch, ExampleSet, collate
 
@@ -57,6 +57,15 @@ class StepPlan:
             size = self.retain_batch_size or self.batch_size
             retain = self._micro_batches("retain", self.retain, step, size)
         return StepBatches(forget, retain)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of every example's tokens and labels: that of a resumed run must be equal."""
+        sets = [s for s in (self.forget, self.retain) if s is not None]
+        texts = (
+            text.key for s in sets for e in s.examples for _, text in sorted(e.sequences.items())
+        )
+        return hashlib.blake2b("".join(texts).encode(), digest_size=16).hexdigest()
 
     def _micro_batches(
         self, stream: str, examples: ExampleSet, step: int, size: int

@@ -17,7 +17,7 @@ from amnesis import checkpoints
 from amnesis.contracts import StepContext
 from amnesis.data import Batch
 from amnesis.distributed import added_over_ranks, sum_over_ranks, world
-from amnesis.errors import NonFiniteError, RecipeError
+from amnesis.errors import DataError, NonFiniteError, RecipeError
 from amnesis.forward import score
 from amnesis.g_effect.stopping import Stopping
 from amnesis.g_effect.update_watch import UpdateWatch
@@ -330,6 +330,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             "probes": self._states,
             "failed": sorted(self._failed),
             "limits_passed": self._stopping.counts,
+            "data": self.plan.digest,
         }
         (folder / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
         memory = self._two_streams().state_dict()
@@ -342,6 +343,11 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
 
         folder = checkpoint / f"checkpoint-{checkpoints.step_of(checkpoint)}"
         progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
+        if progress["data"] != self.plan.digest:
+            raise DataError(
+                f"{checkpoint}: was written by a run over other rows: resume with the data (and "
+                f"template) that it began with, or start anew in another folder"
+            )
         self.trajectory, self.notes = progress["trajectory"], progress["notes"]
         self._states, self._failed = progress["probes"], set(progress["failed"])
         self._stopping.counts = progress["limits_passed"]

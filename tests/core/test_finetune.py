@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amnesis.errors import Interrupted, RecipeError
+from amnesis.errors import DataError, Interrupted, RecipeError
 from amnesis.finetune import finetune
 from amnesis.interruption import StopWhenAsked
 
@@ -83,3 +83,16 @@ def test_quantized_weights_are_refused(qa_rows: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="quantized weights do not train"):
         finetune(made, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_other_rows_are_not_gone_on_with(qa_rows: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """The recipe may be the same while the file that it names has changed."""
+    made = recipe(qa_rows, steps=4, save_every=2)
+    file = tmp_path / "forget.jsonl"
+    file.write_text("\n".join(map(json.dumps, qa_rows[:4])), encoding="utf-8")
+    made["benchmark"]["forget"] = str(file)
+    finetune(made, tmp_path / "run", device="cpu")
+    (tmp_path / "run" / "results.json").unlink()
+    file.write_text("\n".join(map(json.dumps, [qa_rows[4], *qa_rows[1:4]])), encoding="utf-8")
+    with pytest.raises(DataError, match="was written by a run over other rows"):
+        finetune(made, tmp_path / "run", resume=True, device="cpu")
