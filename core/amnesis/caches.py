@@ -19,11 +19,11 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Kept:
-    """One model's entries of one kind (``reference`` scores, judgements)."""
+    """What is kept under one name: a model's ``reference`` scores, or one judgement."""
 
     kind: str
     name: str
-    folder: Path
+    path: Path
     files: int
     size: int
 
@@ -31,9 +31,10 @@ class Kept:
 def kept(root: Path) -> Iterator[Kept]:
     """Give what is in the cache, kind by kind."""
     for kind in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ():
-        for folder in sorted(p for p in kind.iterdir() if p.is_dir()):
-            files = [p for p in folder.rglob("*") if p.is_file()]
-            yield Kept(kind.name, folder.name, folder, len(files), _size(files))
+        for path in sorted(kind.iterdir()):
+            files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+            name = path.name if path.is_dir() else path.stem
+            yield Kept(kind.name, name, path, len(files), _size(files))
 
 
 def forget(root: Path, name: str | None) -> int:
@@ -49,7 +50,10 @@ def forget(root: Path, name: str | None) -> int:
             f"nothing in {root} is called {name!r}; {did_you_mean(name, (e.name for e in entries))}"
         )
     for entry in chosen:
-        shutil.rmtree(entry.folder)
+        if entry.path.is_dir() and not entry.path.is_symlink():
+            shutil.rmtree(entry.path)
+        else:
+            entry.path.unlink()
     return sum(entry.size for entry in chosen)
 
 
@@ -62,7 +66,7 @@ def cache_command(root: Path, delete: bool, name: str | None) -> None:
     if delete:
         console.print(f"{forget(root, name) / 1e6:.1f} MB deleted from {root}")
         return
-    table = Table("kind", "model fingerprint", "files", "MB", title=str(root))
+    table = Table("kind", "model or judgement", "files", "MB", title=str(root))
     for entry in kept(root):
         if name is None or entry.name.startswith(name):
             table.add_row(entry.kind, entry.name, str(entry.files), f"{entry.size / 1e6:.1f}")

@@ -180,7 +180,7 @@ def cache(
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False,
 ) -> None:
-    """List or delete reference scores that earlier runs computed."""
+    """List or delete reference scores and judgements that earlier commands computed."""
     from amnesis.caches import cache_command, cache_folder
 
     cache_command(cache_folder(), delete, name)

@@ -12,6 +12,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from amnesis import artifacts
 from amnesis.contracts import Attack, Benchmark, Evaluation, Subject
+from amnesis.contracts.attack import keyed
 from amnesis.tracking import ProgressCallback
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ class Judging:
         """Judge a model, attack it, and keep what was found."""
         made = self._made[phase] = self._evaluated(model, phase, {})
         attacked: dict[str, dict[str, float]] = {}
-        for attack in attacks:
-            name = attack.registered_name
-            attacked[name] = attack.attack(
+        for name, attack in keyed(attacks).items():
+            found = attack.attack(
                 self._subject(model), self._benchmark, self._recipe.evaluate, self._telling(phase)
-            ).values
-            self._attacks.setdefault(name, {})[phase] = attacked[name]
+            )
+            attacked[name] = found.values
+            self._attacks.setdefault(name, {})[phase] = found.values
+            made.intervals.update({f"{name}/{k}": v for k, v in found.intervals.items()})
+            made.notes.extend(f"{name}: {note}" for note in found.notes)
         artifacts.write_json(self._folder / f"{phase}.json", {**asdict(made), "attacks": attacked})
 
     def along(self, model: PreTrainedModel) -> Mapping[str, float]:
@@ -99,6 +102,10 @@ class Judging:
             for phase, made in self._made.items()
             if any(name.startswith("lm_eval/") for name in made.values)
         }
+
+    def sets(self) -> dict[str, str]:
+        """Give a digest of each judged set's rows, so that other judgements can be told apart."""
+        return {name: digest for made in self._made.values() for name, digest in made.data.items()}
 
     def values(self) -> dict[str, dict[str, float]]:
         """Give every phase's values."""

@@ -113,7 +113,11 @@ def prepare(
                 where,
                 lambda n=name: registry.get("metric", n.rpartition("/")[2]),  # type: ignore[misc]
             )
-    problems.attempt("stop_when", lambda: limits_of(recipe.stop_when))
+    limits = problems.attempt("stop_when", lambda: limits_of(recipe.stop_when)) or {}
+    if any(name.startswith("g_effect") for name in limits) and not recipe.probes:
+        problems.found.append(
+            "stop_when: a limit on the G-effect needs a probe: probes: [g_effect]"
+        )
     benchmark, sets = examined_sets(problems, recipe.benchmark, (), recipe.template, registry)
     streams = {
         name: examined_sources(problems, name, sources, sets, recipe.template)

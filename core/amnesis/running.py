@@ -119,6 +119,7 @@ def run(
         "schema": SCHEMA,
         **judging.values(),
         "intervals": judging.intervals(),
+        "sets": judging.sets(),
         "trajectory": fitted.trajectory,
         "attacks": judging.attacks(),
         "lm_eval": judging.lm_eval(),

@@ -269,6 +269,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         self._note(
             f"probe {self.run.probes[index].label} failed at step {self.state.global_step} and is "
             f"off from there: {type(error).__name__}: {error}"
+            + ("; a limit of stop_when on what it gives ends nothing" if self.run.stop_when else "")
         )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:

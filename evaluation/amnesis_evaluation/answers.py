@@ -69,7 +69,7 @@ class SetAnswers:
 
     rows: tuple[int, ...]
     answers: tuple[Answer, ...]
-    dropped: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ def answers_of(
     """Read every set in one teacher-forced pass over all of them, and generate where asked.
 
     An example of which truncation leaves no label, in its answer or in a further text that is
-    asked for, is left out and counted.
+    asked for, is left out and noted; so are those of which it leaves the beginning alone.
 
     Raises:
         DataError: a row lacks a field, or a set has no usable example.
     """
     forms = {name: (forms or {}).get(name, Form()) for name in asked}
-    items, dropped = _items(subject, sets, asked, settings, forms)
+    items, notes = _items(subject, sets, asked, settings, forms)
     scores = _scored(subject, items, asked, settings, progress)
     answers = [_answer(item, scores, subject) for item in items]
     answers = _with_generated(subject, items, answers, asked, settings, progress, forms)
@@ -112,7 +112,7 @@ def answers_of(
             (i.example.index, a) for i, a in zip(items, answers, strict=True) if i.set_name == name
         ]
         by_set[name] = SetAnswers(
-            tuple(row for row, _ in own), tuple(answer for _, answer in own), dropped[name]
+            tuple(row for row, _ in own), tuple(answer for _, answer in own), notes[name]
         )
     return by_set
 
@@ -123,25 +123,69 @@ def _items(
     asked: Mapping[str, Asked],
     settings: EvaluationSettings,
     forms: Forms,
-) -> tuple[list[_Item], dict[str, int]]:
-    """Encode every set's examples with their further texts; count those that do not fit."""
+) -> tuple[list[_Item], dict[str, tuple[str, ...]]]:
+    """Encode every set's examples with their further texts; note those that do not fit."""
     items: list[_Item] = []
-    dropped: dict[str, int] = {}
+    notes: dict[str, tuple[str, ...]] = {}
     for name, wanted in asked.items():
-        template = fitted(forms[name].template or subject.template, subject.model)
+        whole = forms[name].template or subject.template
+        template = fitted(whole, subject.model)
         rows = list(sets[name])[: settings.limit]
         examples = encode_rows(rows, subject.tokenizer, template, name=name)
-        dropped[name] = examples.dropped
+        fit = Fit(template, model_limits=template is not whole, dropped=examples.dropped)
         for example in examples.examples:
             try:
                 further = _further(example.row, wanted.further, subject, template)
             except DataError as error:
                 raise DataError(f"set {name!r}, row {example.index}: {error}") from None
-            if all(text.label_count > 0 for texts in further.values() for text in texts):
+            texts = [example.sequences["answer"], *(t for ts in further.values() for t in ts)]
+            if fit.holds(texts):
                 items.append(_Item(name, template, example, further))
-            else:
-                dropped[name] += 1
-    return items, dropped
+        notes[name] = fit.notes(name)
+    return items, notes
+
+
+@dataclass
+class Fit:
+    """How many examples of a set fit whole, in part or not at all, and into what."""
+
+    template: AnyTemplate
+    model_limits: bool
+    whole: int = 0
+    cut: int = 0
+    dropped: int = 0
+
+    def holds(self, texts: Sequence[Encoded]) -> bool:
+        """Count an example by its texts, and say whether something of each of them is left."""
+        if not all(text.label_count > 0 for text in texts):
+            self.dropped += 1
+            return False
+        if any(text.truncated for text in texts):
+            self.cut += 1
+        else:
+            self.whole += 1
+        return True
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Say what did not fit."""
+        kept, tokens = self.whole + self.cut, self.template.max_length
+        limit = (
+            f"the model's {tokens} positions"
+            if self.model_limits
+            else f"the template's max_length, {tokens} tokens"
+        )
+        found = []
+        if self.dropped:
+            found.append(
+                f"set {name!r}: {self.dropped} of {self.dropped + kept} examples left out, because "
+                f"nothing of a text fits into {limit}"
+            )
+        if self.cut:
+            found.append(
+                f"set {name!r}: {self.cut} of {kept} examples judged by the beginning of a text, "
+                f"because the whole does not fit into {limit}"
+            )
+        return tuple(found)
 
 
 def fitted(template: AnyTemplate, model: PreTrainedModel) -> AnyTemplate:
@@ -195,20 +239,26 @@ def _scored(
 
 
 def _answer(item: _Item, scores: Mapping[str, TokenScores], subject: Subject) -> Answer:
-    own, encoded, template = scores[item.encoded.key], item.encoded, item.template
-    # A plain text may be one chunk of several: what it answers is what its labels spell.
-    labels = encoded.input_ids[encoded.prompt_length :]
-    plain = isinstance(template, TextTemplate)
+    own = scores[item.encoded.key]
     return Answer(
         item.example.row,
         own.logps,
         own.correct,
-        text=text_of(labels, subject) if plain else template.answer_of(item.example.row),
+        text=reference_of(item.example, item.template, subject),
         moments=own.moments,
         further={
             name: tuple(scores[text.key] for text in texts) for name, texts in item.further.items()
         },
     )
+
+
+def reference_of(example: Example, template: AnyTemplate, subject: Subject) -> str:
+    """Give the text that an example's labels stand for."""
+    # A plain text may be one chunk of several: what it answers is what its labels spell.
+    if isinstance(template, TextTemplate):
+        encoded = example.sequences["answer"]
+        return text_of(encoded.input_ids[encoded.prompt_length :], subject)
+    return template.answer_of(example.row)
 
 
 def _with_generated(

@@ -7,10 +7,14 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import amnesis
+import amnesis_evaluation
 from amnesis import artifacts
 from amnesis.contracts import Evaluation, EvaluationSettings, Metric, Row, Subject
 from amnesis.reference import fingerprint
@@ -18,9 +22,18 @@ from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.selection import Selection
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_LIBRARIES = ("torch", "transformers", "numpy", "scipy", "rouge-score", "tokenizers", "lm-eval")
+_LIBRARIES = (
+    "amnesis",
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "rouge-score",
+    "tokenizers",
+    "lm-eval",
+)
 # What decides how fast or how often it is judged, and what the selection says already.
 _NO_MATTER = {"cache", "batch_size", "retrained", "metrics", "every", "during"}
 
@@ -35,14 +48,15 @@ def judgement_key(
 ) -> str:
     """Digest the weights, tokenizer, template, rows, metrics and the code that reads them.
 
-    Metrics count with their hyper-parameters and the source text of their modules, so that one
-    that was changed is never taken for what it was.
+    Metrics count with their hyper-parameters and the source text of their modules, and so does
+    all of amnesis, so that nothing that was changed is ever taken for what it was.
     """
     model = subject.model
     parts = {
         "model": fingerprint(model),
         "device": next(model.parameters()).device.type,
         "config": model.config.to_json_string(),  # what weights alone do not say: rope, norms
+        "generation": _generation(model),
         "tokenizer": _tokenizer(subject.tokenizer),
         "template": subject.template.model_dump(),
         "forms": {name: repr(form) for name, form in forms.items()},
@@ -54,9 +68,9 @@ def judgement_key(
         "derived": [_metric(metric) for metric in selection.derived],
         "settings": settings.model_dump(exclude=_NO_MATTER, mode="json"),
         "lm_eval": _digest(_files(settings)),
-        "retrained": None if retrained is None else retrained.examples,
+        "retrained": None if retrained is None else [retrained.examples, retrained.data],
         "versions": {name: version(name) for name in _LIBRARIES},
-        "code": _digest(sorted(Path(__file__).parent.glob("*.py"))),
+        "code": [_code(package) for package in (amnesis, amnesis_evaluation)],
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -67,7 +81,9 @@ def remembered(folder: Path, key: str) -> Evaluation | None:
     try:
         stored = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         intervals = {name: (low, high) for name, (low, high) in stored["intervals"].items()}
-        return Evaluation(stored["values"], stored["examples"], intervals, stored["notes"])
+        return Evaluation(
+            stored["values"], stored["examples"], intervals, stored["notes"], stored["data"]
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or not ours: it is judged anew
 
@@ -98,10 +114,24 @@ def _digest(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _code(package: ModuleType) -> str:
+    """Digest a package's modules: which of them decide a value is not for a list to say."""
+    return _digest(Path(str(package.__file__)).parent.rglob("*.py"))
+
+
+def _generation(model: PreTrainedModel) -> str:
+    """Give the generation configuration: it ends answers, and lm-eval generates by it."""
+    configured = getattr(model, "generation_config", None)
+    return "" if configured is None else str(configured.to_json_string())
+
+
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     if tokenizer.is_fast:
         text = str(tokenizer.backend_tokenizer.to_str())
     else:
         text = json.dumps([type(tokenizer).__qualname__, sorted(tokenizer.get_vocab().items())])
-    text += str(tokenizer.eos_token_id)
+    further = ("eos_token_id", "pad_token_id", "all_special_ids", "chat_template")
+    reading = ("add_bos_token", "add_eos_token", "clean_up_tokenization_spaces")
+    text += json.dumps([getattr(tokenizer, name, None) for name in (*further, *reading)])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from amnesis.errors import DataError, RecipeError, did_you_mean
-from amnesis_evaluation.stored import load_results
+from amnesis.errors import DataError, RecipeError, did_you_mean, one_line
+from amnesis_evaluation.stored import RESULTS, load_results
+
+_MEND_RECIPE = "put the run's own recipe there, or take the file away"
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,16 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read a run's or an evaluation's folder.
+        """Read a run's or an evaluation's folder, or the results file in it.
 
         Raises:
-            DataError: its results or its recipe cannot be read.
+            DataError: its results or its recipe cannot be read, or hold what is no result.
         """
-        import yaml
-
         results = load_results(folder)
-        file = folder / "recipe.yaml"
-        if not file.is_file():
-            return cls(folder, {}, results)
-        try:
-            recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"{file}: not YAML: {error}") from None
-        return cls(folder, recipe if isinstance(recipe, dict) else {}, results)
+        _check_results(folder / RESULTS if folder.is_dir() else folder, results)
+        if folder.is_file() and folder.name == RESULTS:
+            folder = folder.parent
+        return cls(folder, _recipe(folder / "recipe.yaml"), results)
 
     @property
     def values(self) -> dict[str, float]:
@@ -57,7 +53,7 @@ class Run:
     def identity(self) -> str:
         """Everything of the recipe but the seed: runs that agree in it are repetitions."""
         if not self.recipe:
-            return str(self.folder)
+            return str(self.folder.resolve())
         kept = {key: value for key, value in self.recipe.items() if key != "seed"}
         return json.dumps(kept, sort_keys=True, default=str)
 
@@ -65,7 +61,7 @@ class Run:
     def name(self) -> str:
         """The method in short, ``wga + kl, sago``; the folder's name where there is no recipe."""
         if "objective" not in self.recipe:
-            return self.folder.name
+            return self.folder.resolve().name
         terms = [_named(self.recipe[k]) for k in ("objective", "regularizer") if self.recipe.get(k)]
         combiner = self.recipe.get("combiner")
         return " + ".join(terms) + (f", {_named(combiner)}" if combiner else "")
@@ -73,12 +69,19 @@ class Run:
     def path_of(self, metric: str) -> list[tuple[float, float]]:
         """Give (step, value) of a metric along the run, from before to after."""
         points = {0.0: self.before[metric]} if metric in self.before else {}
-        for entry in self.results.get("trajectory") or []:
-            if isinstance(entry.get(metric), (int, float)):
-                points[float(entry["step"])] = float(entry[metric])
-        if metric in self.values:
-            points[float(self.results.get("steps") or 0)] = self.values[metric]
+        points |= self._along(metric)
+        steps = self.results.get("steps")
+        if metric in self.values and steps is not None:
+            points[float(steps)] = self.values[metric]
         return sorted(points.items())
+
+    def judged_along(self, metric: str) -> bool:
+        """Whether the metric was judged while it ran, and not only before and after."""
+        return bool(self._along(metric))
+
+    def _along(self, metric: str) -> dict[float, float]:
+        entries = self.results.get("trajectory") or []
+        return {float(e["step"]): float(e[metric]) for e in entries if metric in e}
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,36 @@ class Group:
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Put repetitions together, in the order in which they were given; names are told apart."""
+    """Put repetitions together, in the order in which they were given; names are told apart.
+
+    Raises:
+        RecipeError: a folder is given twice, and would count as a repetition.
+    """
     together: dict[str, list[Run]] = {}
+    seen: set[Path] = set()
     for run in runs:
+        if (place := run.folder.resolve()) in seen:
+            raise RecipeError(f"{run.folder}: is given twice; give each run once")
+        seen.add(place)
         together.setdefault(run.identity, []).append(run)
     groups = [Group(found[0].name, tuple(found)) for found in together.values()]
-    names = [group.name for group in groups]
+    named: dict[str, list[Path]] = {}
+    for group in groups:
+        named.setdefault(group.name, []).append(group.runs[0].folder.resolve())
     return [
-        group
-        if names.count(group.name) == 1
-        else Group(f"{group.name} ({group.runs[0].folder.name})", group.runs)
+        Group(_told_apart(group, named[group.name]), group.runs)
+        if len(named[group.name]) > 1
+        else group
         for group in groups
     ]
+
+
+def _told_apart(group: Group, folders: Sequence[Path]) -> str:
+    """Add as much of the folder's path as no other of the group's name ends in."""
+    own = group.runs[0].folder.resolve()
+    tails = (Path(*own.parts[-count:]) for count in range(1, len(own.parts) + 1))
+    tail = next(t for t in tails if sum(f.parts[-len(t.parts) :] == t.parts for f in folders) == 1)
+    return f"{group.name} ({tail})" if group.runs[0].recipe else str(tail)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
@@ -167,16 +188,17 @@ class Target:
 def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Give the step at which a run first reaches the target, and the other metrics there.
 
-    Both are interpolated linearly between the judgements before and after that step.
+    Both are interpolated linearly between the judgements before and after that step. A metric that
+    was not judged while the run went on is left out: between its two ends nothing is known.
 
     Raises:
         DataError: the run never reaches it, or has no trajectory of it.
     """
     path = run.path_of(target.metric)
-    if len(path) < 2:
+    if len(path) < 2 or not run.judged_along(target.metric):
         raise DataError(
             f"{run.folder}: has no trajectory of {target.metric!r}; judge it while it runs "
-            f"(evaluate.every) or {did_you_mean(target.metric, run.values)}"
+            f"(evaluate.every, evaluate.during) or {did_you_mean(target.metric, run.values)}"
         )
     step = _first_crossing(path, target.value)
     if step is None:
@@ -188,7 +210,10 @@ def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, 
     found = {}
     for metric in metrics:
         points = run.path_of(metric)
-        if len(points) > 1:
+        known = dict(points)
+        if step in known:
+            found[metric] = known[step]
+        elif run.judged_along(metric) and points[0][0] < step < points[-1][0]:
             steps, values = map(list, zip(*points, strict=True))
             found[metric] = float(np.interp(step, steps, values))
     return step, found
@@ -198,6 +223,8 @@ def _first_crossing(path: Sequence[tuple[float, float]], value: float) -> float 
     for (left, a), (right, b) in pairwise(path):
         if a == value:
             return left
+        if b == value:
+            return right
         if min(a, b) <= value <= max(a, b):
             return left + (right - left) * (value - a) / (b - a)
     return None
@@ -207,3 +234,68 @@ def _named(choice: Any) -> str:
     listed = choice if isinstance(choice, list) else [choice]
     names = [one["name"] if isinstance(one, Mapping) else str(one) for one in listed]
     return " + ".join(map(str, names))
+
+
+def _recipe(file: Path) -> Mapping[str, Any]:
+    """Read a run's recipe as far as it is shown here; empty where there is none."""
+    import yaml
+
+    if not file.is_file():
+        return {}
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{file}: not YAML: {one_line(error)}") from None
+    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
+        raise DataError(f"{file}: not a recipe, but {recipe!r:.60}; {_MEND_RECIPE}")
+    for key in ("objective", "regularizer", "combiner"):
+        choice = recipe.get(key)
+        for one in choice if isinstance(choice, list) else [choice]:
+            named = one.get("name") if isinstance(one, dict) else one
+            if not isinstance(named, str) and one is not None:
+                raise DataError(f"{file}: {key}: {one!r:.60} has no name; {_MEND_RECIPE}")
+    try:
+        json.dumps(recipe, sort_keys=True, default=str)  # what tells recipes apart
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file}: not a recipe: {one_line(error)}; {_MEND_RECIPE}") from None
+    return recipe
+
+
+def _check_results(file: Path, results: Mapping[str, Any]) -> None:
+    """Refuse results of another form than a run writes, by the key that is wrong."""
+    for phase in ("before", "after"):
+        if results.get(phase) is not None:
+            _check_values(file, phase, results[phase])
+    steps = results.get("steps")
+    if steps is not None and not _is_number(steps):
+        raise _damaged(file, "steps", "a number", steps)
+    trajectory = results.get("trajectory")
+    if trajectory is not None and not isinstance(trajectory, list):
+        raise _damaged(file, "trajectory", "a list", trajectory)
+    for index, entry in enumerate(trajectory or ()):
+        _check_values(file, f"trajectory[{index}]", entry)
+        if "step" not in entry:
+            raise _damaged(file, f"trajectory[{index}]", "values with their step", entry)
+
+
+def _check_values(file: Path, where: str, values: Any) -> None:
+    if not isinstance(values, dict):
+        raise _damaged(file, where, "values by set/metric", values)
+    for key, value in values.items():
+        if not _is_number(value):
+            raise _damaged(file, f"{where}: {key!r}", "a number", value)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def _damaged(file: Path, where: str, wanted: str, found: Any) -> DataError:
+    return DataError(
+        f"{file}: {where} must be {wanted}, but is {found!r:.60}; judge or run it again"
+    )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from amnesis.contracts import LmEvalSettings, Subject
 from amnesis.distributed import from_first_rank
@@ -28,19 +32,45 @@ def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, floa
 
     Tasks are lm-eval's own, by name. Those with local data read the same definition over the
     files; where every task is a single definition, lm-eval's index (half a minute) is not built.
-    The model is read in memory and left in the mode it was in. Several ranks share the items, and
-    each is given the whole's values.
+    The model is read in memory and left in the mode it was in, as are all random states. What
+    lm-eval prints goes to standard error. Several ranks share the items, and each is given the
+    whole's values.
 
     Raises:
         RecipeError: a task's name is unknown, or its data lack a split that it reads.
         DataError: a file cannot be used, or a task's own data cannot be had.
     """
     _check(subject, settings)
-    with tempfile.TemporaryDirectory() as scratch:
+    # Standard output belongs to the caller, who may be printing JSON.
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _random_states_kept(),
+        redirect_stdout(sys.stderr),
+    ):
         manager, specs = _tasks(settings, Path(scratch))
         with evaluating(subject.model):
             results = _evaluated(subject, settings, manager, specs)
     return dict(_flattened(results))
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Undo lm-eval's seeding, which would decide a run's dropout and order from then on."""
+    import torch
+
+    device = torch.get_device_module() if torch.accelerator.is_available() else None
+    several = hasattr(device, "get_rng_state_all")
+    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    if device is not None:
+        own = device.get_rng_state_all() if several else device.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        torch.set_rng_state(cpu)
+        if device is not None:
+            (device.set_rng_state_all if several else device.set_rng_state)(own)
 
 
 def _check(subject: Subject, settings: LmEvalSettings) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from amnesis.contracts import (
+    Answer,
     DerivedMetric,
     Evaluation,
     EvaluationSettings,
@@ -16,6 +19,7 @@ from amnesis.contracts import (
     SetMetric,
     Subject,
 )
+from amnesis.errors import DataError
 from amnesis_evaluation.answers import Asked, Forms, SetAnswers, answers_of
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.bootstrap import Bootstrap
@@ -48,7 +52,7 @@ def judge(
     answered = answers_of(subject, sets, asked, settings, progress, forms)
     judgement = _Judgement(settings, selection.notes)
     for name, metrics in selection.reading.items():
-        judgement.count_dropped(name, answered[name])
+        judgement.take_up(name, sets[name], answered[name])
         for metric in metrics.values():
             judgement.read(name, metric, answered[name])
     for derived in selection.derived:
@@ -69,35 +73,40 @@ class _Judgement:
 
     def __init__(self, settings: EvaluationSettings, notes: Sequence[str]) -> None:
         self.evaluation = Evaluation(notes=list(notes))
+        self._settings = settings
         self._bootstrap = Bootstrap(settings.bootstrap, settings.confidence, settings.seed)
         self._values: dict[tuple[str, str], NDArray[float64]] = {}
 
-    def count_dropped(self, set_name: str, answered: SetAnswers) -> None:
-        if answered.dropped:
-            self.evaluation.notes.append(
-                f"set {set_name!r}: {answered.dropped} of "
-                f"{answered.dropped + len(answered.rows)} examples left out, because nothing of a "
-                f"text fits into the template's max_length"
-            )
+    def take_up(self, set_name: str, rows: Sequence[Row], answered: SetAnswers) -> None:
+        self.evaluation.data[set_name] = digest_of(list(rows)[: self._settings.limit])
+        self.evaluation.notes.extend(answered.notes)
 
     def read(self, set_name: str, metric: ReadingMetric, answered: SetAnswers) -> None:
         key = f"{set_name}/{metric.key}"
-        try:
-            if isinstance(metric, ExampleMetric):
-                self._read_examples(set_name, metric, answered)
-            elif isinstance(metric, SetMetric):
-                self._read_set(key, metric, answered)
-        except Exception as error:  # a stranger's metric may raise anything
-            self.evaluation.notes.append(f"metric {key} failed: {describe(error)}")
-
-    def _read_examples(self, set_name: str, metric: ExampleMetric, answered: SetAnswers) -> None:
         readable = [
             (row, answer)
             for row, answer in zip(answered.rows, answered.answers, strict=True)
             if metric.reads != "generation" or answer.generated is not None
         ]
         if not readable:
+            self.evaluation.notes.append(
+                f"metric {key} has no value: it reads generated answers, and generate_rows is "
+                f"{self._settings.generate_rows}"
+            )
             return
+        try:
+            if isinstance(metric, ExampleMetric):
+                self._read_examples(set_name, metric, readable)
+            elif isinstance(metric, SetMetric):
+                self._read_set(key, metric, [answer for _, answer in readable])
+            if remark := metric.remark([answer for _, answer in readable]):
+                self.evaluation.notes.append(f"metric {key}: {remark}")
+        except Exception as error:  # a stranger's metric may raise anything
+            self.evaluation.notes.append(f"metric {key} failed: {describe(error)}")
+
+    def _read_examples(
+        self, set_name: str, metric: ExampleMetric, readable: Sequence[tuple[int, Answer]]
+    ) -> None:
         values = np.array([metric.value(answer) for _, answer in readable], dtype=np.float64)
         key, finite = f"{set_name}/{metric.key}", np.isfinite(values)
         self.evaluation.examples.extend(
@@ -113,14 +122,7 @@ class _Judgement:
         if self._bootstrap.resamples:
             self.evaluation.intervals[key] = self._bootstrap.of_mean(values)
 
-    def _read_set(self, key: str, metric: SetMetric, answered: SetAnswers) -> None:
-        answers = [
-            answer
-            for answer in answered.answers
-            if metric.reads != "generation" or answer.generated is not None
-        ]
-        if not answers:
-            return
+    def _read_set(self, key: str, metric: SetMetric, answers: Sequence[Answer]) -> None:
         self.evaluation.values[key] = _finite(metric.value(answers))
         if self._bootstrap.resamples:
             self.evaluation.intervals[key] = self._bootstrap.of(
@@ -130,10 +132,15 @@ class _Judgement:
     def derive(self, metric: DerivedMetric, retrained: Evaluation | None) -> None:
         wanted = [(name, part.key) for name, parts in metric.parts.items() for part in parts]
         try:
-            own = _picked(self._values, wanted, "this judgement")
+            own = _picked(self._values, wanted, "this judgement lacks")
             other = None
             if metric.needs_retrained and retrained is not None:
-                other = _picked(example_values(retrained), wanted, "the retrained model's results")
+                other = _picked(
+                    example_values(retrained),
+                    wanted,
+                    "the retrained model's results lack; judge that model with the same metrics",
+                )
+                self._compare_rows(metric, retrained, own, other)
             self.evaluation.values[metric.key] = _finite(metric.value(own, other))
         except Exception as error:  # a stranger's metric may raise anything
             self.evaluation.notes.append(f"metric {metric.key} failed: {describe(error)}")
@@ -146,6 +153,30 @@ class _Judgement:
         except Exception as error:  # some draw of the examples may leave it undefined
             self.evaluation.notes.append(f"metric {metric.key} has no interval: {describe(error)}")
 
+    def _compare_rows(
+        self,
+        metric: DerivedMetric,
+        retrained: Evaluation,
+        own: ExampleValues,
+        other: ExampleValues,
+    ) -> None:
+        """Note which sets were other rows where the retrained model was judged."""
+        for name, parts in metric.parts.items():
+            here, there = self.evaluation.data[name], retrained.data.get(name, "")
+            counts = [(own[name, p.key].size, other[name, p.key].size) for p in parts]
+            differ = next((f" ({a} here, {b} there)" for a, b in counts if a != b), "")
+            if differ or (there and there != here):
+                self.evaluation.notes.append(
+                    f"metric {metric.key}: the retrained model was judged on other rows of the set "
+                    f"{name!r}{differ}; judge it on the same data"
+                )
+
+
+def digest_of(rows: Sequence[Row]) -> str:
+    """Digest rows, to tell whether two judgements are of the same."""
+    text = json.dumps([dict(row) for row in rows], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
 
 def _finite(value: float) -> float:
     if not np.isfinite(value):
@@ -153,8 +184,8 @@ def _finite(value: float) -> float:
     return value
 
 
-def _picked(values: ExampleValues, wanted: Sequence[tuple[str, str]], whose: str) -> ExampleValues:
+def _picked(values: ExampleValues, wanted: Sequence[tuple[str, str]], lack: str) -> ExampleValues:
     missing = [f"{name}/{key}" for name, key in wanted if (name, key) not in values]
     if missing:
-        raise LookupError(f"{whose} lack the example values of {', '.join(missing)}")
+        raise DataError(f"it is made of the example values of {', '.join(missing)}, which {lack}")
     return {pair: values[pair] for pair in wanted}

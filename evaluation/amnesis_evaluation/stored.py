@@ -3,31 +3,98 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict, Field
+
 from amnesis import artifacts
-from amnesis.contracts import Evaluation
-from amnesis.errors import DataError
+from amnesis.contracts import Evaluation, EvaluationSettings
+from amnesis.errors import DataError, OutputError, RecipeError, did_you_mean
+from amnesis.recipe import BaseRecipe, Named, Recipe
+from amnesis.templates import AnyTemplate, Template
+
+
+class FurtherRecipe(BaseRecipe):
+    """What a judgement takes from a recipe that is no run's, such as a finetuning's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    benchmark: Named | None = None
+    template: AnyTemplate = Field(default_factory=Template)
+    evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
 
 Phase = Literal["before", "after", "retrained"]
 RESULTS, EXAMPLES = "results.json", "examples.parquet"
 SCHEMA = "amnesis.results/1"
 
 
+def refuse_place(folder: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
+    """See whether a judgement may be written into ``folder``; nothing is changed.
+
+    Raises:
+        OutputError: it is a file, holds a run or one of the judgement's ``inputs``, cannot be
+            written, or holds something and ``overwrite`` was not asked for.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a folder; name another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(
+            f"{folder}: is not empty; name another --out, or say --overwrite to replace "
+            f"{RESULTS} and {EXAMPLES} there"
+        )
+    if (folder / "recipe.yaml").exists():
+        raise OutputError(f"{folder}: holds a run, whose results are its own; name another --out")
+    for path in inputs:
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(f"{folder}: holds {path}, which is read here; name another --out")
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(nearest, os.W_OK):
+        raise OutputError(f"{folder}: cannot be written: no permission; name another --out")
+
+
 def save_evaluation(evaluation: Evaluation, folder: Path, **further: Any) -> None:
-    """Write a judgement into ``folder`` in the form of a run's results, as the phase ``after``."""
+    """Write a judgement into ``folder`` in the form of a run's results, as the phase ``after``.
+
+    An earlier judgement there is replaced; whatever else is there is left alone.
+    """
     results = {
         "schema": SCHEMA,
         "after": evaluation.values,
         "intervals": {"after": {key: list(pair) for key, pair in evaluation.intervals.items()}},
         "notes": evaluation.notes,
+        "sets": evaluation.data,
         **further,
     }
+    # Never new results beside old examples, wherever this is cut off.
+    (folder / EXAMPLES).unlink(missing_ok=True)
     artifacts.write_json(folder / RESULTS, results)
     if evaluation.examples:
         records = [{"phase": "after", **record} for record in evaluation.examples]
         artifacts.write_table(folder / EXAMPLES, records)
+
+
+def recipe_of(path: Path) -> Recipe | FurtherRecipe:
+    """Read the recipe that a judgement follows: a run's, or what is of use of another.
+
+    Raises:
+        RecipeError: it cannot be read, something in it is wrong, or a key means nothing.
+    """
+    from amnesis.finetune import FinetuneRecipe
+
+    found = FurtherRecipe.load(path)
+    further = found.model_extra or {}
+    if "objective" in further:
+        return Recipe.load(path)
+    known = {*Recipe.model_fields, *FinetuneRecipe.model_fields}
+    if strangers := [key for key in further if key not in known]:
+        raise RecipeError(
+            f"{path}: {strangers[0]}: unknown key; {did_you_mean(strangers[0], known)}"
+        )
+    return found
 
 
 def load_results(path: Path) -> dict[str, Any]:
@@ -41,8 +108,8 @@ def load_results(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: there is no {RESULTS} here; give a run's or evaluation's folder")
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{file}: not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not JSON that can be read: {error}") from None
     if not isinstance(results, dict) or not isinstance(results.get("after"), dict):
         raise DataError(f"{file}: not a results file: it has no 'after' with values by set/metric")
     return results
@@ -72,4 +139,7 @@ def load_evaluation(path: Path, phase: Phase = "after") -> Evaluation:
     if lacking:
         raise DataError(f"{file}: lacks the column {sorted(lacking)[0]!r}")
     own = [record for record in examples if record["phase"] == phase]
-    return Evaluation(results.get(phase) or {}, own)
+    digests = results.get("sets")
+    return Evaluation(
+        results.get(phase) or {}, own, data=digests if isinstance(digests, dict) else {}
+    )

@@ -67,8 +67,8 @@ def read_log(path: Path, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict[st
         log = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # JSON may be nested, and numbers long, at will
+        raise DataError(f"{path}: not JSON that can be read: {error}") from None
     if not isinstance(log, dict):
         raise DataError(f"{path}: not a TOFU evaluation log: an object with {_listed()} is wanted")
     found = {}
@@ -117,10 +117,17 @@ def judged_log(log: Path, retain_log: Path | None = None) -> dict[str, Any]:
     """Judge a log, and compare it with that of a retrained model where one is given."""
     sets = read_log(log)
     judged: dict[str, Any] = {name: utility_parts(sets, name) for name in CONVENTIONS}
+    judged["notes"] = []
     if retain_log is not None:
         retrained = read_log(retain_log, ("forget",))
         for name in CONVENTIONS:
             judged[name] |= forget_quality_of(sets["forget"], retrained["forget"], name)
+        own, other = (len(read["forget"].answers) for read in (sets, retrained))
+        if own != other:
+            judged["notes"].append(
+                f"forget_quality compares {own} examples of {log} with {other} of {retain_log}: "
+                f"these are logs of different forget sets"
+            )
     judged["examples"] = {name: len(logged.answers) for name, logged in sets.items()}
     return judged
 
@@ -189,9 +196,16 @@ class _Section:
             raise DataError(
                 f"{self.path}: {self.name}: {field}[{key!r}] must be a number, but is {value!r:.60}"
             )
-        if not math.isfinite(value):
-            raise DataError(f"{self.path}: {self.name}: {field}[{key!r}] is {value}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond all floats
+            number = math.inf
+        if not math.isfinite(number):
+            raise DataError(
+                f"{self.path}: {self.name}: {field}[{key!r}] must be a finite number, but is "
+                f"{value!r:.60}"
+            )
+        return number
 
 
 def _averaged(loss: float) -> TokenScores:

@@ -6,9 +6,11 @@ import copy
 import csv
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -215,6 +217,75 @@ def test_the_mode_and_the_tokenizer_are_left_as_they_were(tmp_path: Path, subjec
     assert subject.tokenizer.pad_token is None
 
 
+def test_randomness_goes_on_where_it_was(tmp_path: Path, subject: Subject) -> None:
+    """lm-eval seeds everything, and a run judged along the way would draw other dropout masks."""
+    files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS[:4])}
+    settings = LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files})
+
+    def drawn() -> list[Any]:
+        numbers = [random.random(), np.random.rand(), torch.rand(2).tolist()]
+        return numbers + [torch.rand(2, device="cuda").tolist() for _ in range(gpus)]
+
+    def seeded() -> None:
+        random.seed(5)
+        np.random.seed(6)
+        torch.manual_seed(7)
+
+    gpus = torch.cuda.device_count()
+    seeded()
+    expected = [drawn(), drawn()]
+    seeded()
+    first = drawn()
+    lm_eval_values(subject, settings)
+    assert [first, drawn()] == expected
+
+
+class Accelerator:
+    """One of several devices, whose states are read at once; without them, of a single one."""
+
+    def __init__(self, several: bool) -> None:
+        self.state = ["here"]
+        if several:
+            self.get_rng_state_all = lambda: list(self.state)
+            self.set_rng_state_all = lambda states: setattr(self, "state", states)
+        else:
+            self.get_rng_state = lambda: list(self.state)
+            self.set_rng_state = lambda state: setattr(self, "state", state)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_an_accelerator_s_randomness_goes_on_too(
+    tmp_path: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    accelerator = Accelerator(several)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "get_device_module", lambda: accelerator)
+
+    def evaluated(*_: Any) -> dict[str, Any]:
+        accelerator.state = ["elsewhere"]
+        raise DataError("also where it fails")
+
+    monkeypatch.setattr(harness, "_evaluated", evaluated)
+    files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS[:4])}
+    settings = LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files})
+    with pytest.raises(DataError, match="also where it fails"):
+        lm_eval_values(subject, settings)
+    assert accelerator.state == ["here"]
+
+
+def test_what_lm_eval_prints_is_no_output_of_ours(
+    tmp_path: Path, subject: Subject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS[:4])}
+    lm_eval_values(
+        subject,
+        LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files}, batch_size="auto"),
+    )
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "batch size" in said.err, "lm-eval says what it chose"
+
+
 def test_a_judgement_has_the_harness_beside_its_own(
     tmp_path: Path, subject: Subject, qa_rows: list[dict[str, Any]]
 ) -> None:
@@ -306,8 +377,35 @@ def test_mmlu_layout_is_told_from_a_csv_with_a_header(tmp_path: Path) -> None:
         {"question": "Now?", "choices": ["e", "f", "g", "h"], "answer": 0},
     ]
     original.write_text("Why?,a,b,c,d,C\nNow?,e,f,g,h,E\n")
-    with pytest.raises(DataError, match=r"original\.csv:2: not question, A, B, C, D and a letter"):
+    with pytest.raises(
+        DataError, match=r"original\.csv:2: not question, A, B, C, D and one letter"
+    ):
         read_items(original)
     headed = tmp_path / "headed.csv"
     headed.write_text("question,answer\nWhy?,so\n")
     assert read_items(headed) == [{"question": "Why?", "answer": "so"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "letter"),
+    [(1, "AB"), (1, "BCD"), (2, "AB"), (2, "ABCD"), (2, ""), (2, "a"), (2, "E")],
+)
+def test_an_answer_is_exactly_one_letter(tmp_path: Path, line: int, letter: str) -> None:
+    """Also of a first row, which without a letter at all is a header."""
+    path = tmp_path / "items.csv"
+    rows = ["Why?,a,b,c,d,C"] * 2
+    rows[line - 1] = f"Why?,a,b,c,d,{letter}"
+    path.write_text("\n".join(rows))
+    with pytest.raises(DataError) as caught:
+        read_items(path)
+    assert f"items.csv:{line}: not question, A, B, C, D and one letter of ABCD" in str(caught.value)
+    assert f"6 cells, the last {letter!r}" in str(caught.value)
+
+
+def test_empty_rows_at_the_end_of_a_csv_are_no_items(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("\nWhy?,a,b,c,d, C \n\nNow?,e,f,g,h,A\n\n,,,,,\n , ,,,,\n")
+    assert [item["answer"] for item in read_items(path)] == [2, 0]
+    path.write_text("Why?,a,b,c,d,C\n,,,,,\nNow?,e,f,g,h,A\n")
+    with pytest.raises(DataError, match=r"items\.csv:2: not question"):
+        read_items(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -211,12 +212,78 @@ def test_a_text_that_does_not_fit_leaves_its_example_out_and_says_so(
     judged = bench.evaluate(subject, EvaluationSettings(metrics=("probability",), bootstrap=0))
     assert [r["row"] for r in judged.examples if r["set"] == "forget"] == [1]
     assert judged.notes == [
-        "set 'forget': 1 of 2 examples left out, because nothing of a text fits into the "
-        "template's max_length"
+        "set 'forget': 1 of 2 examples left out, because nothing of a text fits into the model's "
+        "128 positions"
     ]
+    narrow = replace(subject, template=Template(max_length=100))
+    told = bench.evaluate(narrow, EvaluationSettings(metrics=("probability",), bootstrap=0)).notes
+    assert told[0].endswith("fits into the template's max_length, 100 tokens")
     only_long = amnesis.create("benchmark", "own", forget=[long], retain=rich_rows[2:])
     with pytest.raises(DataError, match="set 'forget' has no usable example"):
         only_long.evaluate(subject, EvaluationSettings(metrics=("probability",)))
+
+
+def test_an_answer_that_is_cut_is_judged_by_its_beginning_and_that_is_said(
+    subject: Subject, rich_rows: list[dict[str, Any]]
+) -> None:
+    long = {**rich_rows[0], "answer": "because " * 200}
+    wordy = {**rich_rows[1], "paraphrased_answer": "because " * 200}
+    bench = amnesis.create("benchmark", "own", forget=[long, wordy], retain=rich_rows[2:])
+    plain = EvaluationSettings(metrics=("probability",), bootstrap=0)
+    noted = "of 2 examples judged by the beginning of a text, because the whole does not fit into "
+    cut = f"set 'forget': {{}} {noted}the model's 128 positions"
+    assert bench.evaluate(subject, plain).notes == [cut.format(1)]
+    further = plain.model_copy(update={"metrics": ("truth_ratio",)})
+    assert bench.evaluate(subject, further).notes == [cut.format(2)]
+
+
+def test_what_generates_on_no_row_has_no_value_and_says_so(subject: Subject, own: Any) -> None:
+    settings = EvaluationSettings(metrics=("retain/rouge_l",), generate_rows=0, bootstrap=0)
+    judged = own.evaluate(subject, settings)
+    assert judged.values == {}
+    assert judged.notes == [
+        "metric retain/rouge_l has no value: it reads generated answers, and generate_rows is 0"
+    ]
+
+
+def test_answers_without_a_word_to_rouge_are_counted(
+    subject: Subject, qa_rows: list[dict[str, Any]]
+) -> None:
+    snow = [qa_rows[0], {"question": "雪?", "answer": "雪は白い。"}]
+    bench = amnesis.create("benchmark", "own", forget=snow, retain=qa_rows[2:])
+    metrics = ("rouge_l", "forget/rouge_l_f1")
+    settings = EvaluationSettings(metrics=metrics, bootstrap=0, max_new_tokens=2)
+    told = bench.evaluate(subject, settings).notes
+    assert [note.split(" have ")[0] for note in told] == [
+        "metric forget/rouge_l: 1 of 2 answers",
+        "metric forget/rouge_l_f1: 1 of 2 answers",
+    ]
+
+
+def test_a_retrained_model_that_was_judged_on_other_rows_is_noted(
+    subject: Subject, own: Any, rich_rows: list[dict[str, Any]]
+) -> None:
+    settings = EvaluationSettings(metrics=("forget_quality",), bootstrap=0)
+
+    def notes_against(rows: list[dict[str, Any]], **other: Any) -> list[str]:
+        bench = amnesis.create("benchmark", "own", forget=rows, retain=rich_rows[3:5])
+        never_knew = bench.evaluate(
+            subject, EvaluationSettings(metrics=("truth_ratio", "probability"), bootstrap=0)
+        )
+        return own.evaluate(subject, settings, retrained=replace(never_knew, **other)).notes
+
+    said = "metric forget_quality: the retrained model was judged on other rows of the set 'forget'"
+    changed = [*rich_rows[:2], {**rich_rows[2], "question": "Which is the capital of France?"}]
+    assert notes_against(rich_rows[:3]) == []
+    assert notes_against(changed) == [f"{said}; judge it on the same data"]
+    assert notes_against(changed, data={}) == [], "results of earlier releases do not tell"
+    assert notes_against(rich_rows[:2], data={}) == [
+        f"{said} (3 here, 2 there); judge it on the same data"
+    ]
+    assert notes_against(rich_rows[:3], examples=[]) == [
+        "metric forget_quality failed: it is made of the example values of forget/truth_ratio, "
+        "which the retrained model's results lack; judge that model with the same metrics"
+    ]
 
 
 def test_a_metric_that_fails_is_noted_and_the_others_go_on(

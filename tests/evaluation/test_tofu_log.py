@@ -92,7 +92,11 @@ Change = Callable[[dict[str, Any]], Any]
         ),
         (
             lambda d: d["eval_log.json"]["avg_gt_loss"].update({"2": float("nan")}),
-            "avg_gt_loss['2'] is nan",
+            "avg_gt_loss['2'] must be a finite number, but is nan",
+        ),
+        (
+            lambda d: d["eval_log.json"]["avg_gt_loss"].update({"2": 10**400}),
+            "avg_gt_loss['2'] must be a finite number, but is 1000",
         ),
         (
             lambda d: d["eval_log_forget.json"]["average_perturb_loss"].update({"0": 1.5}),
@@ -117,7 +121,13 @@ def test_a_wrong_log_is_one_line(tmp_path: Path, change: Change, line: str) -> N
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [(None, "cannot be read"), (b"{", "not JSON"), (b"[]", "not a TOFU evaluation log")],
+    [
+        (None, "cannot be read"),
+        (b"{", "not JSON"),
+        (b"[" * 100_000, "not JSON that can be read"),
+        (b"1" * 10_000, "not JSON that can be read"),
+        (b"[]", "not a TOFU evaluation log"),
+    ],
 )
 def test_a_file_that_is_no_log_is_one_line(
     tmp_path: Path, content: bytes | None, line: str
@@ -135,3 +145,6 @@ def test_a_retrained_models_log_needs_its_forget_section_only(tmp_path: Path) ->
     (tmp_path / "other").write_text(json.dumps(short))
     judged = judged_log(tmp_path / "own", tmp_path / "other")
     assert 0 <= judged["arithmetic"]["forget_quality"] <= 1
+    assert len(judged["notes"]) == 1
+    assert judged["notes"][0].startswith("forget_quality compares 3 examples of ")
+    assert judged_log(tmp_path / "own", tmp_path / "own")["notes"] == []

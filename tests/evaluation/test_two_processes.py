@@ -21,7 +21,7 @@ SETTINGS = EvaluationSettings(
 )
 
 
-def _judged(folder: Path) -> dict[str, Any]:
+def _judged(folder: Path, cache: Path | None = None) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)
@@ -35,7 +35,7 @@ def _judged(folder: Path) -> dict[str, Any]:
         "own",
         **{name: folder / f"{name}.jsonl" for name in ("forget", "retain", "holdout")},
     )
-    judged = own.evaluate(subject, SETTINGS)
+    judged = own.evaluate(subject, SETTINGS.model_copy(update={"cache": cache}))
     return {"values": judged.values, "intervals": judged.intervals, "examples": judged.examples}
 
 
@@ -57,3 +57,21 @@ def test_two_processes_give_the_same_results_as_one(rich_place: Path) -> None:
         assert abs(first["values"][key] - value) < 1e-5, key
     places = [[(r["set"], r["row"], r["metric"]) for r in j["examples"]] for j in (first, one)]
     assert places[0] == places[1], "every example once"
+
+
+def _cached_rank(rank: int, ranks: int, folder: Path) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", f"file://{folder}/other", rank=rank, world_size=ranks)
+    judged = _judged(folder, folder / f"cache{rank}")
+    (folder / f"rank{rank}.json").write_text(json.dumps(judged))
+    dist.destroy_process_group()
+
+
+def test_a_judgement_that_one_rank_alone_remembers_parts_none(rich_place: Path) -> None:
+    remembered = _judged(rich_place, rich_place / "cache0")
+    mp.spawn(_cached_rank, (2, rich_place), nprocs=2)
+    for rank in range(2):
+        found = json.loads((rich_place / f"rank{rank}.json").read_text())
+        assert found["values"] == remembered["values"]
+    assert not (rich_place / "cache1").exists()

@@ -87,13 +87,14 @@ class Evaluation:
     """The judgement: ``values`` by ``set/metric``, and one record per example and metric.
 
     ``intervals`` holds the bootstrap interval of each value over examples, ``notes`` what could
-    not be judged and why.
+    not be judged and why, ``data`` a digest of each set's rows, where the judge gives one.
     """
 
     values: dict[str, float] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
 
 
 class Benchmark(Component):

@@ -83,6 +83,10 @@ class ReadingMetric(Metric):
     optional_texts: ClassVar[tuple[str, ...]] = ()
     reads_moments: ClassVar[bool] = False
 
+    def remark(self, answers: Sequence[Answer]) -> str | None:
+        """Say what a reader must know of its value on a set; None: nothing, as most."""
+        return None
+
 
 class ExampleMetric(ReadingMetric):
     """A metric that has a value for each example; its value on a set is their mean."""

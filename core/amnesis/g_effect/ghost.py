@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from amnesis.data import Batch
 
+# What needs no module's own calls: directional derivatives of log-probabilities.
+INSTEAD = "ask for the total, or by layer, example or token alone (not example × layer or position)"
 # {sequence: {layer: (batch, width)}}: the share of each input position of each text
 Shares = dict[str, dict[str, "Tensor"]]
 
@@ -89,7 +91,7 @@ class Ghost:
             raise ModelError(
                 f"{len(silent)} modules whose parameters train, such as {self._name(silent)}, were "
                 f"not seen by the backward pass: they are used outside their own forward, and "
-                f"their share would be missing; ask for the total or by layer"
+                f"their share would be missing; {INSTEAD}"
             )
         found, self._shares = self._shares, [{} for _ in self._directions]
         self._fired.clear()
@@ -112,7 +114,7 @@ class Ghost:
         if not isinstance(output, torch.Tensor):
             raise ModelError(
                 f"module {self._name({module})} trains and gives {type(output).__name__}, not a "
-                f"tensor: its share by example cannot be told; ask for the total or by layer"
+                f"tensor: its share by example cannot be told; {INSTEAD}"
             )
         if not output.requires_grad:  # position embeddings, where parameters stand still
             output.requires_grad_()
@@ -139,19 +141,29 @@ class Ghost:
         """Sum products over features and lay them out as ``(batch, width)``."""
         examples, width = batch.input_ids.shape
         wide = torch.promote_types(products.dtype, torch.float32)
-        if products.shape[:2] == (examples, width):
+        # A norm of single heads may come before or after heads and tokens have changed places.
+        heads_first = products.dim() == 4 and products.shape[2] == width
+        if products.shape[:2] == (examples, width) and not (heads_first and width > 1):
             return products.flatten(2).sum(-1, dtype=wide)
+        if heads_first and products.shape[0] == examples != 0 and products.shape[1] != width:
+            return products.sum((1, 3), dtype=wide)
         if products.dim() == 3 and products.shape[0] == 1 and products.shape[1] == rows.sum():
             laid = products.new_zeros(examples, width, dtype=wide)  # the head saw these rows only
             laid[:, :-1][rows] = products[0].sum(-1, dtype=wide)
             return laid
-        if products.dim() == 2 and products.shape[0] == examples * width:
+        flat = products.dim() == 2 and products.shape[0] == examples * width
+        if flat and not self._one_of_several(module):
             return products.sum(-1, dtype=wide).view(examples, width)
         raise ModelError(
             f"module {self._name({module})} gives {tuple(products.shape)} for a batch of "
-            f"{(examples, width)}: its share by example cannot be told apart; ask for the total "
-            f"or by layer"
+            f"{(examples, width)}: its share by example cannot be told apart; {INSTEAD}"
         )
+
+    def _one_of_several(self, module: nn.Module) -> bool:
+        """Whether a module is one of a block's experts: its rows are in no order that is known."""
+        path = next(name for name, m in self._model.named_modules() if m is module)
+        numbers = [part for part in path.split(".") if part.isdecimal()]
+        return len(numbers) > 1
 
 
 def ghost_shares(
@@ -211,7 +223,7 @@ def _armed(model: nn.Module) -> dict[nn.Module, Mapping[str, str]]:
         if own and next(module.children(), None) is not None:
             raise ModelError(
                 f"{path or type(model).__name__} holds trained parameters beside modules: their "
-                f"share by example cannot be told; ask for the total or by layer"
+                f"share by example cannot be told; {INSTEAD}"
             )
         if own:
             armed[module] = own

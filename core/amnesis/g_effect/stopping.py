@@ -91,7 +91,7 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
                 control.should_training_stop = control.should_log = True
                 self._note(
                     f"stopped after step {state.global_step}: {name} was {values[name]:.4g}, "
-                    f"outside its limit for {limit.for_steps} step(s) in a row"
+                    f"outside its limit for {limit.for_steps} step(s) in a row (of those with it)"
                 )
 
     def _refuse_missing(self, names: Sequence[str], values: Mapping[str, float]) -> None:

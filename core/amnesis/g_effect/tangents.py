@@ -34,12 +34,16 @@ def tangent(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
         if forward is nn.Linear.forward:
             return _linear(call.args[0], v)
         if forward is nn.Embedding.forward and module.max_norm is None:
-            return _embedding(module, call.args[0], v["weight"])
+            out = F.embedding(call.args[0], v["weight"])
+            return _without_padding(module, call.args[0], out)
         if forward in _homogeneous():
             still = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
-            moved: Tensor = functional_call(module, {**still, **v}, call.args, dict(call.kwargs))
-            return moved
-        return _differentiated(module, call, v)
+            run: Tensor = functional_call(module, {**still, **v}, call.args, dict(call.kwargs))
+            return run
+        moved = _differentiated(module, call, v)
+        if isinstance(module, nn.Embedding):  # one that scales what it looks up
+            return _without_padding(module, call.args[0], moved)
+        return moved
 
 
 def _linear(x: Tensor, v: Mapping[str, Tensor]) -> Tensor:
@@ -48,11 +52,10 @@ def _linear(x: Tensor, v: Mapping[str, Tensor]) -> Tensor:
     return v["bias"].expand(*x.shape[:-1], -1)
 
 
-def _embedding(module: nn.Embedding, ids: Tensor, v: Tensor) -> Tensor:
-    out = F.embedding(ids, v)
+def _without_padding(module: nn.Embedding, ids: Tensor, out: Tensor) -> Tensor:
+    """Drop the padding row: backward gives it no gradient, though a tied head's ∇R moves it."""
     if module.padding_idx is None:
         return out
-    # Backward gives the padding row no gradient, though a tied head's ∇R moves it.
     return out.masked_fill((ids == module.padding_idx).unsqueeze(-1), 0)
 
 

@@ -9,7 +9,8 @@ from pydantic import Field
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.errors import DataError
 from amnesis.templates import Template
-from amnesis_evaluation.attacks.attacking import judged_by, judged_sets
+from amnesis_evaluation.answers import Form
+from amnesis_evaluation.attacks.attacking import forms_of, judged_by, judged_sets
 from amnesis_evaluation.batching import Progress
 
 
@@ -36,12 +37,14 @@ class Paraphrase(Attack):
         progress: Progress | None = None,
     ) -> Evaluation:
         """Ask in other words; the model itself is not changed."""
-        template = subject.template
-        if not isinstance(template, Template):
-            raise DataError("attack 'paraphrase' needs questions, but the template is plain text")
-        known = judged_sets(benchmark)
+        known, forms = judged_sets(benchmark), forms_of(benchmark, subject)
         asked = {}
         for name in self.sets:
+            template = forms.get(name, Form()).template or subject.template
+            if not isinstance(template, Template):
+                raise DataError(
+                    "attack 'paraphrase' needs questions, but the template is plain text"
+                )
             rows = known.get(name, ())
             if not rows or not all(row.get(self.field) for row in rows):
                 raise DataError(
@@ -49,4 +52,4 @@ class Paraphrase(Attack):
                     f"{name!r}"
                 )
             asked[name] = [{**row, template.question: row[self.field]} for row in rows]
-        return judged_by(self.metrics, subject, asked, settings, progress)
+        return judged_by(self.metrics, subject, asked, settings, progress, forms)

@@ -53,8 +53,15 @@ class Quantization(Attack):
             _round_linear_layers(quantised.model, self.bits, self.group_size)
         else:
             quantised = self._reloaded(subject, backend)
-        judged = benchmark.evaluate(quantised, settings, progress)
+        left = [] if backend == "nearest" else _left_dense(quantised.model)
+        # Not every library's weights can be digested into the key of a cache.
+        uncached = settings.model_copy(update={"cache": None})
+        judged = benchmark.evaluate(quantised, uncached, progress)
         judged.notes.append(f"quantised to {self.bits} bits by {backend}")
+        if left:
+            judged.notes.append(
+                f"{backend} left {len(left)} linear layers as they were, such as {left[0]}"
+            )
         return judged
 
     def _found(self, subject: Subject) -> Backend:
@@ -84,11 +91,41 @@ class Quantization(Attack):
                     quantization_config=_configuration(backend, self.bits),
                 )
             except Exception as error:  # the libraries raise many kinds
-                raise RecipeError(
-                    f"attack 'quantization': {backend} cannot hold this model in {self.bits} bits "
-                    f"on {device}: {one_line(error)}; take backend: nearest"
-                ) from error
+                raise RecipeError(self._refusal(backend, device, one_line(error))) from error
+        if len(_left_dense(model)) == len(_linear_weights(model)):
+            raise RecipeError(
+                self._refusal(backend, device, "it leaves every weight as it was, without a word")
+            )
         return replace(subject, model=model)
+
+    def _refusal(self, backend: Backend, device: Any, why: str) -> str:
+        return (
+            f"attack 'quantization': {backend} cannot hold this model in {self.bits} bits on "
+            f"{device}: {why}; take backend: nearest"
+        )
+
+
+def _is_dense(weight: Tensor) -> bool:
+    import torch
+
+    # The libraries mark a weight by a type of its own, torchao inside of the parameter.
+    return type(weight) in (torch.nn.Parameter, torch.Tensor) and type(weight.data) is torch.Tensor
+
+
+def _linear_weights(model: Any) -> dict[str, Tensor]:
+    """Give the weights of the linear modules by name, the head's left out."""
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    return {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+
+
+def _left_dense(model: Any) -> list[str]:
+    return [name for name, weight in _linear_weights(model).items() if _is_dense(weight)]
 
 
 def _configuration(backend: Backend, bits: int) -> Any:

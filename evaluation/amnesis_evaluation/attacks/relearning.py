@@ -16,7 +16,8 @@ from amnesis.contracts import (
     Subject,
 )
 from amnesis.errors import DataError, did_you_mean
-from amnesis_evaluation.answers import Forms
+from amnesis.templates import AnyTemplate
+from amnesis_evaluation.answers import Form, Forms
 from amnesis_evaluation.attacks.attacking import copied, forms_of, judged_by, judged_sets
 from amnesis_evaluation.batching import Progress
 
@@ -40,6 +41,9 @@ class Relearning(Attack):
     every: int = Field(5, ge=1, description="judge every k-th step, and the last")
     batch_size: int = Field(8, ge=1, description="rows per step")
     learning_rate: float = Field(1e-4, gt=0, description="of AdamW, constant")
+    sets: tuple[str, ...] = Field(
+        ("forget",), min_length=1, description="the sets that are judged along the way"
+    )
     metrics: tuple[str, ...] = Field(
         ("probability", "extraction_strength"), description="what is judged along the way"
     )
@@ -56,15 +60,20 @@ class Relearning(Attack):
         progress: Progress | None = None,
     ) -> Evaluation:
         """Relearn on a copy, and on a model that never knew where one is given."""
-        sets = judged_sets(benchmark)
-        forms = dict(forms_of(benchmark, subject))
+        known, forms = judged_sets(benchmark), dict(forms_of(benchmark, subject))
+        if strangers := [name for name in self.sets if name not in known]:
+            raise DataError(
+                f"attack 'relearning': sets: the benchmark judges no set {strangers[0]!r}; "
+                f"{did_you_mean(strangers[0], known)}"
+            )
         if "forget" in forms:
             forms["unseen"] = forms["forget"]
         taught = self._taught(benchmark.sets())
-        judged = {"forget": list(sets["forget"])}
-        if self.rows_of == "forget":
-            known = {_text(subject, row) for row in taught}
-            unseen = [row for row in judged["forget"] if _text(subject, row) not in known]
+        judged = {name: list(known[name]) for name in self.sets}
+        if self.rows_of == "forget" and "forget" in judged:
+            template = forms.get("forget", Form()).template or subject.template
+            shown = {_text(subject, template, row) for row in taught}
+            unseen = [r for r in judged["forget"] if _text(subject, template, r) not in shown]
             if unseen:
                 judged["unseen"] = unseen
         curve = self._curve(subject, taught, judged, settings, progress, forms)
@@ -137,9 +146,11 @@ def _after_steps(judge_at: Callable[[int], None], every: int) -> Any:
     return Judging()
 
 
-def _text(subject: Subject, row: Row) -> tuple[str, str]:
-    template = subject.template
-    return template.prompt_of(row, subject.tokenizer), template.answer_of(row)
+def _text(subject: Subject, template: AnyTemplate, row: Row) -> tuple[str, str] | None:
+    try:
+        return template.prompt_of(row, subject.tokenizer), template.answer_of(row)
+    except DataError:  # rows that are taught in one form may not be asked in another
+        return None
 
 
 def _other(subject: Subject, path: str) -> Subject:

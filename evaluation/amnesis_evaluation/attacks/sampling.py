@@ -10,13 +10,21 @@ from pydantic import Field
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Row, Subject
 from amnesis.data import encode_rows, pad_token_id
-from amnesis.errors import DataError
-from amnesis_evaluation.answers import fitted, prompt_of, text_of
-from amnesis_evaluation.attacks.attacking import judged_sets
+from amnesis.errors import DataError, did_you_mean
+from amnesis_evaluation.answers import (
+    Fit,
+    Form,
+    fitted,
+    prompt_of,
+    reference_of,
+    stopped,
+    text_of,
+)
+from amnesis_evaluation.attacks.attacking import forms_of, judged_sets
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.bootstrap import Bootstrap
 from amnesis_evaluation.generation import end_tokens, generate
-from amnesis_evaluation.metrics.rouge_l import rouge_l_recall
+from amnesis_evaluation.metrics.rouge_l import rouge_l_recall, without_words
 
 
 class Sampling(Attack):
@@ -42,12 +50,16 @@ class Sampling(Attack):
         progress: Progress | None = None,
     ) -> Evaluation:
         """Sample answers and keep the worst; the model itself is not changed."""
-        known = judged_sets(benchmark)
+        known, forms = judged_sets(benchmark), forms_of(benchmark, subject)
         found = Evaluation()
         for name in self.sets:
             if name not in known:
-                raise DataError(f"attack 'sampling': the benchmark has no set {name!r}")
-            self._sample(name, subject, known[name], settings, found, progress)
+                raise DataError(
+                    f"attack 'sampling': sets: the benchmark judges no set {name!r}; "
+                    f"{did_you_mean(name, known)}"
+                )
+            form = forms.get(name, Form())
+            self._sample(name, subject, known[name], form, settings, found, progress)
         return found
 
     def _sample(
@@ -55,17 +67,29 @@ class Sampling(Attack):
         name: str,
         subject: Subject,
         rows: Sequence[Row],
+        form: Form,
         settings: EvaluationSettings,
         found: Evaluation,
         progress: Progress | None,
     ) -> None:
-        template = fitted(subject.template, subject.model)
+        whole = form.template or subject.template
+        template = fitted(whole, subject.model)
         rows = rows[: settings.limit][: settings.generate_rows]
         if not rows:
+            found.notes.append(f"set {name!r}: generate_rows is 0, so nothing was sampled")
             return
-        examples = encode_rows(rows, subject.tokenizer, template, name=name).examples
+        encoded = encode_rows(rows, subject.tokenizer, template, name=name)
+        fit = Fit(template, model_limits=template is not whole, dropped=encoded.dropped)
+        examples = [e for e in encoded.examples if fit.holds(list(e.sequences.values()))]
+        found.notes.extend(fit.notes(name))
         prompts = [
-            prompt_of(e.sequences["answer"], subject.model, settings, self.seed + k)
+            prompt_of(
+                e.sequences["answer"],
+                subject.model,
+                settings,
+                self.seed + k,
+                longest=form.max_new_tokens,
+            )
             for e in examples
             for k in range(self.samples)
         ]
@@ -79,10 +103,13 @@ class Sampling(Attack):
             progress=progress,
             what="sampling",
         )
-        answers = [template.answer_of(e.row) for e in examples for _ in range(self.samples)]
+        references = [reference_of(e, template, subject) for e in examples]
+        if remark := without_words(references):
+            found.notes.append(f"set {name!r}: {remark}")
+        answers = [reference for reference in references for _ in range(self.samples)]
         recalls = np.array(
             [
-                rouge_l_recall(answer, text_of(tokens, subject))
+                rouge_l_recall(answer, stopped(text_of(tokens, subject), form.stop))
                 for answer, tokens in zip(answers, written, strict=True)
             ]
         ).reshape(len(examples), self.samples)

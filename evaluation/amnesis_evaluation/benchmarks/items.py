@@ -9,7 +9,8 @@ from typing import Any
 from amnesis.errors import DataError
 from amnesis.files import read_rows
 
-_LETTERS = "ABCD"
+# No text, of which "AB" would be a part.
+_LETTERS = ("A", "B", "C", "D")
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:
@@ -42,23 +43,40 @@ def read_items(path: Path) -> list[dict[str, Any]]:
 
 def _original(path: Path) -> list[dict[str, Any]] | None:
     """Read MMLU's original layout; None if the first row is not of it."""
+    lines = _lines(path)
+    if not lines or not _may_be_original(lines[0][1]):
+        return None
     items: list[dict[str, Any]] = []
+    for number, cells in lines:
+        letter = cells[-1].strip()
+        if len(cells) != 6 or letter not in _LETTERS:
+            raise DataError(
+                f"{path}:{number}: not question, A, B, C, D and one letter of "
+                f"{''.join(_LETTERS)}: {len(cells)} cells, the last {cells[-1]!r}"
+            )
+        question, *choices, _ = cells
+        answer = _LETTERS.index(letter)
+        items.append({"question": question, "choices": choices, "answer": answer})
+    return items
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Give each row with its line, without empty lines, and empty rows at the end."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            for cells in reader:
-                if len(cells) != 6 or cells[5] not in _LETTERS or not cells[5]:
-                    if not items:
-                        return None
-                    raise DataError(
-                        f"{path}:{reader.line_num}: not question, A, B, C, D and a letter of "
-                        f"{_LETTERS}: {len(cells)} cells, the last {cells[-1] if cells else ''!r}"
-                    )
-                question, *choices, letter = cells
-                answer = _LETTERS.index(letter)
-                items.append({"question": question, "choices": choices, "answer": answer})
+            lines = [(reader.line_num, cells) for cells in reader if cells]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from None
     except csv.Error as error:
         raise DataError(f"{path}: not CSV: {error}") from None
-    return items
+    # Spreadsheets leave them; between items one may be an item that was lost.
+    while lines and not any(cell.strip() for cell in lines[-1][1]):
+        lines.pop()
+    return lines
+
+
+def _may_be_original(cells: list[str]) -> bool:
+    """Whether a first row is an item, be it with a wrong letter such as AB, and no header."""
+    letters = cells[-1].strip() if len(cells) == 6 else ""
+    return bool(letters) and set(letters) <= set(_LETTERS)

@@ -15,6 +15,8 @@ from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 Source = Path | list[dict[str, Any]]
 
+_FURTHER = ("paraphrased_question", "paraphrased_answer", "perturbed_answer")
+
 
 class Own(SetsBenchmark):
     """Sets from files (.jsonl, .json, .csv, .parquet) or lists of rows, with every metric that
@@ -22,7 +24,8 @@ class Own(SetsBenchmark):
 
     ``paraphrase`` and ``perturbed`` hold further texts of forget or retain rows, found by their
     question: ``paraphrased_question``, ``paraphrased_answer``, ``perturbed_answer`` (a list; in a
-    CSV, a JSON list). Rows that hold these fields themselves need no such file.
+    CSV, a JSON list, or one row for each wrong answer). Rows that hold these fields themselves need
+    no such file. All rows of a set have them, or none has.
     """
 
     metrics: ClassVar[tuple[str | dict[str, Any], ...]] = (
@@ -58,10 +61,14 @@ class Own(SetsBenchmark):
             for name in ("forget", "retain", "holdout", "facts")
             if (source := getattr(self, name)) is not None
         }
+        uneven = {"paraphrased_answer"}
         for name in ("paraphrase", "perturbed"):
             source = getattr(self, name)
             if source is not None:
-                sets = self._completed(sets, self._rows(source), name)
+                further = self._rows(source)
+                sets = self._completed(sets, further, name)
+                uneven |= {key for row in further for key in row if key in _FURTHER}
+        _refuse_uneven(sets, uneven)
         return sets
 
     def _rows(self, source: Source) -> list[dict[str, Any]]:
@@ -70,18 +77,52 @@ class Own(SetsBenchmark):
     def _completed(
         self, sets: Mapping[str, list[dict[str, Any]]], further: list[dict[str, Any]], name: str
     ) -> dict[str, list[dict[str, Any]]]:
-        by_question: dict[Any, dict[str, Any]] = {}
+        by_question: dict[Any, list[dict[str, Any]]] = {}
         for index, row in enumerate(further):
             if self.question not in row:
                 raise DataError(f"{name}: row {index} has no field {self.question!r}")
-            by_question[row[self.question]] = row
+            by_question.setdefault(row[self.question], []).append(row)
         known = {row.get(self.question) for rows in sets.values() for row in rows}
         if strangers := [question for question in by_question if question not in known]:
             raise DataError(
                 f"{name}: no set has a row with the question {strangers[0]!r} "
-                f"({len(strangers)} of {len(by_question)} rows match none)"
+                f"({len(strangers)} of {len(by_question)} questions match none)"
             )
+        repeated = [question for question, rows in by_question.items() if len(rows) > 1]
+        if repeated and name == "paraphrase":
+            raise DataError(
+                f"paraphrase: the question {repeated[0]!r} has several rows ({len(repeated)} of "
+                f"{len(by_question)} questions do), but one paraphrase is judged; keep one row each"
+            )
+        found = {question: _one_row(rows) for question, rows in by_question.items()}
         return {
-            set_name: [{**by_question.get(row.get(self.question), {}), **row} for row in rows]
+            set_name: [{**found.get(row.get(self.question), {}), **row} for row in rows]
             for set_name, rows in sets.items()
         }
+
+
+def _one_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Make one row of a question's: its wrong answers, and what else differs, in lists."""
+    if len(rows) == 1:
+        return rows[0]
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for key, value in row.items():
+            values.setdefault(key, []).extend(value if isinstance(value, list) else [value])
+    return {
+        key: found if key == "perturbed_answer" or found != found[:1] * len(found) else found[0]
+        for key, found in values.items()
+    }
+
+
+def _refuse_uneven(sets: Mapping[str, Sequence[Row]], fields: set[str]) -> None:
+    """Refuse further texts of some rows only: a mean over a set is of one definition."""
+    for name, rows in sets.items():
+        for field in sorted(fields):
+            having = sum(bool(row.get(field)) for row in rows)
+            if 0 < having < len(rows):
+                lacking = next(index for index, row in enumerate(rows) if not row.get(field))
+                raise DataError(
+                    f"set {name!r}: {having} of {len(rows)} rows have {field!r}, row {lacking} "
+                    f"has none; give it for all of them, or for none"
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from amnesis.contracts import Row
@@ -11,6 +11,37 @@ from amnesis.files import read_rows
 from amnesis.sources import from_hub
 
 _ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class ReadOnAccess(Mapping[str, Sequence[Row]]):
+    """Sets of which each is read when it is asked for: who judges needs no training data."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], Sequence[Row]]]) -> None:
+        """Take what reads each set."""
+        self._readers = readers
+        self._read: dict[str, Sequence[Row]] = {}
+
+    def __getitem__(self, name: str) -> Sequence[Row]:
+        """Give a set's rows.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        if name not in self._read:
+            self._read[name] = self._readers[name]()
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a set; it is not read."""
+        return name in self._readers
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the sets' names."""
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        """Give the number of sets."""
+        return len(self._readers)
 
 
 def published(
@@ -26,8 +57,7 @@ def published(
     """
     if folder is None:
         return from_hub(hub, hub_config or config, split)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; give one with the files of {hub}")
+    check_folder(hub, folder)
     stems = (f"{config}/{split}", f"{config}_{split}", config)
     candidates = [folder / f"{stem}{ending}" for stem in stems for ending in _ENDINGS]
     found = next((path for path in candidates if path.is_file()), None)
@@ -37,6 +67,16 @@ def published(
             f"{config}.jsonl (also .json, .csv, .parquet)"
         )
     return read_rows(found)
+
+
+def check_folder(hub: str, folder: Path | None) -> None:
+    """See that a folder, where one is given, is there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; give one with the files of {hub}")
 
 
 def with_fields(rows: Sequence[Row], where: str, *fields: str) -> Sequence[Row]:

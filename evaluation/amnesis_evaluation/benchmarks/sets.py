@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings, Row, Subject
-from amnesis.distributed import world
+from amnesis.contracts import (
+    Benchmark,
+    Evaluation,
+    EvaluationSettings,
+    LmEvalSettings,
+    Row,
+    Subject,
+)
+from amnesis.distributed import from_first_rank
 from amnesis.templates import AnyTemplate
 from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.batching import Progress
@@ -62,18 +69,27 @@ class SetsBenchmark(Benchmark):
         )
         forms = self.forms(subject.template)
 
-        def whole() -> Evaluation:
+        def whole(lm_eval: LmEvalSettings | None) -> Evaluation:
             judged = judge(subject, sets, selection, settings, progress, retrained, forms)
-            if settings.lm_eval is not None:
-                judged.values.update(lm_eval_values(subject, settings.lm_eval))
-            return judged
+            return _with_tasks(judged, subject, lm_eval)
 
-        if settings.cache is None:
-            return whole()
-        key = judgement_key(subject, sets, selection, settings, retrained, forms)
-        known = remembered(settings.cache, key)
+        folder, lm_eval = settings.cache, settings.lm_eval
+        if folder is None:
+            return whole(lm_eval)
+        # Where lm-eval reads a task's own data from (the hub, a folder here), no key can tell.
+        digestible = lm_eval is not None and set(lm_eval.tasks) <= set(lm_eval.data)
+        inside, beside = (lm_eval, None) if digestible else (None, lm_eval)
+        keyed = settings.model_copy(update={"lm_eval": inside})
+        key = judgement_key(subject, sets, selection, keyed, retrained, forms)
+        # One rank looks for all: what lies in another's cache would part the ranks.
+        known = from_first_rank(lambda: remembered(folder, key))
         if known is None:
-            known = whole()
-            if world()[0] == 0:
-                remember(settings.cache, key, known)
-        return known
+            known = whole(inside)
+            remember(folder, key, known)
+        return _with_tasks(known, subject, beside)
+
+
+def _with_tasks(judged: Evaluation, subject: Subject, lm_eval: LmEvalSettings | None) -> Evaluation:
+    if lm_eval is not None:
+        judged.values.update(lm_eval_values(subject, lm_eval))
+    return judged

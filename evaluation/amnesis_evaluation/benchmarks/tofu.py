@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +13,7 @@ from amnesis.contracts import Row
 from amnesis.errors import DataError
 from amnesis.files import read_rows
 from amnesis.sources import from_hub
+from amnesis_evaluation.benchmarks.published import ReadOnAccess
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 _RETAIN = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
@@ -55,11 +57,14 @@ class Tofu(SetsBenchmark):
     )
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the rows that a run trains on, and those beside them."""
+        """Give the rows that a run trains on, and those beside them; ``retain`` once it is read."""
         judged = self.judged_sets()
         if self.train_retain == "retain_perturbed":
             return judged
-        return {**judged, "retain": self._rows(_RETAIN[self.split])}
+        readers: dict[str, Callable[[], Sequence[Row]]] = {
+            name: partial(judged.__getitem__, name) for name in judged
+        }
+        return ReadOnAccess(readers | {"retain": partial(self._rows, _RETAIN[self.split])})
 
     def judged_sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the rows that a model is judged on."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from amnesis.contracts import Evaluation, EvaluationSettings, LmEvalSettings, Row, Subject
+from amnesis.errors import RecipeError
 from amnesis_evaluation.batching import Progress
-from amnesis_evaluation.benchmarks.published import published, with_fields
+from amnesis_evaluation.benchmarks.published import (
+    ReadOnAccess,
+    check_folder,
+    published,
+    with_fields,
+)
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+
+_HUB = "cais/wmdp-corpora"
 
 Domain = Literal["bio", "cyber"]
 
@@ -31,18 +40,23 @@ class Wmdp(SetsBenchmark):
 
     domain: Domain = Field("bio", description="biosecurity or cybersecurity")
     path: Path | None = Field(None, description="a folder with the corpora; None: the hub")
-    items: Path | None = Field(None, description="the domain's questions; None: the hub")
+    items: Path | None = Field(
+        None, description="the questions of wmdp_<domain>, also beside other tasks; None: the hub"
+    )
     retain_corpus: str | None = Field(
         None, description="a configuration or file name; None: the domain's retain corpus"
     )
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the forget and the retain corpus."""
-        forget = f"{self.domain}-forget-corpus"
-        return {
-            "forget": self._corpus(forget),
-            "retain": self._corpus(self.retain_corpus or f"{self.domain}-retain-corpus"),
-        }
+        """Give the forget and the retain corpus, each read when it is asked for."""
+        check_folder(_HUB, self.path)
+        retain = self.retain_corpus or f"{self.domain}-retain-corpus"
+        return ReadOnAccess(
+            {
+                "forget": partial(self._corpus, f"{self.domain}-forget-corpus"),
+                "retain": partial(self._corpus, retain),
+            }
+        )
 
     def evaluate(
         self,
@@ -53,12 +67,29 @@ class Wmdp(SetsBenchmark):
         retrained: Evaluation | None = None,
     ) -> Evaluation:
         """Judge by lm-eval, and by metrics on the corpora where the settings name some."""
-        if settings.lm_eval is None:
-            task = f"wmdp_{self.domain}"
-            data = {} if self.items is None else {task: {"test": self.items}}
-            asked = LmEvalSettings(tasks=(task,), data=data)
-            settings = settings.model_copy(update={"lm_eval": asked})
+        asked = settings.lm_eval or LmEvalSettings(tasks=(self._task,))
+        if self.items is not None:
+            asked = self._with_items(asked, self.items)
+        settings = settings.model_copy(update={"lm_eval": asked})
         return super().evaluate(subject, settings, progress, retrained=retrained)
+
+    @property
+    def _task(self) -> str:
+        return f"wmdp_{self.domain}"
+
+    def _with_items(self, asked: LmEvalSettings, items: Path) -> LmEvalSettings:
+        if self._task not in asked.tasks:
+            raise RecipeError(
+                f"benchmark 'wmdp': items are given, but evaluate.lm_eval.tasks "
+                f"({', '.join(asked.tasks)}) has no {self._task}; add it, or leave items out"
+            )
+        if self._task in asked.data:
+            raise RecipeError(
+                f"benchmark 'wmdp': items and evaluate.lm_eval.data both give the questions of "
+                f"{self._task}; leave one of them out"
+            )
+        data = {**asked.data, self._task: {"test": items}}
+        return asked.model_copy(update={"data": data})
 
     def _corpus(self, name: str) -> Sequence[Row]:
         if name == "bio-forget-corpus":  # a data set of its own, given on request
@@ -66,5 +97,5 @@ class Wmdp(SetsBenchmark):
                 "cais/wmdp-bio-forget-corpus", self.path, name, "train", hub_config="default"
             )
         else:
-            rows = published("cais/wmdp-corpora", self.path, name, "train")
+            rows = published(_HUB, self.path, name, "train")
         return with_fields(rows, f"WMDP {name}", "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from amnesis.contracts import ChangeMetric
     from amnesis_evaluation.comparison import Group, Target
-    from amnesis_evaluation.tables import Format, Table
+    from amnesis_evaluation.tables import Cell, Format, Table
 
 FORMATS = ("table", "markdown", "csv", "latex")
 
@@ -22,11 +23,17 @@ def compare(
         list[str] | None, typer.Option(help="A column, such as forget/probability; repeatable.")
     ] = None,
     forgetting: Annotated[
-        str, typer.Option(help="The front's first side; lower is better.")
-    ] = "forget/probability",
+        str | None,
+        typer.Option(
+            help="The front's first side; lower is better.", show_default="forget/probability"
+        ),
+    ] = None,
     retention: Annotated[
-        str, typer.Option(help="The front's other side; higher is better.")
-    ] = "retain/probability",
+        str | None,
+        typer.Option(
+            help="The front's other side; higher is better.", show_default="retain/probability"
+        ),
+    ] = None,
     at: Annotated[
         str | None, typer.Option(help="Compare at equal forgetting: forget/probability=0.1.")
     ] = None,
@@ -37,68 +44,87 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
 ) -> None:
     """Lay runs out in one table: seeds as mean ± standard error, the Pareto front marked."""
-    from rich.console import Console
-
     from amnesis.errors import RecipeError, did_you_mean
     from amnesis_evaluation.comparison import Run, Target, grouped
 
     if form not in FORMATS:
         raise RecipeError(f"--format {form!r} is none; {did_you_mean(form, FORMATS)}")
     target = None if at is None else Target.parse(at)
+    sides = {"--forgetting": forgetting, "--retention": retention}
+    if target is not None:
+        for option, given in {**sides, "--chance": chance}.items():
+            if given is not None:
+                raise RecipeError(
+                    f"{option} does not go with --at, which shows no front and no recovery; "
+                    f"leave one of them out"
+                )
     groups = grouped([Run.load(folder) for folder in folders])
+    known = dict.fromkeys(key for group in groups for run in group.runs for key in run.values)
+    for option, names in {"--metric": metric, **sides}.items():
+        for name in [names] if isinstance(names, str) else names or ():
+            if name not in known:
+                raise RecipeError(f"{option}: no run has {name!r}; {did_you_mean(name, known)}")
+    columns = list(dict.fromkeys(metric or known))
     if target is None:
-        columns = _columns(groups, metric)
-        table = _side_by_side(groups, columns, forgetting, retention, chance)
-        notes: list[str] = []
+        front = (forgetting or "forget/probability", retention or "retain/probability")
+        table, notes = _side_by_side(groups, columns, front, chance)
     else:
-        columns = [c for c in _columns(groups, metric) if c != target.metric]
+        columns = [name for name in columns if name != target.metric]
         table, notes = _at_equal(groups, target, columns)
-    if form == "table":
-        Console().print(table.rich())
-    else:
-        print(table.written(_format(form)), end="")
+    _show(table, form)
     for note in notes:
-        Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _show(table: Table, form: str) -> None:
+    from rich.console import Console
+
+    if form != "table":
+        print(table.written(_format(form)), end="")
+        return
+    console = Console()
+    print(table.title)
+    for part in table.rich(console.width):
+        print()
+        console.print(part)
 
 
 def _format(form: str) -> Format:
     return form  # type: ignore[return-value]  # one of FORMATS
 
 
-def _columns(groups: Sequence[Group], asked: Sequence[str] | None) -> list[str]:
-    from amnesis.errors import RecipeError, did_you_mean
-
-    known = dict.fromkeys(key for group in groups for run in group.runs for key in run.values)
-    for name in asked or ():
-        if name not in known:
-            raise RecipeError(f"--metric: no run has {name!r}; {did_you_mean(name, known)}")
-    return list(asked) if asked else list(known)
-
-
 def _side_by_side(
     groups: Sequence[Group],
     columns: Sequence[str],
-    forgetting: str,
-    retention: str,
+    sides: tuple[str, str],
     chance: float | None,
-) -> Table:
+) -> tuple[Table, list[str]]:
     from amnesis_evaluation.comparison import mean_and_error, pareto_front
     from amnesis_evaluation.metrics.recovery import Recovery
-    from amnesis_evaluation.tables import Table
+    from amnesis_evaluation.tables import Number, Table
 
-    front = pareto_front([(g.mean(forgetting), g.mean(retention)) for g in groups])
+    forgetting, retention = sides
+    points = [(group.mean(forgetting), group.mean(retention)) for group in groups]
     measures = [Recovery()] + ([Recovery(chance=chance)] if chance else [])
     recovered = [f"{measure.key} of {retention}" for measure in measures]
     rows = []
-    for group, best in zip(groups, front, strict=True):
-        cells = [_cell(*mean_and_error(group.values_of(name))) for name in columns]
-        cells += [_cell(*mean_and_error(_recoveries(group, retention, m))) for m in measures]
+    for group, best in zip(groups, pareto_front(points), strict=True):
+        cells = [Number(*mean_and_error(group.values_of(name))) for name in columns]
+        cells += [Number(*mean_and_error(_recoveries(group, retention, m))) for m in measures]
         rows.append([group.name, str(len(group.runs)), "★" if best else "", *cells])
-    return Table(
-        f"★ on the Pareto front of {forgetting} (low) against {retention} (high)",
-        ["run", "seeds", "front", *columns, *recovered],
-        rows,
-    )
+    title = f"★ on the Pareto front of {forgetting} (low) against {retention} (high)"
+    notes = []
+    for name in sides:
+        lacking = [group.name for group in groups if not group.values_of(name)]
+        if lacking:
+            whose = (
+                "no run has" if len(lacking) == len(groups) else f"{', '.join(lacking)}: without"
+            )
+            notes.append(
+                f"{whose} {name!r}, which a place on the front takes; name metrics that all runs "
+                f"have with --forgetting and --retention"
+            )
+    return Table(title, ["run", "seeds", "front", *columns, *recovered], rows), notes
 
 
 def _recoveries(group: Group, metric: str, measure: ChangeMetric) -> list[float]:
@@ -114,9 +140,12 @@ def _at_equal(
 ) -> tuple[Table, list[str]]:
     from amnesis.errors import DataError
     from amnesis_evaluation.comparison import at_target, mean_and_error
-    from amnesis_evaluation.tables import Table
+    from amnesis_evaluation.tables import Number, Table
 
-    rows, notes = [], []
+    rows: list[list[Cell]] = []
+    notes = []
+    unknown: dict[str, int] = {}
+    reaching = 0
     for group in groups:
         steps: list[float] = []
         there: dict[str, list[float]] = {name: [] for name in columns}
@@ -127,17 +156,23 @@ def _at_equal(
                 notes.append(str(error))
                 continue
             steps.append(step)
-            for name, value in values.items():
-                there[name].append(value)
-        cells = [_cell(*mean_and_error(there[name])) for name in columns]
+            for name in columns:
+                if name in values:
+                    there[name].append(values[name])
+                elif name in run.values:
+                    unknown[name] = unknown.get(name, 0) + 1
+        reaching += len(steps)
+        cells = [Number(*mean_and_error(there[name])) for name in columns]
         reached = f"{len(steps)}/{len(group.runs)}"
-        rows.append([group.name, reached, _cell(*mean_and_error(steps), digits=1), *cells])
+        rows.append([group.name, reached, Number(*mean_and_error(steps), digits=1), *cells])
+    if unknown:
+        listed = ", ".join(
+            name if count == reaching else f"{name} (in {count} of {reaching} runs)"
+            for name, count in unknown.items()
+        )
+        notes.append(
+            f"not judged around that step, and so not known there: {listed}; judge them while a "
+            f"run goes on (evaluate.every, evaluate.during)"
+        )
     title = f"At {target.metric} = {target.value:g}, interpolated along the trajectories"
     return Table(title, ["run", "reached", "steps", *columns], rows), notes
-
-
-def _cell(mean: float, error: float | None, digits: int = 3) -> str:
-    if mean != mean:
-        return "–"
-    spread = "" if error is None else f" ± {error:.{digits}f}"
-    return f"{mean:.{digits}f}{spread}"

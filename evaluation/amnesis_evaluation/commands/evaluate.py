@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings
     from amnesis.recipe import Recipe
     from amnesis.templates import AnyTemplate
+    from amnesis_evaluation.stored import FurtherRecipe
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Argument(help="A model's folder or hub name, or a run's folder.")
     ] = None,
@@ -67,10 +72,12 @@ def evaluate(
 ) -> None:
     """Judge a model by the field's benchmarks, or read an original TOFU evaluation log."""
     from amnesis.errors import RecipeError
+    from amnesis_evaluation.stored import refuse_place
 
     if from_log is not None:
         if model is not None:
             raise RecipeError("give a MODEL or --from-log, not both")
+        _refuse_further_options(context)
         _show_log(from_log, retain_log, as_json)
         return
     if retain_log is not None:
@@ -87,34 +94,68 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
     }
     source, known = _source(model, recipe)
+    wanted = _settings(known, settings, cache=cache)
+    if out is not None:
+        inputs = [Path(source), *([wanted.retrained] if wanted.retrained is not None else [])]
+        refuse_place(out, [path for path in inputs if path.exists()], overwrite=overwrite)
     judged = _judged(
         source,
         _benchmark(known, benchmark, {"split": split, "path": data}, hyper or []),
         known.template if known else None,
-        _settings(known, settings, cache=cache),
+        wanted,
         attack or [],
         out,
-        overwrite=overwrite,
         device=device,
         trust_remote_code=trust_remote_code,
     )
     _show(judged, as_json)
 
 
-def _source(model: str, recipe: Path | None) -> tuple[str, Recipe | None]:
+# All that --from-log goes together with.
+_OF_LOGS = {"from_log", "retain_log", "as_json"}
+
+
+def _refuse_further_options(context: typer.Context) -> None:
+    from amnesis.errors import RecipeError
+
+    given = [
+        _written(parameter, context.params[str(parameter.name)])
+        for parameter in context.command.params
+        if parameter.name not in _OF_LOGS and _is_given(context, str(parameter.name))
+    ]
+    if given:
+        raise RecipeError(
+            f"{', '.join(given)}: of no meaning with --from-log, which reads what was judged "
+            f"already; leave it out"
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _written(parameter: Any, value: Any) -> str:
+    return str(parameter.secondary_opts[0] if value is False else parameter.opts[0])
+
+
+def _source(model: str, recipe: Path | None) -> tuple[str, Recipe | FurtherRecipe | None]:
     """Give where the model is, and the recipe that goes with it: a run's folder holds both."""
-    from amnesis.recipe import Recipe
+    from amnesis_evaluation.stored import recipe_of
 
     folder = Path(model)
     if recipe is None and (folder / "recipe.yaml").is_file():
         recipe = folder / "recipe.yaml"
     if (folder / "model").is_dir():
         model = str(folder / "model")
-    return model, None if recipe is None else Recipe.load(recipe)
+    return model, None if recipe is None else recipe_of(recipe)
 
 
 def _benchmark(
-    recipe: Recipe | None, name: str | None, options: dict[str, Any], hyper: list[str]
+    recipe: Recipe | FurtherRecipe | None,
+    name: str | None,
+    options: dict[str, Any],
+    hyper: list[str],
 ) -> Benchmark:
     import yaml
 
@@ -123,7 +164,7 @@ def _benchmark(
     from amnesis.resolve import component_of
 
     choice: dict[str, Any] = {}
-    if recipe is not None:
+    if recipe is not None and recipe.benchmark is not None:
         own = recipe.benchmark
         choice = {"name": own} if isinstance(own, str) else dict(own)
     if name is not None and name != choice.get("name"):
@@ -145,7 +186,9 @@ def _benchmark(
     return benchmark
 
 
-def _settings(recipe: Recipe | None, given: dict[str, Any], *, cache: bool) -> EvaluationSettings:
+def _settings(
+    recipe: Recipe | FurtherRecipe | None, given: dict[str, Any], *, cache: bool
+) -> EvaluationSettings:
     from pydantic import ValidationError
 
     from amnesis.caches import cache_folder
@@ -154,7 +197,9 @@ def _settings(recipe: Recipe | None, given: dict[str, Any], *, cache: bool) -> E
 
     own = recipe.evaluate.model_dump(exclude_unset=True) if recipe is not None else {}
     merged = {**own, **{key: value for key, value in given.items() if value is not None}}
-    if cache and "cache" not in merged:
+    if not cache:
+        merged["cache"] = None
+    elif "cache" not in merged:
         merged["cache"] = cache_folder() / "evaluation"
     try:
         return EvaluationSettings(**merged)
@@ -172,15 +217,15 @@ def _judged(
     attacks: list[str],
     out: Path | None,
     *,
-    overwrite: bool,
     device: str | None,
     trust_remote_code: bool,
 ) -> Evaluation:
-    from amnesis import artifacts
     from amnesis.contracts import Subject
+    from amnesis.contracts.attack import keyed
     from amnesis.data import Template
     from amnesis.launch import quiet_libraries
-    from amnesis.models import ModelSettings, default_device, load_model, load_tokenizer
+    from amnesis.models import ModelSettings, load_model, load_tokenizer
+    from amnesis.preflight import examined_device
     from amnesis.running import environment
     from amnesis.tracking import Progress
     from amnesis_evaluation.attacks.attacking import attacks_of
@@ -188,11 +233,9 @@ def _judged(
 
     quiet_libraries()
     benchmark.sets()
-    chosen = attacks_of(attacks)
-    if out is not None:
-        artifacts.claim(out, overwrite=overwrite)
+    chosen = keyed(attacks_of(attacks))
     place = ModelSettings(path=source)
-    device = device or default_device()
+    device = examined_device(device)
     subject = Subject(
         load_model(place, device=device, trust_remote_code=trust_remote_code),
         load_tokenizer(place, trust_remote_code=trust_remote_code),
@@ -201,11 +244,12 @@ def _judged(
     with Progress() as progress:
         judged = benchmark.evaluate(subject, settings, progress)
         attacked = {
-            attack.registered_name: attack.attack(subject, benchmark, settings, progress)
-            for attack in chosen
+            name: attack.attack(subject, benchmark, settings, progress)
+            for name, attack in chosen.items()
         }
     for name, result in attacked.items():
         judged.values.update({f"{name}/{key}": value for key, value in result.values.items()})
+        judged.intervals.update({f"{name}/{key}": v for key, v in result.intervals.items()})
         judged.notes.extend(f"{name}: {note}" for note in result.notes)
     if out is not None:
         save_evaluation(
@@ -227,7 +271,10 @@ def _judged(
 
 def _show(judged: Evaluation, as_json: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from amnesis_evaluation.tables import Number
 
     if as_json:
         shown = {"values": judged.values, "intervals": judged.intervals, "notes": judged.notes}
@@ -235,13 +282,16 @@ def _show(judged: Evaluation, as_json: bool) -> None:
         return
     table = Table("metric", "value", "interval")
     for key, value in judged.values.items():
-        low, high = judged.intervals.get(key, (None, None))
-        between = "" if low is None else f"{low:.3f} – {high:.3f}"
-        table.add_row(key, f"{value:.3f}", between)
+        between = " – ".join(str(Number(end)) for end in judged.intervals.get(key, ()))
+        table.add_row(escape(key), str(Number(value)), between)
     console = Console()
     console.print(table)
-    for note in judged.notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    _print_notes(console, judged.notes)
+
+
+def _print_notes(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_log(log: Path, retain_log: Path | None, as_json: bool) -> None:
@@ -257,4 +307,6 @@ def _show_log(log: Path, retain_log: Path | None, as_json: bool) -> None:
     table = Table("part", *CONVENTIONS)
     for key in judged[CONVENTIONS[0]]:
         table.add_row(key, *(f"{judged[name][key]:.6g}" for name in CONVENTIONS))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    _print_notes(console, judged["notes"])

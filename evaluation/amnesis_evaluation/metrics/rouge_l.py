@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar
 
 from amnesis.contracts import Answer, ExampleMetric
 from amnesis.contracts.metric import Reading
+
+_WORD = re.compile("[a-z0-9]")  # rouge_score's own tokens are made of these
 
 
 class RougeL(ExampleMetric):
@@ -23,6 +27,10 @@ class RougeL(ExampleMetric):
     def value(self, answer: Answer) -> float:
         """Give the recall, in [0, 1]."""
         return rouge_l_recall(answer.text, answer.generated or "")
+
+    def remark(self, answers: Sequence[Answer]) -> str | None:
+        """Say how many answers it cannot see."""
+        return without_words([answer.text for answer in answers])
 
 
 class RougeLF1(ExampleMetric):
@@ -45,10 +53,25 @@ class RougeLF1(ExampleMetric):
         found = _scorer(stemmed=False).score(answer.text, answer.generated or "")
         return float(found["rougeL"].fmeasure)
 
+    def remark(self, answers: Sequence[Answer]) -> str | None:
+        """Say how many answers it cannot see."""
+        return without_words([answer.text for answer in answers])
+
 
 def rouge_l_recall(reference: str, written: str) -> float:
     """Give the ROUGE-L recall of ``reference`` in ``written``, in [0, 1]."""
     return float(_scorer(stemmed=True).score(reference, written)["rougeL"].recall)
+
+
+def without_words(references: Sequence[str]) -> str | None:
+    """Say how many references have no word to ``rouge_score``, and so a ROUGE-L of 0."""
+    count = sum(not _WORD.search(text.lower()) for text in references)
+    if not count:
+        return None
+    return (
+        f"{count} of {len(references)} answers have no word of Latin letters or digits, which are "
+        f"all that rouge_score reads; their ROUGE-L is 0, whatever is written"
+    )
 
 
 @cache

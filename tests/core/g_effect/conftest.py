@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,10 +93,32 @@ def with_lora(model: Any, *targets: str) -> Any:
     return adapted
 
 
+def gemma3(vocabulary: int) -> Any:
+    """Scaled embeddings with a padding row, and norms of single heads before tokens."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    return Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=vocabulary,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=6,
+            query_pre_attn_scalar=6,
+            max_position_embeddings=128,
+            initializer_range=0.15,
+            pad_token_id=0,
+        )
+    )
+
+
 MODELS: dict[str, Callable[[int], Any]] = {
     "llama, biased": llama,
     "llama, tied": lambda v: llama(v, tied=True),
     "llama, tied, padding row": lambda v: llama(v, tied=True, pad=0),
+    "gemma3, scaled embedding": gemma3,
     "gpt_neox, biased": neox,
     "gpt2, tied, positions": gpt2,
     "phi, biased": phi,
@@ -113,7 +136,11 @@ def architecture(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def exact() -> Iterator[None]:
     """Float64 throughout: no fused attention, and no norm that casts to float32."""
+    from transformers.models.gemma3 import modeling_gemma3
     from transformers.models.llama import modeling_llama
+
+    def shifted(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
@@ -121,6 +148,7 @@ def exact() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch, sdpa_kernel(SDPBackend.MATH):
         patch.setattr(modeling_llama.LlamaRMSNorm, "forward", forward)
+        patch.setattr(modeling_gemma3.Gemma3RMSNorm, "forward", shifted)
         yield
 
 
@@ -139,8 +167,14 @@ def build(tiny_tokenizer: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def sets(tiny_tokenizer: Any, qa_rows: Any) -> tuple[list[Batch], list[Batch]]:
-    """Forget and retain set, each of two ragged batches."""
-    examples = encode_rows(qa_rows, tiny_tokenizer, Template()).examples
+    """Forget and retain set, each of two ragged batches, the padding token among their prompts."""
+    examples = list(encode_rows(qa_rows, tiny_tokenizer, Template()).examples)
+    for place in (0, 2, 3):
+        text = examples[place].sequences["answer"]
+        ids = (text.input_ids[0], 0, *text.input_ids[2:])
+        examples[place] = replace(
+            examples[place], sequences={"answer": replace(text, input_ids=ids)}
+        )
     return (
         [collate(examples[:2], 0), collate(examples[2:3], 0, padding_side="left")],
         [collate(examples[3:6], 1), collate(examples[6:7], 1)],

@@ -125,6 +125,22 @@ def test_ghost_in_float32_agrees_to_single_precision(
         assert found == pytest.approx(sum(wanted.values()), rel=1e-5, abs=1e-5 * scale)
 
 
+def test_by_token_and_at_hand_in_float32_agree_to_single_precision(
+    build: Any, sets: Any, architecture: str
+) -> None:
+    exactly, model = build(architecture), build(architecture, torch.float32)
+    v = naive.risk_gradient(exactly, sets[1])
+    narrow = {name: t.float() for name, t in v.items()}
+    for batch in sets[0]:
+        wanted = measure_tokens(exactly, batch, v).slopes["answer"]
+        found = measure_tokens(model, batch, narrow).slopes["answer"]
+        assert (found.double() - wanted).norm() <= 1e-5 * wanted.norm()
+    own = naive.risk_gradient(exactly, sets[0])
+    at_hand = risk_gradient(model, sets[0]).direction
+    gap = torch.cat([(at_hand[name].double() - g).flatten() for name, g in own.items()])
+    assert gap.norm() <= 1e-5 * torch.cat([g.flatten() for g in own.values()]).norm()
+
+
 def test_ghost_beside_a_training_backward_leaves_its_gradients_alone(
     build: Any, sets: Any, architecture: str, exact: None
 ) -> None:
@@ -184,6 +200,63 @@ def test_products_with_directions_at_hand(
     for v, found in zip(directions, tally.by_layer(), strict=True):
         wanted = naive.product_by(whole, v, layers_of(model))
         assert found == pytest.approx(wanted, rel=1e-10, abs=1e-13)
+
+
+@pytest.mark.parametrize("formulation", ["ghost", "tokens", "risk"])
+def test_dropout_has_no_part_in_it(build: Any, sets: Any, exact: None, formulation: str) -> None:
+    """A model that is training is measured as it is evaluated, and goes on training."""
+    model = build("gpt_neox, biased")
+    v = naive.risk_gradient(model, sets[1])
+    batch = sets[0][0]
+
+    def measured() -> torch.Tensor:
+        if formulation == "ghost":
+            [[shares]] = ghost_shares(model, batch, [v], [weighted], NEEDS)
+            return torch.stack(list(shares["answer"].values()))
+        if formulation == "tokens":
+            return measure_tokens(model, batch, v).slopes["answer"]
+        return torch.cat([g.flatten() for g in risk_gradient(model, sets[1]).direction.values()])
+
+    expected = measured()
+    model.train()
+    torch.testing.assert_close(measured(), expected, rtol=0, atol=0)
+    assert all(module.training for module in model.modules())
+
+
+def test_a_module_whose_output_nobody_reads_is_refused(build: Any, sets: Any) -> None:
+    """It is called, but no gradient comes back to it: its hook must fire all the same."""
+    model = build("llama, biased")
+    block = model.model.layers[0]
+    block.aside = torch.nn.Linear(24, 24).double()
+    block.register_forward_hook(lambda module, _, output: (module.aside(output), output)[1])
+    v = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    with pytest.raises(ModelError, match=r"layers\.0\.aside', were not seen by the backward"):
+        ghost_shares(model, sets[0][0], [v], [weighted], NEEDS)
+
+
+def test_experts_are_refused_even_where_their_rows_would_fit(build: Any, sets: Any) -> None:
+    """Each of two experts sees every row, but in an order of its own."""
+    model = build("llama, biased")
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = torch.nn.ModuleList([torch.nn.Linear(24, 24).double() for _ in range(2)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = x.reshape(-1, x.shape[-1])
+            order = torch.arange(len(rows)).flip(0)
+            out = torch.zeros_like(rows)
+            for expert in self.experts:
+                out = out.index_add(0, order, expert(rows[order]))
+            return out.view_as(x)
+
+    model.model.layers[0].mlp = Experts()
+    v = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    with pytest.raises(
+        ModelError, match=r"experts\.\d.* gives .* by layer, example or token alone"
+    ):
+        ghost_shares(model, sets[0][0], [v], [weighted], NEEDS)
 
 
 def test_a_parameter_used_outside_its_module_is_refused(build: Any, sets: Any) -> None:

@@ -15,13 +15,19 @@ from hypothesis import strategies as st
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
-from amnesis.data import Template, encode
+from amnesis.contracts.attack import keyed
+from amnesis.data import Template, TextTemplate, encode
 from amnesis.errors import DataError, RecipeError
+from amnesis.judging import Judging
+from amnesis.recipe import Recipe
 from amnesis.reference import fingerprint
+from amnesis_evaluation.answers import Form
+from amnesis_evaluation.attacks.attacking import attacks_of
 from amnesis_evaluation.attacks.paraphrase import Paraphrase
 from amnesis_evaluation.attacks.quantization import Quantization, rounded_to_nearest
 from amnesis_evaluation.attacks.relearning import Relearning
 from amnesis_evaluation.attacks.sampling import Sampling
+from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 from amnesis_evaluation.metrics.rouge_l import rouge_l_recall
 
 QUICK = EvaluationSettings(max_new_tokens=5, bootstrap=20)
@@ -183,7 +189,7 @@ def test_a_library_rounds_as_much_as_we_do(
     dense = benchmark.evaluate(wide, QUICK).values
     ours = Quantization(bits=bits, backend="nearest").attack(wide, benchmark, QUICK).values
     found = Quantization(bits=bits, backend=backend).attack(wide, benchmark, QUICK)
-    assert f"quantised to {bits} bits by {backend}" in found.notes
+    assert found.notes[-1] == f"quantised to {bits} bits by {backend}"
     assert next(wide.model.parameters()).dtype is torch.float32
     for name in ("forget/probability", "retain/probability"):
         assert 0 < abs(math.log(found.values[name] / dense[name])) < (0.1 if bits == 8 else 1.0)
@@ -203,6 +209,24 @@ def test_what_a_library_cannot_hold_is_one_line(
         RecipeError, match=r"bitsandbytes cannot hold .* in 4 bits on cpu: .* kernel"
     ):
         Quantization(bits=4, backend="bitsandbytes").attack(wide, benchmark, QUICK)
+
+
+def test_a_library_that_leaves_weights_as_they_were_is_told_on(
+    subject: Subject, benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        RecipeError, match="torchao cannot hold this model in 4 bits on cpu: it leaves every weight"
+    ):
+        Quantization(bits=4, backend="torchao").attack(subject, benchmark, QUICK)
+    # Some of them: the libraries go by a layer's width.
+    whole = Quantization(backend="torchao")._reloaded(subject, "torchao")
+    whole.model.model.layers[1].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(64, 32))
+    monkeypatch.setattr(Quantization, "_reloaded", lambda *_: whole)
+    found = Quantization(backend="torchao").attack(subject, benchmark, QUICK)
+    assert found.notes[-2:] == [
+        "quantised to 8 bits by torchao",
+        "torchao left 1 linear layers as they were, such as model.layers.1.mlp.up_proj",
+    ]
 
 
 @pytest.mark.parametrize("backend", ["torchao", "bitsandbytes"])
@@ -240,6 +264,138 @@ def test_the_worst_of_more_samples_is_no_better(subject: Subject, benchmark: Any
     assert many.values == Sampling(samples=6).attack(subject, benchmark, QUICK).values
     with pytest.raises(DataError, match="no set 'facts'"):
         Sampling(sets=("facts",)).attack(subject, benchmark, QUICK)
+
+
+class InBlanks(SetsBenchmark):
+    """Trains on text, and asks in a form of its own."""
+
+    def sets(self) -> dict[str, Any]:
+        return {"forget": [{"text": "Mirela Dantes wrote The Salt Orchard."}] * 2}
+
+    def judged_sets(self) -> dict[str, Any]:
+        blank = {"question": "___ wrote The Salt Orchard.", "answer": "Mirela Dantes"}
+        return {"forget_blank": [{**blank, "paraphrased_question": "The author is ___"}]}
+
+    def forms(self, template: Any) -> dict[str, Form]:
+        return {"forget_blank": Form(Template(prompt="Fill in: {question} "), 3, ("e",))}
+
+
+def test_attacks_ask_as_the_benchmark_does(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amnesis_evaluation.attacks import sampling
+
+    trained_on_text = replace(subject, template=TextTemplate())
+    asked: list[Any] = []
+
+    def write(_: Any, prompts: Any, **__: Any) -> list[list[int]]:
+        asked.extend(prompts)
+        return [list(encode("", "Mirela Dantes", subject.tokenizer, eos=False).input_ids)] * 2
+
+    monkeypatch.setattr(sampling, "generate", write)
+    blanks = Sampling(samples=2, sets=("forget_blank",))
+    found = blanks.attack(trained_on_text, InBlanks(), QUICK)
+    assert subject.tokenizer.decode(asked[0].input_ids).strip() == (
+        "Fill in: ___ wrote The Salt Orchard."
+    )
+    assert asked[0].limit == 3
+    assert found.values["forget_blank/rouge_l_sampled"] == 0, "stopped at the first 'e'"
+
+    relearning = Relearning(sets=("forget_blank",), steps=1, every=1, metrics=("probability",))
+    judged = InBlanks().evaluate(
+        trained_on_text, EvaluationSettings(metrics=("probability",), bootstrap=0)
+    )
+    curve = relearning.attack(trained_on_text, InBlanks(), QUICK).values
+    assert curve["forget_blank/probability@0"] == pytest.approx(
+        judged.values["forget_blank/probability"]
+    )
+    other_words = Paraphrase(sets=("forget_blank",), metrics=("probability",))
+    assert other_words.attack(trained_on_text, InBlanks(), QUICK).values.keys() == (
+        judged.values.keys()
+    )
+
+    for attack in (Sampling(), Relearning()):
+        with pytest.raises(DataError, match="judges no set 'forget'; did you mean 'forget_blank'"):
+            attack.attack(trained_on_text, InBlanks(), QUICK)
+
+
+def test_samples_of_plain_text_are_held_against_the_text(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amnesis_evaluation.attacks import sampling
+
+    rows = [{"text": "Mirela Dantes wrote The Salt Orchard in 1987."}]
+    bench = amnesis.create("benchmark", "own", forget=rows, retain=rows)
+    chunked = replace(subject, template=TextTemplate(max_length=8))
+    said = sampling.encode_rows(rows, subject.tokenizer, chunked.template).examples
+    written = [e.sequences["answer"] for e in said]
+    monkeypatch.setattr(
+        sampling,
+        "generate",
+        lambda *_, **__: [list(w.input_ids[w.prompt_length :]) for w in written],
+    )
+    assert len(written) > 1
+    found = Sampling(samples=1).attack(chunked, bench, QUICK)
+    assert found.values["forget/rouge_l_sampled"] == 1
+
+
+def test_what_sampling_leaves_out_is_said(subject: Subject, qa_rows: list[dict[str, Any]]) -> None:
+    rows = [
+        qa_rows[0],
+        {"question": "why " * 200, "answer": "So."},
+        {"question": "Why?", "answer": "because " * 200},
+        {"question": "雪?", "answer": "雪は白い。"},
+    ]
+    bench = amnesis.create("benchmark", "own", forget=rows, retain=qa_rows)
+    told = Sampling(samples=1).attack(subject, bench, QUICK).notes
+    assert [note.split(",")[0] for note in told] == [
+        "set 'forget': 1 of 4 examples left out",
+        "set 'forget': 1 of 3 examples judged by the beginning of a text",
+        "set 'forget': 1 of 3 answers have no word of Latin letters or digits",
+    ]
+    none = QUICK.model_copy(update={"generate_rows": 0})
+    assert Sampling().attack(subject, bench, none).notes == [
+        "set 'forget': generate_rows is 0, so nothing was sampled"
+    ]
+
+
+def test_attacks_of_one_name_are_told_apart_by_their_hyper_parameters() -> None:
+    two = [{"name": "quantization", "bits": 8}, {"name": "quantization", "bits": 4}]
+    one = {"name": "sampling", "samples": 2}
+    assert list(keyed(attacks_of([*two, one, two[1]]))) == [
+        "quantization",
+        "quantization(bits=4)",
+        "sampling",
+    ]
+
+
+def test_a_run_keeps_every_attacks_values_intervals_and_notes(
+    subject: Subject, benchmark: Any, tmp_path: Path
+) -> None:
+    recipe = Recipe.parse(
+        {
+            "model": "model",
+            "objective": "ga",
+            "benchmark": "own",
+            "evaluate": {"metrics": ["probability"], "bootstrap": 10},
+        }
+    )
+    judging = Judging(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
+    both = [Quantization(bits=bits, backend="nearest") for bits in (8, 4)]
+    judging.judge("before", subject.model, both)
+    recalled = Judging(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
+    assert recalled.recall("before")
+    for kept in (judging, recalled):
+        names = ["quantization", "quantization(bits=4)"]
+        assert list(kept.attacks()) == names
+        for name in names:
+            assert "forget/probability" in kept.attacks()[name]["before"]
+            assert f"{name}/forget/probability" in kept.intervals()["before"]
+        assert kept.notes() == [
+            "before: quantization: quantised to 8 bits by nearest",
+            "before: quantization(bits=4): quantised to 4 bits by nearest",
+        ]
+        assert list(kept.values()["before"]) == ["forget/probability", "retain/probability"]
 
 
 def test_samples_are_scored_against_their_own_answer(

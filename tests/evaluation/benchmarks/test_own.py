@@ -110,6 +110,68 @@ def test_further_texts_are_joined_by_question() -> None:
     }
 
 
+def test_a_row_for_each_wrong_answer_makes_a_list_in_the_files_order(tmp_path: Path) -> None:
+    """As spreadsheets have it: the question is repeated."""
+    rows = [{"question": "a", "answer": "1"}, {"question": "b", "answer": "2"}]
+    long = [
+        {"question": "b", "perturbed_answer": "5", "by": "x", "answer": "2"},
+        {"question": "a", "perturbed_answer": "4", "by": "x", "answer": "1"},
+        {"question": "b", "perturbed_answer": "3", "by": "y", "answer": "2"},
+        {"question": "b", "perturbed_answer": '["6", "7"]', "by": "y", "answer": "2"},
+    ]
+    path = write(tmp_path / "wrong.csv", long)
+    own = amnesis.create("benchmark", "own", forget=rows, retain=rows[1:], perturbed=str(path))
+    b = {**rows[1], "perturbed_answer": ["5", "3", "6", "7"], "by": ["x", "y", "y"]}
+    assert own.sets() == {
+        "forget": [{**rows[0], "perturbed_answer": "4", "by": "x"}, b],
+        "retain": [b],
+    }
+    same = amnesis.create(
+        "benchmark",
+        "own",
+        forget=rows[:1],
+        retain=rows[:1],
+        perturbed=[{"question": "a", "perturbed_answer": "4"}] * 2,
+    )
+    assert same.sets()["forget"][0]["perturbed_answer"] == ["4", "4"]
+
+
+@pytest.mark.parametrize(
+    ("further", "line"),
+    [
+        (
+            {"perturbed": [{"question": "b", "perturbed_answer": ["3"]}]},
+            "set 'forget': 1 of 3 rows have 'perturbed_answer', row 0 has none",
+        ),
+        (
+            {"paraphrase": [{"question": q, "paraphrased_answer": "3"} for q in "ac"]},
+            "set 'forget': 2 of 3 rows have 'paraphrased_answer', row 1 has none",
+        ),
+        (
+            {"paraphrase": [{"question": "a", "paraphrased_question": q} for q in "AB"]},
+            "paraphrase: the question 'a' has several rows (1 of 1 questions do)",
+        ),
+    ],
+)
+def test_further_texts_of_some_rows_are_refused(further: Any, line: str) -> None:
+    """A mean over rows with and without them would be of two definitions."""
+    rows = [{"question": question, "answer": "1"} for question in "abc"]
+    own = amnesis.create("benchmark", "own", forget=rows, retain=[rows[0]] * 2, **further)
+    with pytest.raises(DataError) as caught:
+        own.sets()
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_paraphrases_that_some_rows_hold_themselves_are_refused() -> None:
+    rows = [{"question": "a", "answer": "1"}]
+    held = [{**rows[0], "paraphrased_answer": "one"}]
+    own = amnesis.create("benchmark", "own", forget=rows, retain=rows + held)
+    with pytest.raises(DataError, match="set 'retain': 1 of 2 rows have 'paraphrased_answer'"):
+        own.sets()
+    assert amnesis.create("benchmark", "own", forget=rows, retain=held).sets()["retain"] == held
+
+
 @pytest.mark.parametrize(
     ("perturbed", "line"),
     [

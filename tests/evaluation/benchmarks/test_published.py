@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import amnesis
-from amnesis.contracts import EvaluationSettings, Subject
+from amnesis.cli import main
+from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
 from amnesis.data import Template
-from amnesis.errors import AmnesisError, DataError
+from amnesis.errors import AmnesisError, DataError, RecipeError
 from amnesis.templates import ChatTemplate, TextTemplate
 
 Rows = list[dict[str, Any]]
@@ -150,19 +152,79 @@ def test_rwku_with_a_subject_that_is_not_there(rwku: Path) -> None:
 def test_wmdp_is_judged_by_lm_eval_and_needs_no_corpus_for_it(
     tmp_path: Path, subject: Subject
 ) -> None:
-    item = {"question": "Which is one?", "choices": ["1", "2", "3", "4"], "answer": 0}
-    items = [item] * 3
-    write(tmp_path, {"items": items})
+    write(tmp_path, {"items": [ITEM] * 3})
     bench = amnesis.create(
         "benchmark", "wmdp", domain="cyber", path=tmp_path, items=tmp_path / "items.jsonl"
     )
     judged = bench.evaluate(subject, EvaluationSettings(bootstrap=0))
     assert set(judged.values) == {"lm_eval/wmdp_cyber/acc", "lm_eval/wmdp_cyber/acc_stderr"}
+    assert list(bench.sets()) == ["forget", "retain"]
+    assert "forget" in bench.sets()
     with pytest.raises(DataError, match="has no rows of 'cyber-forget-corpus'"):
-        bench.sets()
+        bench.sets()["forget"]
     corpus = [{"text": "plain words"}]
     write(tmp_path, {"cyber-forget-corpus": corpus, "cyber-retain-corpus/train": corpus})
     assert bench.sets() == {"forget": corpus, "retain": corpus}
+
+
+ITEM = {"question": "Which is one?", "choices": ["1", "2", "3", "4"], "answer": 0}
+
+
+def test_the_command_judges_wmdp_items_where_there_is_no_corpus(
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path, {"items": [ITEM] * 3})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--benchmark", "wmdp", "--with", "items=items.jsonl", "--json"]
+    assert main(["evaluate", str(tiny_folder), *arguments]) == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    assert set(values) == {"lm_eval/wmdp_bio/acc", "lm_eval/wmdp_bio/acc_stderr"}
+
+
+def test_a_run_on_wmdp_reads_the_corpora(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = [{"text": "plain words of a text"}] * 2
+    write(tmp_path, {"cyber-retain-corpus": corpus})
+    recipe = {
+        "model": str(tiny_folder),
+        "objective": "ga",
+        "regularizer": "nll",
+        "combiner": "sum",
+        "benchmark": {"name": "wmdp", "domain": "cyber", "path": str(tmp_path)},
+        "template": {"format": "text"},
+        "training": {"steps": 1},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    check = ["run", str(tmp_path / "recipe.yaml"), "--check"]
+    assert main(check) == 2
+    assert "has no rows of 'cyber-forget-corpus'" in capsys.readouterr().err
+    write(tmp_path, {"cyber-forget-corpus": corpus})
+    assert main(check) == 0
+
+
+def test_wmdp_items_are_the_data_of_their_task_among_others(
+    tmp_path: Path, subject: Subject
+) -> None:
+    write(tmp_path, {"items": [ITEM] * 3, "others": [ITEM] * 2})
+    bench = amnesis.create("benchmark", "wmdp", domain="cyber", items=tmp_path / "items.jsonl")
+    others = {"wmdp_bio": {"test": tmp_path / "others.jsonl"}}
+
+    def judged(tasks: tuple[str, ...], data: dict[str, dict[str, Path]]) -> set[str]:
+        asked = LmEvalSettings(tasks=tasks, data=data)
+        return set(bench.evaluate(subject, EvaluationSettings(lm_eval=asked)).values)
+
+    assert {"lm_eval/wmdp_cyber/acc", "lm_eval/wmdp_bio/acc"} <= judged(
+        ("wmdp_cyber", "wmdp_bio"), others
+    )
+    with pytest.raises(RecipeError, match="has no wmdp_cyber; add it, or leave items out"):
+        judged(("wmdp_bio",), others)
+    with pytest.raises(RecipeError, match=r"items and evaluate\.lm_eval\.data both give"):
+        judged(("wmdp_cyber",), {"wmdp_cyber": others["wmdp_bio"]})
 
 
 @pytest.mark.parametrize(
@@ -179,7 +241,7 @@ def test_wrong_files_are_one_line(
 ) -> None:
     write(tmp_path, files)
     with pytest.raises(AmnesisError) as caught:
-        amnesis.create("benchmark", name, path=tmp_path).sets()
+        dict(amnesis.create("benchmark", name, path=tmp_path).sets())
     assert line in str(caught.value)
     with pytest.raises(AmnesisError, match="is not a folder"):
         amnesis.create("benchmark", name, path=tmp_path / "nowhere").sets()

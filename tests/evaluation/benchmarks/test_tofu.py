@@ -51,6 +51,18 @@ def folder(tmp_path: Path, **files: list[dict[str, object]]) -> Path:
     return tmp_path
 
 
+def test_the_split_s_retain_rows_are_read_by_who_trains_on_them(tmp_path: Path) -> None:
+    path = folder(tmp_path, forget01=[row("a")], retain_perturbed=[row("r")])
+    tofu = amnesis.create("benchmark", "tofu", split="forget01", path=path)
+    sets = tofu.sets()
+    assert list(sets) == list(tofu.judged_sets()) == ["forget", "retain"]
+    assert sets["forget"] == [row("a")]
+    with pytest.raises(DataError, match=r"retain99\.json: there is no such file"):
+        sets["retain"]
+    folder(tmp_path, retain99=[row("s")])
+    assert sets["retain"] == [row("s")]
+
+
 def row(question: str, **further: object) -> dict[str, object]:
     return {"question": question, "answer": f"answer of {question}", **further}
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from amnesis.cli import app
 from amnesis.contracts import Subject
 from amnesis.data import Template
-from amnesis.errors import AmnesisError
+from amnesis.errors import AmnesisError, OutputError, RecipeError
 from amnesis_evaluation.stored import load_evaluation, load_results
 
 
@@ -70,6 +70,85 @@ def test_a_retrained_models_folder_completes_the_table(place: Path) -> None:
     assert [note.split(":")[0] for note in judged["notes"]] == ["metric privleak has no interval"]
     table = evaluate(*arguments, "--metrics", "forget/probability")
     assert "forget/probability" in table
+
+
+def test_retrained_results_say_what_rows_they_are_of(place: Path) -> None:
+    evaluate(*OWN, "--max-new-tokens", "2", "--out", "never-knew")
+    file = place / "forget.jsonl"
+    file.write_text(file.read_text().replace("Mirela", "Milena"))
+    judged = evaluate(*OWN, "--retrained", "never-knew", "--metrics", "forget_quality", "--json")
+    assert json.loads(judged)["notes"] == [
+        "metric forget_quality: the retrained model was judged on other rows of the set 'forget'; "
+        "judge it on the same data"
+    ]
+
+
+def test_results_replace_results_and_nothing_else(place: Path) -> None:
+    run = place / "run"
+    run.mkdir()
+    (place / "model").rename(run / "model")
+    before = {path: path.read_bytes() for path in run.rglob("*.*")}
+    assert before
+    for out in ("run", "run/model", "."):
+        with pytest.raises(OutputError, match="holds run/model, which is read here"):
+            evaluate("run", *OWN[1:], "--out", out, "--overwrite")
+    assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
+
+    quick = ["run", *OWN[1:], "--out", "out", "--metrics"]
+    evaluate(*quick, "probability")
+    (place / "out" / "thesis.tex").write_text("years of work")
+    first = load_results(place / "out")
+    with pytest.raises(OutputError, match=r"is not empty; .* replace results"):
+        evaluate(*quick, "probability")
+    with pytest.raises(AmnesisError, match="did you mean 'probability'"):
+        evaluate(*quick, "probabilty", "--overwrite")
+    assert load_results(place / "out") == first
+    evaluate(*quick, "exact_memorization", "--overwrite")
+    assert set(load_results(place / "out")["after"]) == {
+        "forget/exact_memorization",
+        "retain/exact_memorization",
+    }
+    assert (place / "out" / "thesis.tex").read_text() == "years of work"
+    retrained = ["forget_quality", "--retrained", "out", "--overwrite"]
+    with pytest.raises(OutputError, match="out: holds out, which is read here"):
+        evaluate(*quick, *retrained)
+    (place / "out" / "recipe.yaml").write_text("objective: ga")
+    with pytest.raises(OutputError, match="holds a run"):
+        evaluate(*quick, "probability", "--overwrite")
+
+
+def test_a_finetunings_folder_brings_what_a_judgement_needs(place: Path) -> None:
+    (place / "target").mkdir()
+    (place / "model").rename(place / "target" / "model")
+    recipe: dict[str, Any] = {
+        "model": "model",
+        "benchmark": {"name": "own", "forget": "forget.jsonl", "retain": "retain.jsonl"},
+        "sets": ["forget", "retain"],
+        "template": {"prompt": "{question} "},
+        "training": {"epochs": 1},
+        "seed": 0,
+    }
+    file = place / "target" / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    quick = ["--metrics", "forget/probability", "--json"]
+    judged = json.loads(evaluate("target", *quick))
+    assert judged == json.loads(evaluate("target", *OWN[1:], *quick))
+    plain = json.loads(evaluate("target/model", *OWN[1:], *quick))
+    assert plain["values"] != judged["values"], "the finetuning's template is another"
+    file.write_text(yaml.safe_dump({**recipe, "templat": {}}))
+    with pytest.raises(RecipeError, match="templat: unknown key; did you mean 'template'"):
+        evaluate("target", *quick)
+
+
+def test_a_note_is_shown_as_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from amnesis_evaluation.metrics.probability import Probability
+
+    def fail(*_: Any) -> float:
+        raise ValueError("[bold]no[/red]")
+
+    monkeypatch.setattr(Probability, "value", fail)
+    shown = evaluate(*OWN, "--metrics", "probability,exact_memorization", "--no-cache")
+    assert "note: metric forget/probability failed: ValueError: [bold]no[/red]" in shown
 
 
 def test_a_runs_folder_brings_its_benchmark_and_template(place: Path) -> None:
@@ -129,9 +208,50 @@ def test_an_attacked_model_stands_beside_the_one_that_came(
     assert after != before
 
 
+def test_a_librarys_copy_is_judged_beside_the_cache(place: Path) -> None:
+    arguments = [*OWN, "--metrics", "probability", "--attack", "quantization", "--json"]
+    first = json.loads(evaluate(*arguments))
+    assert "quantization: quantised to 8 bits by torchao" in first["notes"]
+    for name, value in first["values"].items():
+        if not name.startswith("quantization/"):
+            assert first["values"][f"quantization/{name}"] != value
+        assert name in first["intervals"]
+    cache = place / "user-cache" / "amnesis" / "evaluation"
+    assert len(list(cache.iterdir())) == 1
+    assert json.loads(evaluate(*arguments)) == first
+
+
 def test_no_cache_writes_none(place: Path) -> None:
     evaluate(*OWN, "--metrics", "probability", "--no-cache")
     assert not (place / "user-cache").exists()
+    recipe = {
+        "model": "model",
+        "objective": "ga",
+        "benchmark": "own",
+        "evaluate": {"cache": "mine"},
+    }
+    (place / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    named = [*OWN, "--metrics", "probability", "--recipe", "recipe.yaml"]
+    evaluate(*named, "--no-cache")
+    assert not (place / "mine").exists()
+    evaluate(*named)
+    assert len(list((place / "mine").iterdir())) == 1
+
+
+def test_judgements_are_listed_and_deleted(place: Path) -> None:
+    evaluate(*OWN, "--metrics", "probability")
+    evaluate(*OWN, "--metrics", "exact_memorization")
+    reference = place / "user-cache" / "amnesis" / "reference" / "0123"
+    reference.mkdir(parents=True)
+    (reference / "scores.safetensors").write_bytes(b"1" * 1000)
+    one, other = sorted((place / "user-cache" / "amnesis" / "evaluation").iterdir())
+    runner = CliRunner()
+    listed = runner.invoke(app, ["cache"], env={"COLUMNS": "200"}).stdout
+    assert all(name in listed for name in (one.stem, other.stem, "0123"))
+    assert runner.invoke(app, ["cache", one.stem, "--delete"]).exit_code == 0
+    assert (one.exists(), other.exists(), reference.exists()) == (False, True, True)
+    assert runner.invoke(app, ["cache", "--delete"]).exit_code == 0
+    assert (other.exists(), reference.exists()) == (False, False)
 
 
 def test_real_tofu_rows(place: Path, shared_data: Path) -> None:
@@ -158,7 +278,8 @@ def test_real_tofu_rows(place: Path, shared_data: Path) -> None:
         "real_authors/choice_probability",
         "world_facts/rouge_l",
     } <= set(judged["values"])
-    assert judged["notes"] == [
+    # The tiny model has 128 positions.
+    assert [note for note in judged["notes"] if "of a text" not in note] == [
         "metric 'forget_quality' needs the results of a model that never saw the forget set; "
         "judge one on the same benchmark and give its folder as --retrained (in a recipe, "
         "evaluate.retrained)"
@@ -187,6 +308,19 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
         (["model", "--from-log", "x.json"], "give a MODEL or --from-log, not both"),
         (["--retain-log", "x.json"], "--retain-log belongs to --from-log"),
         (["--from-log", "x.json"], "x.json: cannot be read"),
+        (
+            [
+                "--from-log",
+                "x",
+                "--out",
+                "o",
+                "--attack",
+                "relearning",
+                "--no-cache",
+                "--overwrite",
+            ],
+            "--attack, --no-cache, --out, --overwrite: of no meaning with --from-log",
+        ),
         (["model", "--benchmark", "tofoo"], "did you mean 'tofu'"),
         (["model", "--benchmark", "tofu", "--split", "forget02"], "'forget01', 'forget05' or"),
         (["model", "--benchmark", "tofu", "--data", "none"], "none is not a folder"),
@@ -204,6 +338,9 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
         ([*OWN, "--lm-eval", "wmdp_bo"], "lm-eval has no task 'wmdp_bo'"),
         ([*OWN, "--attack", "relerning"], "no attack is called 'relerning'"),
         (["no-such-model", *OWN[1:]], "no-such-model"),
+        ([*OWN, "--device", "foo"], "'foo' cannot be used here"),
+        ([*OWN, "--device", "cuda:99"], "'cuda:99' cannot be used here"),
+        ([*OWN, "--out", "forget.jsonl"], "forget.jsonl: is a file"),
         ([*OWN, "--out", "model"], "model: "),
     ],
 )
