@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 from amnesis.contracts import Row
 from amnesis.templates import AnyTemplate, Template, TextTemplate
 from amnesis_evaluation.answers import Form, Forms
-from amnesis_evaluation.benchmarks.published import published, with_fields
+from amnesis_evaluation.benchmarks.published import ReadOnAccess, published, with_fields
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 # What the original code gives a model to write, and where it takes an answer to its few-shot
@@ -56,10 +57,10 @@ class Muse(SetsBenchmark):
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the texts that a run forgets and retains."""
-        return {
-            "forget": self._rows("raw", "forget", "text"),
-            "retain": self._rows("raw", self.train_retain, "text"),
-        }
+        splits = {"forget": "forget", "retain": self.train_retain}
+        return ReadOnAccess(
+            {name: partial(self._rows, "raw", split, "text") for name, split in splits.items()}
+        )
 
     def judged_sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the continuations, the questions, and the texts for membership inference."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from amnesis.errors import DataError, did_you_mean
 from amnesis.files import read_rows
 from amnesis.templates import AnyTemplate, ChatTemplate, Template
 from amnesis_evaluation.answers import Form, Forms
-from amnesis_evaluation.benchmarks.published import published, with_fields
+from amnesis_evaluation.benchmarks.published import ReadOnAccess, published, with_fields
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 _HUB = "jinzhuoran/RWKU"
@@ -48,17 +49,18 @@ class Rwku(SetsBenchmark):
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the forget corpus, and the retain rows where a file of them is given."""
+        sets: dict[str, Callable[[], Sequence[Row]]] = {"forget": self._corpus}
+        if self.retain is not None:
+            sets["retain"] = partial(read_rows, self.retain)
+        return ReadOnAccess(sets)
+
+    def _corpus(self) -> Sequence[Row]:
         rows = with_fields(
             self._of_subject(published(_HUB, self.path, self.corpus, "train"), self.corpus),
             f"RWKU {self.corpus}",
             self.corpus_field,
         )
-        sets: dict[str, Sequence[Row]] = {
-            "forget": [{**row, "text": row[self.corpus_field]} for row in rows]
-        }
-        if self.retain is not None:
-            sets["retain"] = read_rows(self.retain)
-        return sets
+        return [{**row, "text": row[self.corpus_field]} for row in rows]
 
     def judged_sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the probes, as questions and answers."""

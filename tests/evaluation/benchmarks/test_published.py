@@ -144,6 +144,20 @@ def test_rwku_asks_in_the_originals_words(rwku: Path, subject: Subject) -> None:
     assert set(judged.values) == {f"{name}/rouge_l" for name in sets}
 
 
+def test_muse_and_rwku_are_judged_without_their_corpora(
+    muse: Path, rwku: Path, subject: Subject
+) -> None:
+    settings = EvaluationSettings(max_new_tokens=2, bootstrap=0)
+    for name, folder, corpora in (("muse", muse, "raw"), ("rwku", rwku, "train_positive_llama3")):
+        for file in [*folder.glob(f"{corpora}*"), *folder.glob(f"{corpora}/*")]:
+            if file.is_file():
+                file.unlink()
+        bench = amnesis.create("benchmark", name, path=folder)
+        assert bench.evaluate(subject, settings).values
+        with pytest.raises(DataError, match=corpora):
+            bench.sets()["forget"]
+
+
 def test_rwku_with_a_subject_that_is_not_there(rwku: Path) -> None:
     with pytest.raises(DataError, match="no rows about 'Mirella'; did you mean 'Mirela'"):
         amnesis.create("benchmark", "rwku", path=rwku, subject="Mirella").judged_sets()
@@ -244,4 +258,4 @@ def test_wrong_files_are_one_line(
         dict(amnesis.create("benchmark", name, path=tmp_path).sets())
     assert line in str(caught.value)
     with pytest.raises(AmnesisError, match="is not a folder"):
-        amnesis.create("benchmark", name, path=tmp_path / "nowhere").sets()
+        dict(amnesis.create("benchmark", name, path=tmp_path / "nowhere").sets())
