@@ -37,10 +37,13 @@ def naive(term: KL, situation: Situation) -> float:
     )
 
 
-CLAIMS = [*EVERY_TERM, nothing_to_do_at_the_reference]
+SUBJECTS = [KL()]
+CLAIMS = [*EVERY_TERM, nothing_to_do_at_the_reference, agrees_with(naive)]
 
-test_claims = hold([*CLAIMS, agrees_with(naive)], [KL()])
-test_claims_of_the_likeliest = hold(CLAIMS, [KL(top_k=1), KL(top_k=3)])
+test_claims = hold(CLAIMS, SUBJECTS)
+test_claims_of_the_likeliest = hold(
+    [*EVERY_TERM, nothing_to_do_at_the_reference], [KL(top_k=1), KL(top_k=3)]
+)
 
 
 def test_two_terms_with_other_numbers_of_entries_share_one_reference(tiny: Situation) -> None:
