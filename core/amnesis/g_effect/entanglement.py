@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from amnesis.data import collate
 from amnesis.g_effect.by_token import measure_tokens
 from amnesis.g_effect.directions import risk_gradient
-from amnesis.g_effect.sets import ProbeSet, cells
+from amnesis.g_effect.sets import ProbeSet, cells, token_texts
 from amnesis.inner import inner_product
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 COLUMNS = ("forget_example", "token", "retain_example", "value")
 
@@ -27,9 +27,16 @@ class Entanglement:
     The value is ``⟨∇ℓ_i, ∇ℓ̄_j⟩ / ‖∇ℓ̄_j‖``, ℓ̄_j the mean log-probability of retain example j: by
     how much (nats per unit of parameter space) the token's ℓ_i falls, to first order, along the
     direction in which that example is lost fastest. Positive: they go together.
+
+    Attributes:
+        pairs: (forget example, its label token, retain example, value).
+        rows: the row that each retain example was made of.
+        texts: the label tokens' own texts, ``{forget example: [text, ...]}``.
     """
 
     pairs: tuple[tuple[int, int, int, float], ...]
+    rows: Sequence[int] = ()
+    texts: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def strongest(self, count: int) -> list[tuple[int, int, int, float]]:
         """Give the pairs that go together most."""
@@ -57,8 +64,12 @@ def measure_entanglement(
     retain: ProbeSet,
     pad: int,
     told: Callable[[int, int], None] = lambda done, total: None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Entanglement:
-    """Measure every pair: one forward-mode pass over the forget set per retain example."""
+    """Measure every pair: one forward-mode pass over the forget set per retain example.
+
+    With a ``tokenizer`` the tokens carry their texts.
+    """
     device = next(model.parameters()).device
     pairs: list[tuple[int, int, int, float]] = []
     for done, example in enumerate(retain.examples):
@@ -72,4 +83,5 @@ def measure_entanglement(
             ):
                 pairs.append((rows[b], token, done, value))
         told(done + 1, len(retain.examples))
-    return Entanglement(tuple(pairs))
+    texts = {} if tokenizer is None else token_texts(forget.examples, tokenizer, "token")
+    return Entanglement(tuple(pairs), tuple(e.index for e in retain.examples), texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from amnesis.g_effect.directions import Direction, risk_gradient
 from amnesis.g_effect.sets import Cell, ProbeSet, encoded_for, token_texts
 from amnesis.g_effect.splits import Split, measure_split
 from amnesis.g_effect.table import EffectTable, Rows
+from amnesis.inner import inner_product, local, over_shards
 from amnesis.reference import AdapterOff, evaluating
 from amnesis.resolve import Choice
 from amnesis.templates import AnyTemplate
@@ -33,6 +34,12 @@ ITS_OWN_REFERENCE = (
     "no reference was given, so the model is its own: GA, NPO and TNPO then have one gradient "
     "direction and coincide (NPO up to the factor label tokens / examples); give the model before "
     "unlearning as reference to tell them apart"
+)
+# Of ‖∇R‖²: above what float32 leaves of a gradient that is 0, far below any that is not.
+VANISHED = 1e-5
+AT_ITS_REFERENCE = (
+    "{} has no effect beyond rounding: it vanishes where the model is its own reference; give the "
+    "model before unlearning as reference"
 )
 WITHOUT_ADAPTER = "the reference is the model without its adapter"
 
@@ -87,14 +94,18 @@ def probe(
         if own:
             told = partial(_tell, progress, f"G-effect of the {stream} set")
             measure_split(model, probed, own, directions, split, known, rows, told)
+    data = rows.finished()
+    vanishing = _vanishing(EffectTable(data, tuple(by)), losses, directions)
+    notes += tuple(AT_ITS_REFERENCE.format(name) for name in vanishing)
     return EffectTable(
-        rows.finished(),
+        data,
         tuple(by),
         {n.name: n.loss.name for n in losses},
         risks,
         {name: tuple(e.index for e in probed.examples) for name, probed in sets.items()},
         _texts(sets, split, tokenizer),
         notes,
+        vanishing,
     )
 
 
@@ -142,6 +153,30 @@ def _reference(
     if hasattr(model, "disable_adapter"):
         return AdapterOff(model), (WITHOUT_ADAPTER,) if reads else ()
     return Live(model), (ITS_OWN_REFERENCE,) if reads else ()
+
+
+def _vanishing(
+    table: EffectTable, losses: Sequence[NamedLoss], directions: Mapping[str, Direction]
+) -> tuple[str, ...]:
+    """Name the losses that compare with a reference and found no difference.
+
+    Likelihood terms are left out: their gradient is not 0 there, and may rightly be tiny elsewhere.
+    """
+    asked = [n.name for n in losses if n.loss.needs.reference and not n.likelihood]
+    if not asked:
+        return ()
+    sizes = {
+        name: sum(
+            over_shards(inner_product(local(v), local(v)), v).item() for v in direction.values()
+        )
+        for name, direction in directions.items()
+    }
+    totals = table.totals("objective", "set")
+    return tuple(
+        name
+        for name in asked
+        if all(abs(totals[name, d]) <= VANISHED * size for d, size in sizes.items())
+    )
 
 
 def _texts(sets: dict[str, ProbeSet], split: Split, tokenizer: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from amnesis.contracts.probe import RunView
@@ -132,16 +133,42 @@ def cells(batch: Batch, sequence: str, kind: Cell) -> tuple[Tensor, Tensor]:
 def token_texts(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, kind: Cell
 ) -> Mapping[int, list[str]]:
-    """Give the text of every cell of every example, in the order of :func:`cells`."""
+    """Give the text of every cell of every example, in the order of :func:`cells`.
+
+    A text's tokens joined are what decoding it at once gives, without its prompt for label tokens.
+    """
     found: dict[int, list[str]] = {}
     for place, example in enumerate(examples):
         texts: list[str] = []
         for name in ["answer", *sorted(set(example.sequences) - {"answer"})]:
             encoded = example.sequences[name]
             start = encoded.prompt_length if kind == "token" else 0
-            texts += [tokenizer.decode([i]) for i in encoded.input_ids[start:]]
+            texts += _pieces(encoded.input_ids, tokenizer)[start:]
         found[place] = texts
     return found
+
+
+def _pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Give what each token adds to the text of those before it.
+
+    Decoders drop the space before a lone token, and a character of several tokens is whole only at
+    the last of them: the others are given no text.
+    """
+    if not ids:
+        return []
+    decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
+    whole, pieces, shown = decode(list(ids)), list[str](), 0
+    for k in range(1, len(ids)):
+        end = max(shown, _agreeing(whole, decode(list(ids[:k]))))
+        pieces.append(whole[shown:end])
+        shown = end
+    return [*pieces, whole[shown:]]
+
+
+def _agreeing(whole: str, part: str) -> int:
+    if whole.startswith(part):
+        return len(part)
+    return next((k for k, (a, b) in enumerate(zip(whole, part, strict=False)) if a != b), 0)
 
 
 def _mask(batch: Batch, kind: Cell) -> Tensor:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("objective", "set", "layer", "example", "token", "value")
+ROUNDING = 1e-6  # of the parts' sizes: what float32 leaves where they cancel
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class EffectTable:
         rows: the row that each example was made of, ``{stream: (row, ...)}``.
         texts: the tokens' own texts, ``{stream: {example: [text, ...]}}``.
         notes: what a reader must know beside the numbers.
+        vanishing: the objectives whose gradient is 0 but for rounding, so whose values say nothing.
     """
 
     data: pa.Table
@@ -43,6 +45,7 @@ class EffectTable:
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     texts: Mapping[str, Mapping[int, Sequence[str]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    vanishing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.data.num_rows)
@@ -96,10 +99,20 @@ class EffectTable:
 
         Raw effects have no common scale; this is what objectives are compared by. It is NaN where
         the unlearning effect is not negative: what does not forget has no price of forgetting.
+        So it is where that effect is nothing but rounding.
         """
         unlearn = self.total(objective=objective, set="forget")
         retain = self.total(objective=objective, set="retain")
-        return retain / unlearn if unlearn < 0 else float("nan")
+        forgets = unlearn < 0 and not self.negligible(objective, "forget")
+        return retain / unlearn if forgets else float("nan")
+
+    def negligible(self, objective: str, set_name: str) -> bool:
+        """Whether the total is no more than rounding leaves: its sign and shares mean nothing."""
+        import pyarrow.compute as pc
+
+        values = self.where(objective=objective, set=set_name).data["value"]
+        total, parts = pc.sum(values).as_py(), pc.sum(pc.abs(values)).as_py()
+        return objective in self.vanishing or bool(abs(total) <= ROUNDING * parts)
 
     def to_parquet(self, path: Path | str) -> None:
         """Write the table; what stands beside the columns goes into the file's metadata."""
@@ -112,6 +125,7 @@ class EffectTable:
             "rows": self.rows,
             "texts": self.texts,
             "notes": self.notes,
+            "vanishing": self.vanishing,
         }
         pq.write_table(
             self.data.replace_schema_metadata({"amnesis": json.dumps(beside)}), str(path)
@@ -143,6 +157,7 @@ class EffectTable:
             {stream: tuple(rows) for stream, rows in beside["rows"].items()},
             texts,
             tuple(beside["notes"]),
+            tuple(beside.get("vanishing", ())),
         )
 
 

@@ -13,9 +13,18 @@ from amnesis_evaluation.commands import probe_subject
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from amnesis.contracts import Subject
     from amnesis.data import Row
     from amnesis.g_effect import EffectTable, Entanglement
 
+# All that a probe writes into its folder, and all that --overwrite replaces.
+NAMES = (
+    "g_effect.parquet",
+    "tokens.parquet",
+    "entanglement.parquet",
+    "g_effect.html",
+    "g_effect.png",
+)
 DEFAULT = "ga,npo,simnpo,wga,tnpo"
 
 
@@ -50,7 +59,8 @@ def probe(
     """Show what objectives do to the risk on both sets: by layer, example and token."""
     from rich.console import Console
 
-    from amnesis.artifacts import refuse_if_taken, write_text
+    from amnesis.artifacts import write_text
+    from amnesis.g_effect.choices import named_losses
     from amnesis.launch import quiet_libraries
     from amnesis.running import new_folder
     from amnesis.tracking import Progress
@@ -59,11 +69,13 @@ def probe(
 
     quiet_libraries()
     folder = out or new_folder("probe")
-    refuse_if_taken(folder, overwrite=overwrite)
-    rows = probe_subject.sets_of(forget, retain, benchmark, limit)
+    probe_subject.refuse_place(folder, NAMES, overwrite=overwrite)
     choices = [choice_of(text) for text in objectives.split(",")]
+    named_losses(choices)
+    rows = probe_subject.sets_of(forget, retain, benchmark, limit)
     subject = probe_subject.load_subject(model, device, trust_remote_code)
     other = probe_subject.load_subject(reference, device, trust_remote_code) if reference else None
+    probe_subject.make_place(folder)
     with Progress() as progress:
         tables = measure(
             subject.model,
@@ -78,11 +90,10 @@ def probe(
             progress=progress,
         )
         pairs = (
-            entangle(subject.model, subject.tokenizer, rows, entanglement, subject, progress)
-            if entanglement
-            else None
+            entangle(subject, rows, entanglement, batch_size, progress) if entanglement else None
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:  # never new results beside old ones, whichever of them this probe writes
+        (folder / name).unlink(missing_ok=True)
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet")
     if pairs is not None:
@@ -135,11 +146,10 @@ def measure(
 
 
 def entangle(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    subject: Subject,
     rows: Mapping[str, Sequence[Row]],
     count: int,
-    subject: Any,
+    batch_size: int,
     progress: Any,
 ) -> Entanglement:
     """Pair every label token of the forget set with the first ``count`` retain examples."""
@@ -147,8 +157,9 @@ def entangle(
     from amnesis.g_effect import measure_entanglement
     from amnesis.g_effect.sets import encoded_for
 
+    model, tokenizer = subject.model, subject.tokenizer
     forget, retain = (
-        encoded_for(model, tokenizer, name, own, [], subject.template, 8)
+        encoded_for(model, tokenizer, name, own, [], subject.template, batch_size)
         for name, own in (("forget", rows["forget"]), ("retain", rows["retain"][:count]))
     )
     return measure_entanglement(
@@ -157,6 +168,7 @@ def entangle(
         retain,
         pad_token_id(tokenizer),
         lambda done, total: progress("entanglement", done, total),
+        tokenizer=tokenizer,
     )
 
 
@@ -164,7 +176,7 @@ def choice_of(text: str) -> dict[str, Any]:
     """Read ``wga`` or ``wga:beta=5`` into a name and hyper-parameters.
 
     Raises:
-        RecipeError: a hyper-parameter is not written as key=value.
+        RecipeError: a hyper-parameter is not written as key=value, or its value is not YAML.
     """
     import yaml
 
@@ -176,7 +188,13 @@ def choice_of(text: str) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not (key and equals):
             raise RecipeError(f"objective {text.strip()!r}: write name:key=value, as in wga:beta=5")
-        choice[key] = yaml.safe_load(value)
+        try:
+            choice[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RecipeError(
+                f"objective {text.strip()!r}: {value!r} is not a YAML value; objectives stand with "
+                f"commas between, so a value holds none"
+            ) from None
     return choice
 
 
@@ -185,12 +203,11 @@ def summary(table: EffectTable) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from amnesis_evaluation.commands.probe_page import by_ratio
+    from amnesis_evaluation.commands.probe_page import by_ratio, shown_totals
 
     shown = Table("objective", "unlearning", "retaining", "retaining / unlearning")
-    totals = table.totals("objective", "set")
     for name in by_ratio(table):
-        values = (totals[name, "forget"], totals[name, "retain"], table.ratio(name))
+        values = shown_totals(table, name)
         shown.add_row(escape(name), *("–" if v != v else f"{v:.4g}" for v in values))
     shown.caption = "negative raises the risk; compare by the ratio: 1 harms both alike"
     return shown

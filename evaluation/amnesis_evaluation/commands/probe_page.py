@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from math import isnan
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
 from amnesis.g_effect.pictures import TITLES
@@ -34,13 +34,14 @@ def page(
         if "layer" in table.by:
             parts += [_layers(table, name) for name in ("forget", "retain")]
     finest = next((t for t in tables.values() if {"token", "position"} & set(t.by)), None)
-    by_example = finest or next((t for t in tables.values() if "example" in t.by), None)
-    if by_example is not None:
-        parts.append(_worst_examples(by_example, rows))
+    by_example = [t for t in tables.values() if {"example", "token", "position"} & set(t.by)]
+    if by_example:
+        fullest = max(by_example, key=lambda table: len(table.objectives))
+        parts.append(_worst_examples(fullest, rows, first.objectives))
     if finest is not None:
-        parts += [_worst_tokens(finest), _coloured(finest)]
-    if pairs is not None and finest is not None:
-        parts.append(_entangled(pairs, finest, rows))
+        parts += [_worst_tokens(finest, first.objectives), _coloured(finest)]
+    if pairs is not None:
+        parts.append(_entangled(pairs, rows["retain"]))
     body = "\n".join(part for part in parts if part)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>G-effect</title>"
@@ -63,15 +64,18 @@ def _intro(table: EffectTable) -> str:
     )
 
 
+def shown_totals(table: EffectTable, name: str) -> tuple[float, float, float]:
+    """Give unlearning effect, retaining effect and ratio; NaN for what is only rounding."""
+    forget, retain = (
+        nan if table.negligible(name, d) else table.total(objective=name, set=d)
+        for d in ("forget", "retain")
+    )
+    return forget, retain, table.ratio(name)
+
+
 def _totals(table: EffectTable) -> str:
-    totals = table.totals("objective", "set")
     body = [
-        [
-            escape(name),
-            f"{totals[name, 'forget']:.4g}",
-            f"{totals[name, 'retain']:.4g}",
-            "–" if isnan(table.ratio(name)) else f"{table.ratio(name):.4g}",
-        ]
+        [escape(name), *(_number(value) for value in shown_totals(table, name))]
         for name in by_ratio(table)
     ]
     head = ["objective", "unlearning", "retaining", "retaining / unlearning"]
@@ -79,7 +83,8 @@ def _totals(table: EffectTable) -> str:
         "<h2>Objectives</h2>"
         + _table(head, body)
         + "<p><small>Raw effects have no common scale: compare by the ratio. 1 harms both sets "
-        "alike, 0 or less does no harm; none where nothing is forgotten.</small></p>"
+        "alike, 0 or less does no harm; none where nothing is forgotten. –: no more than "
+        "rounding.</small></p>"
     )
 
 
@@ -88,7 +93,7 @@ def _layers(table: EffectTable, set_name: str) -> str:
     layers = list(dict.fromkeys(layer for row in rows.values() for layer in row))
     size = max((abs(v) for row in rows.values() for v in row.values()), default=0.0)
     body = [
-        [escape(name), *(_cell(row.get(layer, 0.0), size) for layer in layers)]
+        [escape(name), *(_cell(row.get(layer, 0.0) if row else nan, size) for layer in layers)]
         for name, row in rows.items()
     ]
     return (
@@ -99,9 +104,9 @@ def _layers(table: EffectTable, set_name: str) -> str:
     )
 
 
-def _worst_examples(table: EffectTable, rows: Rows) -> str:
-    parts = ["<h2>Examples that hurt retention most</h2>"]
-    for name in table.objectives:
+def _worst_examples(table: EffectTable, rows: Rows, asked: Sequence[str]) -> str:
+    parts = ["<h2>Examples that hurt retention most</h2>", _left_out(table, asked)]
+    for name in _shown(table):
         shares = table.totals("example", objective=name, set="retain")
         worst = sorted(shares.items(), key=lambda item: item[1])[:MOST]
         size = max(map(abs, shares.values()))
@@ -115,14 +120,15 @@ def _worst_examples(table: EffectTable, rows: Rows) -> str:
     return "".join(parts)
 
 
-def _worst_tokens(table: EffectTable) -> str:
-    parts = ["<h2>Tokens that hurt retention most</h2>"]
-    for name in table.objectives:
+def _worst_tokens(table: EffectTable, asked: Sequence[str]) -> str:
+    parts = ["<h2>Tokens that hurt retention most</h2>", _left_out(table, asked)]
+    for name in _shown(table):
         shares = table.totals("example", "token", objective=name, set="retain")
         worst = sorted(shares.items(), key=lambda item: item[1])[:MOST]
         size = max(map(abs, shares.values()))
+        texts = table.texts[table.streams[name]]
         body = [
-            [_in_context(table, table.streams[name], example, token), _cell(value, size)]
+            [_in_context(texts[example], token), _cell(value, size)]
             for (example, token), value in worst
             if value < 0
         ]
@@ -136,7 +142,7 @@ def _coloured(table: EffectTable) -> str:
         "<p><small>Red: unlearning this token damages what must stay; blue: it helps. The colours "
         "of one objective have one scale.</small></p>"
     ]
-    for name in table.objectives:
+    for name in _shown(table):
         shares = table.totals("example", "token", objective=name, set="retain")
         size = max(map(abs, shares.values()))
         by_example: dict[int, float] = {}
@@ -155,13 +161,13 @@ def _coloured(table: EffectTable) -> str:
     return "".join(parts)
 
 
-def _entangled(pairs: Entanglement, table: EffectTable, rows: Rows) -> str:
+def _entangled(pairs: Entanglement, retain: Sequence[Mapping[str, Any]]) -> str:
     strongest = pairs.strongest(3 * MOST)
     size = max((abs(pair[3]) for pair in strongest), default=0.0)
     body = [
         [
-            _in_context(table, "forget", example, token),
-            f"<span class=text>{_quoted(rows['retain'][table.rows['retain'][retained]])}</span>",
+            _in_context(pairs.texts[example], token),
+            f"<span class=text>{_quoted(retain[pairs.rows[retained]])}</span>",
             _cell(value, size),
         ]
         for example, token, retained, value in strongest
@@ -174,8 +180,18 @@ def _entangled(pairs: Entanglement, table: EffectTable, rows: Rows) -> str:
     )
 
 
-def _in_context(table: EffectTable, stream: str, example: int, token: int) -> str:
-    texts = table.texts[stream][example]
+def _shown(table: EffectTable) -> list[str]:
+    return [name for name in table.objectives if name not in table.vanishing]
+
+
+def _left_out(table: EffectTable, asked: Sequence[str]) -> str:
+    names = [name for name in asked if name not in _shown(table)]
+    if not names:
+        return ""
+    return f"<p><small>Not here, where they have no share: {escape(', '.join(names))}.</small></p>"
+
+
+def _in_context(texts: Sequence[str], token: int) -> str:
     before, after = "".join(texts[max(0, token - 6) : token]), "".join(texts[token + 1 : token + 4])
     return f"<span class=text>{escape(before)}<b>{escape(texts[token])}</b>{escape(after)}</span>"
 
@@ -197,12 +213,16 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(value: float, size: float) -> str:
-    return f'<td style="background:{_colour(value, size)}">{value:.3g}</td>'
+    return f'<td style="background:{_colour(value, size)}">{_number(value, 3)}</td>'
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return "–" if isnan(value) else f"{value:.{digits}g}"
 
 
 def _colour(value: float, size: float) -> str:
     """Give red for negative, blue for positive, paler towards 0."""
-    strength = min(abs(value) / size, 1.0) if size else 0.0
+    strength = min(abs(value) / size, 1.0) if size and not isnan(value) else 0.0
     base = (214, 60, 50) if value < 0 else (50, 110, 200)
     mixed = (round(255 + (c - 255) * 0.75 * strength) for c in base)
     return f"rgb({','.join(map(str, mixed))})"

@@ -16,14 +16,19 @@ def shares_by_layer(table: EffectTable, set_name: str) -> dict[str, dict[str, fl
     """Give each objective's effects by layer over the size of its unlearning effect.
 
     Raw effects of different objectives have no common scale; these do. What does not forget, such
-    as a regularizer, is shown over the size of its retaining effect.
+    as a regularizer, is shown over the size of its retaining effect. Where that is nothing but
+    rounding there is no share: shown over it, noise would look like a finding.
     """
-    forgets = table.totals("objective", set="forget")
-    keeps = table.totals("objective", set="retain")
-    totals = {name: e if e < 0 else keeps[name] for name, e in forgets.items()}
+    totals = table.totals("objective", "set")
+    scales = {
+        name: "forget" if table.ratio(name) == table.ratio(name) else "retain"
+        for name in table.objectives
+    }
+    shown = {name for name, scale in scales.items() if not table.negligible(name, scale)}
     found: dict[str, dict[str, float]] = {name: {} for name in table.objectives}
     for (name, layer), value in table.totals("objective", "layer", set=set_name).items():
-        found[name][layer] = value / (abs(totals[name]) or 1.0)
+        if name in shown:
+            found[name][layer] = value / abs(totals[name, scales[name]])
     return found
 
 

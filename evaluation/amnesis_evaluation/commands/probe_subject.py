@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +11,10 @@ import typer
 from pydantic import ConfigDict
 
 from amnesis.contracts import Subject
-from amnesis.errors import RecipeError
+from amnesis.errors import OutputError, RecipeError
 from amnesis.files import read_rows
 from amnesis.models import ModelSettings, load_model, load_tokenizer
+from amnesis.preflight import examined_device
 from amnesis.recipe import BaseRecipe
 from amnesis.registry import default_registry
 from amnesis.templates import AnyTemplate, Template
@@ -31,13 +34,48 @@ TrustRemoteCode = Annotated[
 ]
 
 
+def refuse_place(folder: Path, names: Sequence[str], *, overwrite: bool) -> None:
+    """See whether ``names`` may be written into ``folder``; nothing is changed.
+
+    Raises:
+        OutputError: it is a file, or holds something and ``overwrite`` was not asked for.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a folder; name another --out")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(
+            f"{folder}: is not empty; name another --out, or say --overwrite to replace "
+            f"{', '.join(names)} there"
+        )
+    for taken in (folder / name for name in names):
+        if taken.is_dir():
+            raise OutputError(f"{taken}: is a folder, not a file to replace; name another --out")
+
+
+def make_place(folder: Path) -> None:
+    """Make the folder for results, before they cost anything.
+
+    Raises:
+        OutputError: it cannot be made, or not be written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made: {error.strerror}; name another --out"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder}: cannot be written: no permission; name another --out")
+
+
 def load_subject(path: str, device: str | None, trust_remote_code: bool) -> Subject:
     """Load a model, or the model and the template of a run's folder.
 
     Raises:
         ModelError: there is no such model.
-        RecipeError: the run's recipe cannot be read.
+        RecipeError: the run's recipe cannot be read, or there is no such device here.
     """
+    device = examined_device(device)
     folder = Path(path)
     template = _template_of(folder / "recipe.yaml")
     if (folder / "model" / "config.json").is_file():

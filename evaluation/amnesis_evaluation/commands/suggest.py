@@ -11,8 +11,9 @@ import typer
 from amnesis_evaluation.commands import probe_subject
 
 if TYPE_CHECKING:
-    from amnesis_evaluation.commands.suggest_trials import Ranking, Trial
+    from amnesis_evaluation.commands.suggest_trials import Ranking, Tried
 
+NAMES = ("suggestion.json",)
 CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/sago"
 
 
@@ -40,6 +41,7 @@ def suggest(
     limit: probe_subject.Limit = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the batches' order.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for suggestion.json.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier suggestion.")] = False,
     device: probe_subject.Device = None,
     trust_remote_code: probe_subject.TrustRemoteCode = False,
 ) -> None:
@@ -50,14 +52,31 @@ def suggest(
     from amnesis.errors import RecipeError
     from amnesis.launch import quiet_libraries
     from amnesis.tracking import Progress
-    from amnesis_evaluation.commands.suggest_trials import candidate_of, rank, try_out
+    from amnesis_evaluation.commands.suggest_trials import (
+        candidate_of,
+        examine_candidates,
+        rank,
+        start_of,
+        try_out,
+    )
 
     if at is not None and not 0 < at < 1:
         raise RecipeError(f"--at must be a probability between 0 and 1, not {at}")
     quiet_libraries()
+    if out is not None:
+        probe_subject.refuse_place(out, NAMES, overwrite=overwrite)
     chosen = [candidate_of(text) for text in candidates.split(",")]
+    examine_candidates(chosen)
     rows = probe_subject.sets_of(forget, retain, benchmark, limit)
     subject = probe_subject.load_subject(model, device, trust_remote_code)
+    start = start_of(subject, rows, examples)
+    if at is not None and at >= start:
+        raise RecipeError(
+            f"--at {at:g}: the model starts at a forget probability of {start:.4g}, which trials "
+            f"lower; name one below it"
+        )
+    if out is not None:
+        probe_subject.make_place(out)
     training = {
         "steps": steps,
         "learning_rate": learning_rate,
@@ -65,7 +84,7 @@ def suggest(
         "schedule": "constant",
     }
     with Progress() as progress:
-        trials = try_out(
+        tried = try_out(
             subject,
             rows,
             chosen,
@@ -75,19 +94,23 @@ def suggest(
             seed=seed,
             told=progress,
         )
-    ranking = rank(trials, at)
+    ranking = rank(tried.trials, at)
+    notes = [
+        *ranking.notes,
+        *(
+            f"{trial.name} did not get there in {steps} steps: from {trial.start:.3f} to "
+            f"{trial.reached:.3f}"
+            for trial in ranking.short
+        ),
+        *(f"{name} is left out: {why}" for name, why in tried.failed.items()),
+    ]
     console = Console()
     console.print(_table(ranking))
-    for trial in ranking.short:
-        console.print(
-            f"note: {trial.name} did not get there in {steps} steps: from "
-            f"{trial.start:.3f} to {trial.reached:.3f}",
-            markup=False,
-        )
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "suggestion.json", _record(ranking, trials, training))
-        console.print(f"every step of every candidate is in {out / 'suggestion.json'}")
+        write_json(out / NAMES[0], _record(ranking, tried, training, notes))
+        console.print(f"every step of every candidate is in {out / NAMES[0]}", markup=False)
 
 
 def _table(ranking: Ranking) -> Any:
@@ -112,7 +135,7 @@ def _table(ranking: Ranking) -> Any:
     for trial, moment in ranking.ranked:
         table.add_row(
             escape(trial.name),
-            f"{moment.ratio:.4f}",
+            "–" if moment.ratio is None else f"{moment.ratio:.4f}",
             f"{moment.unlearning:.3f}",
             f"{moment.retaining:.3f}",
             f"{moment.retain_probability:.3f}",
@@ -121,7 +144,9 @@ def _table(ranking: Ranking) -> Any:
     return table
 
 
-def _record(ranking: Ranking, trials: list[Trial], training: dict[str, Any]) -> dict[str, Any]:
+def _record(
+    ranking: Ranking, tried: Tried, training: dict[str, Any], notes: list[str]
+) -> dict[str, Any]:
     return {
         "forget_probability": ranking.probability,
         "training": training,
@@ -130,5 +155,7 @@ def _record(ranking: Ranking, trials: list[Trial], training: dict[str, Any]) -> 
             for trial, moment in ranking.ranked
         ],
         "not_reached": [trial.name for trial in ranking.short],
-        "trials": {trial.name: [asdict(moment) for moment in trial.path] for trial in trials},
+        "failed": dict(tried.failed),
+        "notes": notes,
+        "trials": {t.name: [asdict(moment) for moment in t.path] for t in tried.trials},
     }

@@ -13,11 +13,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amnesis.data import Template, collate, encode_rows
+from amnesis.data import Example, Template, collate, encode_rows
 from amnesis.errors import DataError, RecipeError
 from amnesis.g_effect.layers import in_order, layers_of
 from amnesis.g_effect.measure import probe
+from amnesis.g_effect.sets import token_texts
 from amnesis.g_effect.table import EffectTable
+from amnesis.templates import Encoded
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
@@ -127,6 +129,77 @@ def test_tokens_carry_their_text_and_the_answer_comes_before_the_refusal(
     assert sorted(dpo) == list(range(len(texts[0])))
     assert sorted(ga) == list(range(len(ga)))
     assert len(ga) < len(dpo)
+
+
+def sentencepiece_like() -> Any:
+    """A tokenizer that decodes as Llama 2's does: spaces are ▁, rare characters are bytes."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["▁Mirela", "▁Dan", "tes", "▁wrote", "▁The", "▁Salt", "▁Zo", "▁", "."]
+    tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    scored = [(token, -1.0 if token in words else -10.0) for token in tokens]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=0, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("kind", ["token", "position"])
+@pytest.mark.parametrize("decoder", ["sentencepiece", "bytes"])
+def test_texts_of_tokens_joined_are_the_text(decoder: str, kind: Any, tiny_tokenizer: Any) -> None:
+    tokenizer = tiny_tokenizer if decoder == "bytes" else sentencepiece_like()
+    ids = tokenizer("Mirela Dantes wrote The Salt. Zoë 東京 Salt").input_ids
+    prompt = len(tokenizer("Mirela").input_ids)
+    encoded = Encoded(tuple(ids), prompt)
+    (texts,) = token_texts([Example(0, {}, {"answer": encoded})], tokenizer, kind).values()
+    whole = "Mirela Dantes wrote The Salt. Zoë 東京 Salt"
+    assert "".join(texts) == (whole if kind == "position" else whole.removeprefix("Mirela"))
+    assert len(texts) == len(ids) - (prompt if kind == "token" else 0)
+    assert not any("\ufffd" in text for text in texts)
+    assert " Salt" in texts
+    assert [text for text in texts if not text.isascii()] == ["ë", "東", "京"]
+    before = texts.index("ë")
+    assert texts[before - 1] == ""  # its first byte, of which there is no text yet
+
+
+def test_a_regularizer_at_its_own_reference_vanishes_and_it_says_so(
+    build: Any, reference: Any, tiny_tokenizer: Any, rows: Any, tmp_path: Path
+) -> None:
+    model = build("llama, tied", torch.float32)
+    asked = ["ga", "kl", "npo", "undial"]
+    table = probe(model, tiny_tokenizer, *rows, asked, by=("layer",))
+    assert table.vanishing == ("kl",)
+    (note,) = [n for n in table.notes if "rounding" in n]
+    assert note.startswith("kl has no effect beyond rounding")
+    assert [table.negligible(o, "retain") for o in asked] == [False, True, False, False]
+    assert table.ratio("kl") != table.ratio("kl")
+    table.to_parquet(tmp_path / "g_effect.parquet")
+    assert EffectTable.read_parquet(tmp_path / "g_effect.parquet") == table
+    alone = probe(model, tiny_tokenizer, *rows, ["kl"], by=())
+    assert alone.vanishing == ("kl",)
+    other = probe(model, tiny_tokenizer, *rows, asked, reference.float(), by=("layer",))
+    assert (other.vanishing, other.notes) == ((), ())
+
+
+def test_a_tiny_effect_that_is_real_is_not_taken_for_rounding(
+    model: Any, tiny_tokenizer: Any, rows: Any
+) -> None:
+    table = probe(
+        model, tiny_tokenizer, *rows, ["ga", {"name": "wga", "beta": 20.0}], by=("layer",)
+    )
+    ga, wga = table.objectives
+    assert abs(table.total(objective=wga)) < 1e-6 * abs(table.total(objective=ga))
+    assert not table.negligible(wga, "forget")
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
