@@ -47,8 +47,9 @@ def probe(
         typer.Option("--joint", help="Layer × token in one table: one pass more per layer."),
     ] = False,
     entanglement: Annotated[
-        int, typer.Option(min=0, help="Pair forget tokens with the first k retain examples.")
-    ] = 0,
+        int,
+        typer.Option(min=0, help="Pair forget tokens with the first k retain examples; 0: none."),
+    ] = 8,
     limit: probe_subject.Limit = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per pass.")] = 8,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures.")] = None,

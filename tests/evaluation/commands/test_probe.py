@@ -235,7 +235,8 @@ def test_one_table_where_layer_and_token_are_wanted_jointly(
 def test_overwriting_leaves_nothing_of_the_earlier_probe_and_all_else(
     command: Command, files: dict[str, Path]
 ) -> None:
-    command("--objectives", "ga", "--entanglement", "1")
+    command("--objectives", "ga")
+    assert (files["out"] / "entanglement.parquet").exists(), "it belongs to a probe"
     (files["out"] / "mine.txt").write_text("x")
     code, _, error = command("--objectives", "ga", "--by", "layer")
     assert code == 2
@@ -243,7 +244,8 @@ def test_overwriting_leaves_nothing_of_the_earlier_probe_and_all_else(
     assert "--overwrite to replace g_effect.parquet, tokens.parquet" in error
     assert "--resume" not in error
     assert (files["out"] / "tokens.parquet").exists()
-    assert command("--objectives", "ga", "--by", "layer", "--overwrite")[0] == 0
+    fewer = ["--by", "layer", "--entanglement", "0", "--overwrite"]
+    assert command("--objectives", "ga", *fewer)[0] == 0
     left = {path.name for path in files["out"].iterdir()}
     assert left == {"g_effect.parquet", "g_effect.html", "g_effect.png", "mine.txt"}
 
