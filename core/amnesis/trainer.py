@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -240,7 +241,12 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         judge, every = self.run.judge, self.run.judge_every
         if judge is None or every is None:
             return []
-        return [JudgeAlong(every, lambda: judge(self.model), self._of_step)]
+
+        def judged() -> Mapping[str, float]:
+            with _own_forward(self.model):
+                return judge(self.model)
+
+        return [JudgeAlong(every, judged, self._of_step)]
 
     def _due(self) -> list[int]:
         """Give the probes that observe this step."""
@@ -267,7 +273,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
     def _probe_failed(self, index: int, error: Exception) -> None:
         self._failed.add(index)
         self._note(
-            f"probe {self.run.probes[index].label} failed at step {self.state.global_step} and is "
+            f"{self.run.probes[index].label} failed at step {self.state.global_step} and is "
             f"off from there: {type(error).__name__}: {error}"
             + ("; a limit of stop_when on what it gives ends nothing" if self.run.stop_when else "")
         )
@@ -359,6 +365,20 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the Trainer's estimate knows one forward pass over one batch."""
         return 0
+
+
+@contextmanager
+def _own_forward(model: Any) -> Iterator[None]:
+    """Let the model compute without the run's autocast, as it is judged before and after."""
+    original, wrapped = vars(model).get("_original_forward"), model.forward
+    if original is None:
+        yield
+        return
+    model.forward = original
+    try:
+        yield
+    finally:
+        model.forward = wrapped
 
 
 def _only(items: list[StepBatches]) -> StepBatches:

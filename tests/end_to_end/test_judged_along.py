@@ -22,6 +22,26 @@ def recipe(model: Path, rows: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
+def test_a_judgement_along_is_in_the_precision_of_those_before_and_after(
+    tiny_folder: Path, qa_rows: Any, tmp_path: Path
+) -> None:
+    """A run's bfloat16 is the run's: at a rate that moves nothing all judgements agree."""
+    results = amnesis.run(
+        {
+            "model": str(tiny_folder),
+            "objective": "ga",
+            "benchmark": {"name": "own", "forget": qa_rows[:4], "retain": qa_rows[4:]},
+            "training": {"steps": 2, "learning_rate": 1e-12, "precision": "bfloat16"},
+            "evaluate": {"metrics": ["forget/probability"], "bootstrap": 0, "every": 1},
+        },
+        tmp_path / "bfloat16",
+        device="cpu",
+    ).results
+    found = [step["forget/probability"] for step in results["trajectory"]]
+    for value in (*found, results["after"]["forget/probability"]):
+        assert value == pytest.approx(results["before"]["forget/probability"], rel=1e-6)
+
+
 def test_judgements_are_in_the_trajectory_and_in_tensorboard(
     tiny_folder: Path, qa_rows: Any, tmp_path: Path
 ) -> None:

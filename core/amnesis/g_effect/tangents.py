@@ -22,6 +22,15 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    def widened(self, dtype: torch.dtype) -> Call:
+        """Give the call with what autocast had narrowed in the parameters' own precision."""
+
+        def wide(value: Any) -> Any:
+            narrow = isinstance(value, torch.Tensor) and value.is_floating_point()
+            return value.to(dtype) if narrow and value.element_size() < dtype.itemsize else value
+
+        return Call(tuple(map(wide, self.args)), {k: wide(v) for k, v in self.kwargs.items()})
+
 
 def tangent(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
     """Give the derivative of the module's output along ``v``, ``{own parameter: direction}``.
@@ -29,6 +38,7 @@ def tangent(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
     A module that is linear in its parameters is simply run with v in their place; any other is
     differentiated forward. Parameters that are not in ``v`` stand still.
     """
+    call = call.widened(next(iter(v.values())).dtype)
     with torch.no_grad():
         forward = type(module).forward
         if forward is nn.Linear.forward:

@@ -34,6 +34,25 @@ def test_it_is_the_probe_of_the_first_examples(
     assert ["g_effect/sets/unlearn" in v for v in trajectory] == [True, True, False]
 
 
+def test_it_measures_a_run_that_computes_in_bfloat16(
+    fit: Any, tiny_llama: Any, tiny_tokenizer: Any
+) -> None:
+    probes = [{"name": "g_effect_sets", "examples": 3}]
+    runs = [
+        fit("ga", "nll", model=copy.deepcopy(tiny_llama), probes=probes,
+            training={"steps": 1, "precision": precision})
+        for precision in ("float32", "bfloat16")
+    ]  # fmt: skip
+    assert [run.notes for run in runs] == [[], []]
+    exact, rounded = (run.trajectory[0] for run in runs)
+    for name in (
+        "g_effect/sets/unlearn",
+        "g_effect/sets/retain",
+        "g_effect/sets/unlearn/examples/0",
+    ):
+        assert rounded[name] == pytest.approx(exact[name], rel=0.03)
+
+
 def test_the_examples_shares_are_a_histogram(fit: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
