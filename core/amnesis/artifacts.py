@@ -55,13 +55,24 @@ def refuse_if_taken(folder: Path, *, overwrite: bool = False) -> None:
     Raises:
         OutputError: it is a file, or holds something and ``overwrite`` was not asked for.
     """
+    refuse_if_full(
+        folder,
+        f"name another folder, or say --resume to go on with a run that was cut off, or "
+        f"--overwrite to replace a run's own files ({', '.join(NAMES)})",
+        overwrite=overwrite,
+    )
+
+
+def refuse_if_full(folder: Path, advice: str, *, overwrite: bool) -> None:
+    """See that ``folder`` is a place for results: none yet, empty, or asked to be overwritten.
+
+    Raises:
+        OutputError: it is not; ``advice`` is what to do about a folder that is not empty.
+    """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, not a folder; name another --out")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise OutputError(
-            f"{folder}: is not empty; name another folder, or say --resume to go on with a run "
-            f"that was cut off, or --overwrite to replace a run's own files ({', '.join(NAMES)})"
-        )
+        raise OutputError(f"{folder}: is not empty; {advice}")
 
 
 def tidy(folder: Path) -> None:

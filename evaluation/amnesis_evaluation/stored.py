@@ -39,13 +39,8 @@ def refuse_place(folder: Path, inputs: Iterable[Path], *, overwrite: bool = Fals
         OutputError: it is a file, holds a run or one of the judgement's ``inputs``, cannot be
             written, or holds something and ``overwrite`` was not asked for.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file, not a folder; name another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise OutputError(
-            f"{folder}: is not empty; name another --out, or say --overwrite to replace "
-            f"{RESULTS} and {EXAMPLES} there"
-        )
+    replaced = f"name another --out, or say --overwrite to replace {RESULTS} and {EXAMPLES} there"
+    artifacts.refuse_if_full(folder, replaced, overwrite=overwrite)
     if (folder / "recipe.yaml").exists():
         raise OutputError(f"{folder}: holds a run, whose results are its own; name another --out")
     for path in inputs:

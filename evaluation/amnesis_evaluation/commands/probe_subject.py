@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ConfigDict
 
+from amnesis.artifacts import refuse_if_full
 from amnesis.contracts import Subject
 from amnesis.errors import OutputError, RecipeError
 from amnesis.files import read_rows
@@ -40,13 +41,8 @@ def refuse_place(folder: Path, names: Sequence[str], *, overwrite: bool) -> None
     Raises:
         OutputError: it is a file, or holds something and ``overwrite`` was not asked for.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file, not a folder; name another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise OutputError(
-            f"{folder}: is not empty; name another --out, or say --overwrite to replace "
-            f"{', '.join(names)} there"
-        )
+    replaced = f"name another --out, or say --overwrite to replace {', '.join(names)} there"
+    refuse_if_full(folder, replaced, overwrite=overwrite)
     for taken in (folder / name for name in names):
         if taken.is_dir():
             raise OutputError(f"{taken}: is a folder, not a file to replace; name another --out")
