@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from amnesis.distributed import barrier, world
+from amnesis.distributed.processes import barrier, world
+from amnesis.storage import sync_folder
 
 MARKER = "complete.json"
 _PARTIAL = ".partial"
@@ -35,7 +36,7 @@ def staged(folder: Path, step: int, keep: int) -> Iterator[Path]:
         target = folder / f"{step:08d}"
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
-        _sync(folder)
+        sync_folder(folder)
         for old in sorted(_numbered(folder))[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     barrier()
@@ -83,7 +84,7 @@ def _seal(staging: Path, step: int) -> None:
         json.dump({"step": step, "files": _files(staging)}, file)
         file.flush()
         os.fsync(file.fileno())
-    _sync(staging)
+    sync_folder(staging)
 
 
 def _fault(checkpoint: Path) -> str | None:
@@ -96,11 +97,3 @@ def _fault(checkpoint: Path) -> str | None:
         if found.get(name) != size:
             return f"{name} has {found.get(name, 0)} of {size} bytes"
     return None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from amnesis import artifacts
-from amnesis.distributed import barrier, from_first_rank, join
+from amnesis.distributed.processes import barrier, from_first_rank, join
 from amnesis.loss import Risk
 from amnesis.models import (
     ModelSettings,
@@ -21,10 +21,12 @@ from amnesis.models import (
     train_tokenizer,
 )
 from amnesis.preflight import Problems, examined_device, examined_model, examined_sets
+from amnesis.progress import ProgressCallback
 from amnesis.recipe import BaseRecipe, Named
 from amnesis.running import SCHEMA, RunResult, begin, environment, new_folder
+from amnesis.storage import write_json, write_model
 from amnesis.templates import AnyTemplate, Template
-from amnesis.tracking import ProgressCallback, StepProgress, TensorBoard
+from amnesis.tracking import StepProgress, TensorBoard
 from amnesis.training import TrainingSettings
 from amnesis.unlearner import Unlearner
 
@@ -112,7 +114,7 @@ def finetune(
         device=device,
         output=folder / "checkpoints",
     ).fit(rows, progress=progress, resume=resume)
-    artifacts.write_model(folder / "model", model, tokenizer)
+    write_model(folder / "model", model, tokenizer)
     results = {
         "schema": SCHEMA,
         "trajectory": fitted.trajectory,
@@ -122,7 +124,7 @@ def finetune(
         "notes": fitted.notes,
         "environment": environment(device),
     }
-    artifacts.write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     barrier()  # no rank reads, or leaves, before everything is there
     return RunResult(folder, results)
 

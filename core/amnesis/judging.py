@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import TrainerCallback
 
-from amnesis import artifacts
 from amnesis.contracts import Attack, Benchmark, Evaluation, Subject
 from amnesis.contracts.attack import keyed
-from amnesis.tracking import ProgressCallback
+from amnesis.progress import ProgressCallback
+from amnesis.storage import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ class Judging:
             self._attacks.setdefault(name, {})[phase] = found.values
             made.intervals.update({f"{name}/{k}": v for k, v in found.intervals.items()})
             made.notes.extend(f"{name}: {note}" for note in found.notes)
-        artifacts.write_json(self._folder / f"{phase}.json", {**asdict(made), "attacks": attacked})
+        write_json(self._folder / f"{phase}.json", {**asdict(made), "attacks": attacked})
 
     def along(self, model: PreTrainedModel) -> Mapping[str, float]:
         """Judge the model as it stands during the run, by the metrics asked for there."""

@@ -11,13 +11,13 @@ from typing import Any
 
 from amnesis import artifacts
 from amnesis.caches import cache_folder
-from amnesis.distributed import from_first_rank, join, world
+from amnesis.distributed.processes import from_first_rank, join, world
 from amnesis.errors import Interrupted, OutputError
 from amnesis.finetune import FinetuneRecipe, examined, finetune
 from amnesis.preflight import prepare
+from amnesis.progress import Progress
 from amnesis.recipe import BaseRecipe, Recipe
 from amnesis.running import RunResult, new_folder, run
-from amnesis.tracking import Progress
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def default_device() -> str:
     """Give the accelerator if there is one (each rank its own), else the CPU."""
     import torch
 
-    from amnesis.distributed import world
+    from amnesis.distributed.processes import world
 
     if world()[1] > 1:
         from accelerate import PartialState

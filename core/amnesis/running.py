@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from amnesis import artifacts
 from amnesis.adapters import merged, train_only, with_lora
-from amnesis.distributed import barrier, from_first_rank, join
+from amnesis.distributed.processes import barrier, from_first_rank, join
 from amnesis.errors import OutputError
 from amnesis.judging import Judging
 from amnesis.models import load_model, load_tokenizer
 from amnesis.preflight import prepare
+from amnesis.progress import ProgressCallback
 from amnesis.recipe import BaseRecipe, Recipe
-from amnesis.tracking import ProgressCallback, StepProgress, TensorBoard
+from amnesis.storage import write_json, write_model, write_table, write_text
+from amnesis.tracking import StepProgress, TensorBoard
 from amnesis.unlearner import Unlearner
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def run(
     judging.judge("after", model, prepared.attacks)
     if recipe.merges:
         model = merged(model)
-    artifacts.write_model(folder / "model", model, tokenizer)
+    write_model(folder / "model", model, tokenizer)
     results = {
         "schema": SCHEMA,
         **judging.values(),
@@ -129,8 +131,8 @@ def run(
         "notes": [*fitted.notes, *judging.notes()],
         "environment": environment(device),
     }
-    artifacts.write_table(folder / "examples.parquet", judging.records())
-    artifacts.write_json(folder / "results.json", results)
+    write_table(folder / "examples.parquet", judging.records())
+    write_json(folder / "results.json", results)
     barrier()  # no rank reads, or leaves, before everything is there
     return RunResult(folder, results)
 
@@ -146,7 +148,7 @@ def begin(
     written = folder / "recipe.yaml"
     if not (resume and written.is_file()):
         artifacts.claim(folder, overwrite=overwrite)
-        artifacts.write_text(written, recipe.to_yaml())
+        write_text(written, recipe.to_yaml())
         return None
     if written.read_text(encoding="utf-8") != recipe.to_yaml():
         raise OutputError(

@@ -24,8 +24,8 @@ from amnesis.contracts.combiner import (
     gram_matrix,
     linear,
 )
+from amnesis.distributed.shards import inner_product, is_sharded, laid_as, local, over_shards
 from amnesis.errors import ContractError
-from amnesis.inner import inner_product, is_sharded, laid_as, local, over_shards
 from amnesis.stream_report import StreamReport, Tally, sign_counts
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from amnesis import checkpoints
 from amnesis.contracts import StepContext
 from amnesis.data import Batch
-from amnesis.distributed import added_over_ranks, sum_over_ranks, world
+from amnesis.distributed.processes import added_over_ranks, sum_over_ranks, world
 from amnesis.errors import DataError, NonFiniteError, RecipeError
 from amnesis.forward import score
 from amnesis.g_effect.stopping import Stopping

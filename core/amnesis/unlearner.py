@@ -18,7 +18,7 @@ from amnesis.data import (
     pad_token_id,
     shared_examples,
 )
-from amnesis.distributed import world
+from amnesis.distributed.processes import world
 from amnesis.errors import Interrupted, RecipeError, ResourceError
 from amnesis.g_effect.sets import run_view
 from amnesis.g_effect.stopping import limits_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
-from amnesis.distributed import world
+from amnesis.distributed.processes import world
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import amnesis
 import amnesis_evaluation
-from amnesis import artifacts
 from amnesis.contracts import Evaluation, EvaluationSettings, Metric, Row, Subject
 from amnesis.reference import fingerprint
+from amnesis.storage import write_json
 from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.selection import Selection
 
@@ -90,7 +90,7 @@ def remembered(folder: Path, key: str) -> Evaluation | None:
 
 def remember(folder: Path, key: str, evaluation: Evaluation) -> None:
     """Keep a judgement under its key."""
-    artifacts.write_json(folder / f"{key}.json", dataclasses.asdict(evaluation))
+    write_json(folder / f"{key}.json", dataclasses.asdict(evaluation))
 
 
 def _files(settings: EvaluationSettings) -> list[Path]:

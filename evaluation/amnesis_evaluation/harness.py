@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amnesis.contracts import LmEvalSettings, Subject
-from amnesis.distributed import from_first_rank
+from amnesis.distributed.processes import from_first_rank
 from amnesis.errors import DataError, RecipeError, did_you_mean
 from amnesis.reference import evaluating
 from amnesis_evaluation.benchmarks.items import read_items

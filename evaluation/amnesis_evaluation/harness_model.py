@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from amnesis.distributed import world
+from amnesis.distributed.processes import world
 
 Requests = list[Any]
 

@@ -14,6 +14,7 @@ from amnesis import artifacts
 from amnesis.contracts import Evaluation, EvaluationSettings
 from amnesis.errors import DataError, OutputError, RecipeError, did_you_mean
 from amnesis.recipe import BaseRecipe, Named, Recipe
+from amnesis.storage import write_json, write_table
 from amnesis.templates import AnyTemplate, Template
 
 
@@ -66,10 +67,10 @@ def save_evaluation(evaluation: Evaluation, folder: Path, **further: Any) -> Non
     }
     # Never new results beside old examples, wherever this is cut off.
     (folder / EXAMPLES).unlink(missing_ok=True)
-    artifacts.write_json(folder / RESULTS, results)
+    write_json(folder / RESULTS, results)
     if evaluation.examples:
         records = [{"phase": "after", **record} for record in evaluation.examples]
-        artifacts.write_table(folder / EXAMPLES, records)
+        write_table(folder / EXAMPLES, records)
 
 
 def recipe_of(path: Path) -> Recipe | FurtherRecipe:

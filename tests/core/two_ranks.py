@@ -13,10 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import amnesis
 from amnesis.data import Batch, Encoded, Example, collate
-from amnesis.distributed import added_over_ranks, sum_over_ranks
+from amnesis.distributed.processes import added_over_ranks, sum_over_ranks
+from amnesis.distributed.shards import is_sharded
 from amnesis.forward import score
 from amnesis.head import ChunkedHead
-from amnesis.inner import is_sharded
 from amnesis.loss import StreamLoss
 from amnesis.resolve import stream_of
 from amnesis.scores import Needs

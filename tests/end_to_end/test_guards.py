@@ -14,9 +14,10 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 import amnesis
-from amnesis import artifacts, checkpoints
+from amnesis import checkpoints
 from amnesis.contracts import LikelihoodTerm
 from amnesis.errors import Interrupted, NonFiniteError, OutputError, ResourceError
+from amnesis.storage import write_model, write_text
 
 
 def unlearner(model: Any, tokenizer: Any, output: Path, **options: Any) -> amnesis.Unlearner:
@@ -109,9 +110,9 @@ def test_a_full_disk_loses_nothing_that_was_there(
 ) -> None:
     target = tmp_path / "model"
     if what == "write_text":
-        artifacts.write_text(target, "the old one")
+        write_text(target, "the old one")
     else:
-        artifacts.write_model(target, tiny_llama, tiny_tokenizer)
+        write_model(target, tiny_llama, tiny_tokenizer)
     before = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
     def full(*_: Any) -> None:
@@ -120,7 +121,7 @@ def test_a_full_disk_loses_nothing_that_was_there(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left on device; what was there before"):
         if what == "write_text":
-            artifacts.write_text(target, "the new one")
+            write_text(target, "the new one")
         else:
-            artifacts.write_model(target, tiny_llama, tiny_tokenizer)
+            write_model(target, tiny_llama, tiny_tokenizer)
     assert {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before

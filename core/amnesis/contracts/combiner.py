@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from amnesis.contracts.component import Component
+from amnesis.distributed.shards import inner_product
 from amnesis.errors import ContractError
-from amnesis.inner import inner_product
 
 if TYPE_CHECKING:
     from torch import Tensor

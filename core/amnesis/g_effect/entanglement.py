@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from amnesis.data import collate
+from amnesis.distributed.shards import inner_product
 from amnesis.g_effect.by_token import measure_tokens
 from amnesis.g_effect.directions import risk_gradient
 from amnesis.g_effect.sets import ProbeSet, cells, token_texts
-from amnesis.inner import inner_product
 
 if TYPE_CHECKING:
     from pathlib import Path

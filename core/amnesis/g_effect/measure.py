@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amnesis.data import Row
+from amnesis.distributed.shards import inner_product, local, over_shards
 from amnesis.errors import RecipeError, did_you_mean
 from amnesis.g_effect.choices import NamedLoss, named_losses
 from amnesis.g_effect.directions import Direction, risk_gradient
 from amnesis.g_effect.sets import Cell, ProbeSet, encoded_for, token_texts
 from amnesis.g_effect.splits import Split, measure_split
 from amnesis.g_effect.table import EffectTable, Rows
-from amnesis.inner import inner_product, local, over_shards
 from amnesis.reference import AdapterOff, evaluating
 from amnesis.resolve import Choice
 from amnesis.templates import AnyTemplate

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from amnesis.distributed import added_over_ranks
+from amnesis.distributed.processes import added_over_ranks
+from amnesis.distributed.shards import inner_product
 from amnesis.g_effect.directions import Direction, gradients_aside, trained
 from amnesis.g_effect.layers import layers_of
-from amnesis.inner import inner_product
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,7 +13,7 @@ from amnesis.contracts import (
     Row,
     Subject,
 )
-from amnesis.distributed import from_first_rank
+from amnesis.distributed.processes import from_first_rank
 from amnesis.templates import AnyTemplate
 from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.batching import Progress

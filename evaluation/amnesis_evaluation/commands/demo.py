@@ -59,8 +59,8 @@ def demo(
     from rich.console import Console
 
     from amnesis.launch import quiet_libraries
+    from amnesis.progress import Progress
     from amnesis.running import new_folder
-    from amnesis.tracking import Progress
 
     quiet_libraries()
     folder = out or new_folder("demo")

@@ -226,8 +226,8 @@ def _judged(
     from amnesis.launch import quiet_libraries
     from amnesis.models import ModelSettings, load_model, load_tokenizer
     from amnesis.preflight import examined_device
+    from amnesis.progress import Progress
     from amnesis.running import environment
-    from amnesis.tracking import Progress
     from amnesis_evaluation.attacks.attacking import attacks_of
     from amnesis_evaluation.stored import save_evaluation
 

@@ -60,11 +60,11 @@ def probe(
     """Show what objectives do to the risk on both sets: by layer, example and token."""
     from rich.console import Console
 
-    from amnesis.artifacts import write_text
     from amnesis.g_effect.choices import named_losses
     from amnesis.launch import quiet_libraries
+    from amnesis.progress import Progress
     from amnesis.running import new_folder
-    from amnesis.tracking import Progress
+    from amnesis.storage import write_text
     from amnesis_evaluation.commands.probe_page import page
     from amnesis_evaluation.commands.probe_picture import save_heat_maps
 

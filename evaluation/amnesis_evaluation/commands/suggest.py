@@ -48,10 +48,10 @@ def suggest(
     """Try candidates out in short disposable runs; rank them by damage at equal forgetting."""
     from rich.console import Console
 
-    from amnesis.artifacts import write_json
     from amnesis.errors import RecipeError
     from amnesis.launch import quiet_libraries
-    from amnesis.tracking import Progress
+    from amnesis.progress import Progress
+    from amnesis.storage import write_json
     from amnesis_evaluation.commands.suggest_trials import (
         candidate_of,
         examine_candidates,

@@ -1,0 +1,87 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amnesis.distributed.processes import first_rank_only
+from amnesis.errors import OutputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@first_rank_only
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the whole new one, even after a crash."""
+    with _beside(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@first_rank_only
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically. Numbers that are not finite are refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@first_rank_only
+def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records of one shape as Parquet, atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _beside(path) as temporary:
+        pq.write_table(pa.Table.from_pylist([dict(record) for record in records]), temporary)
+
+
+@first_rank_only
+def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model's safetensors and its tokenizer as a folder that appears whole."""
+    with _beside(folder) as temporary:
+        temporary.mkdir()
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in a folder beside ``path``, renamed to it if all went well."""
+    scratch: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary = scratch / path.name
+        yield temporary
+        if path.is_dir() and not path.is_symlink():
+            path.rename(scratch / "replaced")
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror or error}; what was there before is "
+            f"unchanged"
+        ) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the operating system put a folder's entries on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
