@@ -35,8 +35,10 @@ from torch.nn.functional import cross_entropy
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
-from amnesis.data import Encoded, Example, collate, encode, pad_token_id
-from amnesis.models import NewModelSettings, new_model, train_tokenizer
+from amnesis.data.batches import collate, pad_token_id
+from amnesis.data.examples import Example
+from amnesis.data.templates import Encoded, encode
+from amnesis.models.creation import NewModelSettings, new_model, train_tokenizer
 from amnesis_evaluation.answers import prompt_of
 from amnesis_evaluation.generation import end_tokens, generate
 

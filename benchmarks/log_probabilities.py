@@ -14,8 +14,8 @@ import argparse
 import torch
 from measuring import Run, peak_bytes, quartiles, rounds_of, table
 
-from amnesis.logps import label_logps_in_chunks
-from amnesis.scores import label_logps
+from amnesis.scoring.chunked_logps import label_logps_in_chunks
+from amnesis.scoring.scores import label_logps
 
 BARS = {"time": 1.2, "peak": 0.2}
 

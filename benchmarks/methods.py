@@ -26,7 +26,7 @@ import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
 from amnesis.finetune import finetune
 from amnesis.launch import quiet_libraries
-from amnesis.models import ModelSettings, load_model, load_tokenizer
+from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
 from amnesis_evaluation.commands.demo import LEARNING, MODEL
 
 TARGET, EVERY, STEPS, SEEDS = 0.1, 4, 160, 3

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import amnesis
 from amnesis.contracts import Subject
-from amnesis.data import Template
+from amnesis.data.templates import Template
 from amnesis.finetune import finetune
 from amnesis.g_effect.pictures import NO_MATPLOTLIB, heat_maps, layers_by_step
-from amnesis.models import ModelSettings, load_model, load_tokenizer
+from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
 from amnesis_evaluation.commands.demo import LEARNING, MODEL, UNLEARNING
 
 METHODS = {

@@ -9,12 +9,12 @@ from amnesis.errors import AmnesisError
 from amnesis.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
-    from amnesis.data import Template
-    from amnesis.forward import score
+    from amnesis.data.templates import Template
     from amnesis.g_effect.measure import probe
     from amnesis.recipe import Recipe
     from amnesis.running import run
-    from amnesis.scores import Needs, Scores
+    from amnesis.scoring.forward import score
+    from amnesis.scoring.scores import Needs, Scores
     from amnesis.streams import Streams
     from amnesis.training import TrainingSettings
     from amnesis.unlearner import Unlearner
@@ -23,16 +23,16 @@ __version__ = "0.1.0"
 
 # Names that need torch are imported when they are first used: `import amnesis` stays instant.
 _LAZY = {
-    "Needs": "amnesis.scores",
+    "Needs": "amnesis.scoring.scores",
     "Recipe": "amnesis.recipe",
-    "Scores": "amnesis.scores",
+    "Scores": "amnesis.scoring.scores",
     "Streams": "amnesis.streams",
-    "Template": "amnesis.data",
+    "Template": "amnesis.data.examples",
     "TrainingSettings": "amnesis.training",
     "Unlearner": "amnesis.unlearner",
     "probe": "amnesis.g_effect.measure",
     "run": "amnesis.running",
-    "score": "amnesis.forward",
+    "score": "amnesis.scoring.forward",
 }
 
 __all__ = [

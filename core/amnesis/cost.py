@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amnesis.data import Mixture
+from amnesis.data.examples import Mixture
 
 if TYPE_CHECKING:
     from amnesis.loss import StreamLoss

@@ -66,3 +66,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     """Give an error's message without its line breaks."""
     return " ".join(str(error).split())
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that says something, else the error's type."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

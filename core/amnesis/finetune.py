@@ -10,22 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from amnesis import artifacts
+from amnesis.config.problems import Problems
+from amnesis.data.templates import AnyTemplate, Template
 from amnesis.distributed.processes import barrier, from_first_rank, join
 from amnesis.loss import Risk
-from amnesis.models import (
-    ModelSettings,
-    NewModelSettings,
-    load_model,
-    load_tokenizer,
-    new_model,
-    train_tokenizer,
-)
-from amnesis.preflight import Problems, examined_device, examined_model, examined_sets
+from amnesis.models.creation import NewModelSettings, new_model, train_tokenizer
+from amnesis.models.devices import examined_device
+from amnesis.models.loading import ModelSettings, examined_model, load_model, load_tokenizer
+from amnesis.preflight import examined_sets
 from amnesis.progress import ProgressCallback
 from amnesis.recipe import BaseRecipe, Named
 from amnesis.running import SCHEMA, RunResult, begin, environment, new_folder
 from amnesis.storage import write_json, write_model
-from amnesis.templates import AnyTemplate, Template
 from amnesis.tracking import StepProgress, TensorBoard
 from amnesis.training import TrainingSettings
 from amnesis.unlearner import Unlearner
@@ -34,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.trainer_callback import TrainerCallback
 
-    from amnesis.data import Row
+    from amnesis.data.templates import Row
     from amnesis.registry import Registry
 
 

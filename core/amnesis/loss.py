@@ -9,13 +9,15 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from amnesis.contracts.term import LikelihoodTerm, TermBase
+from amnesis.data.batches import MeanOver
 from amnesis.errors import NonFiniteError, RecipeError
-from amnesis.scores import MeanOver, Needs, Scores
+from amnesis.scoring.scores import Needs, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amnesis.data import Batch, Row
+    from amnesis.data.batches import Batch
+    from amnesis.data.templates import Row
 
 TextOf = Callable[[Mapping[str, Any]], str]
 Counts = dict[tuple[str, MeanOver], int]

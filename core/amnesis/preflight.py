@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from amnesis.adapters import examine_targets, matching
 from amnesis.contracts import Attack, Benchmark, Row
 from amnesis.cost import GIB, Plan, plan_of
-from amnesis.data import Mixture
+from amnesis.data.examples import Mixture
+from amnesis.data.sources import Source
+from amnesis.data.templates import AnyTemplate
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean
 from amnesis.g_effect.stopping import limits_of
-from amnesis.models import ModelSettings, default_device
-from amnesis.quantized import examine_quantization
+from amnesis.models.quantization import examine_quantization
+from amnesis.models.trainable import examine_targets, matching
 from amnesis.registry import default_registry
 from amnesis.resolve import attack_of, combiner_of, component_of, probes_of, stream_of
-from amnesis.sources import Source
-from amnesis.templates import AnyTemplate
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -27,36 +26,9 @@ if TYPE_CHECKING:
     from amnesis.loss import StreamLoss
     from amnesis.recipe import Recipe
     from amnesis.registry import Registry
-
-T = TypeVar("T")
-
-
-@dataclass
-class Problems:
-    """What was found wrong so far."""
-
-    found: list[str] = field(default_factory=list)
-
-    def attempt(self, where: str, action: Callable[[], T]) -> T | None:
-        """Do something; note what it says is wrong, instead of stopping at it."""
-        try:
-            return action()
-        except AmnesisError as error:
-            said = str(error)
-            self.found.append(said if said.startswith(where) else f"{where}: {said}")
-            return None
-
-    def raise_any(self, what: str) -> None:
-        """Raise all that was found as one error.
-
-        Raises:
-            RecipeError: there was something.
-        """
-        if len(self.found) == 1:
-            raise RecipeError(self.found[0])
-        if self.found:
-            listed = "\n".join(f"  - {problem}" for problem in self.found)
-            raise RecipeError(f"{what}: {len(self.found)} problems\n{listed}")
+from amnesis.config.problems import Problems
+from amnesis.models.devices import examined_device
+from amnesis.models.loading import empty_model, examined_model
 
 
 @dataclass(frozen=True)
@@ -206,72 +178,6 @@ def examined_sources(
             problems.found += _row_faults(str(source), rows, template)
             parts.append((source.weight, rows))
     return Mixture(tuple(parts))
-
-
-def examined_device(device: str | None) -> str:
-    """Give the device to compute on.
-
-    Raises:
-        RecipeError: there is no such device here.
-    """
-    import torch
-
-    if device is None:
-        return default_device()
-    try:
-        asked = torch.device(device)
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise RecipeError(f"{device!r} cannot be used here: {first}; say --device cpu") from None
-    return device
-
-
-def examined_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedConfig:
-    """Read a model's configuration and see that weights and tokenizer are beside it.
-
-    Raises:
-        ModelError: something is missing, or the weights are pickled.
-    """
-    from transformers import AutoConfig
-
-    from amnesis.errors import ModelError
-
-    folder = Path(settings.path)
-    looks_local = folder.is_absolute() or settings.path.startswith(".") or len(folder.parts) > 2
-    if not folder.is_dir() and looks_local:
-        raise ModelError(f"{settings.path}: there is no such folder")
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{settings.path}: is no model's folder, it holds no config.json")
-        if not any(folder.glob("*.safetensors")):
-            pickled = any(folder.glob("*.bin"))
-            why = "pickled weights only (*.bin), which are not read" if pickled else "no weights"
-            raise ModelError(f"{settings.path}: holds {why}; save the model as safetensors")
-        if not any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json")):
-            raise ModelError(f"{settings.path}: holds no tokenizer; save it beside the model")
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=trust_remote_code
-        )
-    except Exception as error:  # transformers and the hub raise many kinds
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise ModelError(
-            f"{settings.path}: {lines[0] if lines else type(error).__name__}"
-        ) from None
-    return config
-
-
-def empty_model(config: PretrainedConfig) -> Any:
-    """Make the model without memory for its weights, or give None where that cannot be done."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except Exception:  # what cannot be foreseen is checked when the model is loaded
-        return None
 
 
 def _row_faults(name: str, rows: Sequence[Row], template: AnyTemplate) -> list[str]:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-
 ProgressCallback = Callable[[str, int, int], None]
 
 

@@ -6,24 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from amnesis.adapters import LoraSettings
+from amnesis.config.settings import Settings
+from amnesis.config.validation import validated
 from amnesis.contracts.benchmark import EvaluationSettings
+from amnesis.data.sources import Source
+from amnesis.data.templates import AnyTemplate, Template
 from amnesis.errors import RecipeError
-from amnesis.models import ModelSettings
-from amnesis.sources import Source
-from amnesis.templates import AnyTemplate, Template
+from amnesis.models.loading import ModelSettings
+from amnesis.models.trainable import LoraSettings
 from amnesis.training import TrainingSettings
-from amnesis.validation import validated
 
 Named = str | dict[str, Any]  # "wga", or {"name": "wga", "beta": 1.0}
 
 
-class BaseRecipe(BaseModel):
+class BaseRecipe(Settings):
     """What a run and a finetuning have in common: reading, overriding and writing YAML."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Self:

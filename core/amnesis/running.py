@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis import artifacts
-from amnesis.adapters import merged, train_only, with_lora
 from amnesis.distributed.processes import barrier, from_first_rank, join
 from amnesis.errors import OutputError
 from amnesis.judging import Judging
-from amnesis.models import load_model, load_tokenizer
+from amnesis.models.loading import load_model, load_tokenizer
+from amnesis.models.trainable import merged, train_only, with_lora
 from amnesis.preflight import prepare
 from amnesis.progress import ProgressCallback
 from amnesis.recipe import BaseRecipe, Recipe

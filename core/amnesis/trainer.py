@@ -16,20 +16,20 @@ from transformers.trainer_callback import PrinterCallback
 
 from amnesis import checkpoints
 from amnesis.contracts import StepContext
-from amnesis.data import Batch
+from amnesis.data.batches import Batch
+from amnesis.data.sampling import StepBatches, StepPlan
 from amnesis.distributed.processes import added_over_ranks, sum_over_ranks, world
 from amnesis.errors import DataError, NonFiniteError, RecipeError
-from amnesis.forward import score
 from amnesis.g_effect.stopping import Stopping
 from amnesis.g_effect.update_watch import UpdateWatch
-from amnesis.head import ChunkedHead
 from amnesis.interruption import StopWhenAsked
 from amnesis.judging import JudgeAlong
 from amnesis.loss import StreamLoss, risk
 from amnesis.observation import Values, at_hand, described, products_of
-from amnesis.plan import StepBatches, StepPlan
-from amnesis.reference import Reference
-from amnesis.scores import Needs
+from amnesis.scoring.forward import score
+from amnesis.scoring.head import ChunkedHead
+from amnesis.scoring.reference import Reference
+from amnesis.scoring.scores import Needs
 from amnesis.streams import Streams
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from amnesis.config.settings import Settings
+from amnesis.data.sampling import steps_of
 from amnesis.errors import RecipeError
-from amnesis.plan import steps_of
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -24,10 +25,8 @@ _SCHEDULERS = {
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Settings):
     """Sizes and optimizer of a run; AdamW, as everywhere in this field, unless told otherwise."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the forget set")

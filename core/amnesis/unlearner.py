@@ -9,43 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis import checkpoints
-from amnesis.adapters import adds_nothing
-from amnesis.data import (
-    ExampleSet,
-    Mixture,
-    Row,
-    encode_mixture,
-    pad_token_id,
-    shared_examples,
-)
+from amnesis.config.validation import validated
+from amnesis.data.batches import pad_token_id
+from amnesis.data.examples import ExampleSet, Mixture, encode_mixture, shared_examples
+from amnesis.data.sampling import StepPlan
+from amnesis.data.templates import AnyTemplate, Row, Template
 from amnesis.distributed.processes import world
 from amnesis.errors import Interrupted, RecipeError, ResourceError
 from amnesis.g_effect.sets import run_view
 from amnesis.g_effect.stopping import limits_of
 from amnesis.loss import StreamLoss, further_texts
+from amnesis.models.devices import examined_device
+from amnesis.models.trainable import adds_nothing
 from amnesis.observation import Values
-from amnesis.plan import StepPlan
-from amnesis.preflight import examined_device
-from amnesis.reference import (
-    AdapterOff,
-    Cached,
-    FrozenCopy,
-    Reference,
-    cached,
-    logit_bytes,
-)
 from amnesis.resolve import Choice, combiner_of, probes_of, stream_of
-from amnesis.templates import AnyTemplate, Template
+from amnesis.scoring.reference import AdapterOff, Cached, FrozenCopy, Reference, cached, logit_bytes
 from amnesis.trainer import TwoStreamTrainer
 from amnesis.training import TrainingSettings
-from amnesis.validation import validated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.trainer_callback import TrainerCallback
 
     from amnesis.registry import Registry
-    from amnesis.scores import Needs
+    from amnesis.scoring.scores import Needs
 
 # Reference logits are cached up to this many bytes of main memory; beyond, a copy is run.
 LOGITS_IN_MEMORY = 1 << 30
@@ -236,14 +223,11 @@ class Unlearner:
             )
 
     def _encode(self, name: str, rows: Iterable[Row] | Mixture, loss: StreamLoss) -> ExampleSet:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        template = self.template
-        if limit and limit < template.max_length:
-            template = template.model_copy(update={"max_length": limit})
+        template = self.template.within(self.model.config)
         if isinstance(rows, str | Path):
             raise RecipeError(
                 f"{name}: give rows, such as [{{'question': …, 'answer': …}}], not {str(rows)!r}; "
-                f"amnesis.files.read_rows reads a file"
+                f"amnesis.data.files.read_rows reads a file"
             )
         mixture = rows if isinstance(rows, Mixture) else Mixture(((1.0, list(rows)),))
         texts = further_texts([loss], [row for _, part in mixture.parts for row in part])

@@ -15,9 +15,10 @@ from amnesis.contracts import (
     Subject,
     TokenScores,
 )
-from amnesis.data import Encoded, Example, encode_rows, pad_token_id
+from amnesis.data.batches import pad_token_id
+from amnesis.data.examples import Example, encode_rows
+from amnesis.data.templates import AnyTemplate, Encoded, TextTemplate
 from amnesis.errors import DataError
-from amnesis.templates import AnyTemplate, TextTemplate
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.generation import Prompt, end_tokens, generate
 from amnesis_evaluation.gradient_norm import gradient_norms
@@ -129,7 +130,7 @@ def _items(
     notes: dict[str, tuple[str, ...]] = {}
     for name, wanted in asked.items():
         whole = forms[name].template or subject.template
-        template = fitted(whole, subject.model)
+        template = whole.within(subject.model.config)
         rows = list(sets[name])[: settings.limit]
         examples = encode_rows(rows, subject.tokenizer, template, name=name)
         fit = Fit(template, model_limits=template is not whole, dropped=examples.dropped)
@@ -186,14 +187,6 @@ class Fit:
                 f"because the whole does not fit into {limit}"
             )
         return tuple(found)
-
-
-def fitted(template: AnyTemplate, model: PreTrainedModel) -> AnyTemplate:
-    """Give the template with no more tokens than the model has positions."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit and limit < template.max_length:
-        return template.model_copy(update={"max_length": limit})
-    return template
 
 
 def _further(

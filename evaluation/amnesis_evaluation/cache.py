@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import amnesis
 import amnesis_evaluation
 from amnesis.contracts import Evaluation, EvaluationSettings, Metric, Row, Subject
-from amnesis.reference import fingerprint
+from amnesis.models.fingerprint import fingerprint
 from amnesis.storage import write_json
 from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.selection import Selection

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from amnesis.reference import evaluating
+from amnesis.scoring.forward import evaluating
 from amnesis_evaluation.batching import BatchSize, Progress, in_batches
 from amnesis_evaluation.teacher_forcing import accepts
 

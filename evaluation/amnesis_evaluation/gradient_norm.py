@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from amnesis.data import Encoded, Example, collate
-from amnesis.forward import score
-from amnesis.reference import evaluating
-from amnesis.scores import Needs
+from amnesis.data.batches import collate
+from amnesis.data.examples import Example
+from amnesis.data.templates import Encoded
+from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.scores import Needs
 from amnesis_evaluation.batching import Progress, in_batches
 
 if TYPE_CHECKING:

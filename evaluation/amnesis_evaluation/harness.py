@@ -20,7 +20,7 @@ import numpy as np
 from amnesis.contracts import LmEvalSettings, Subject
 from amnesis.distributed.processes import from_first_rank
 from amnesis.errors import DataError, RecipeError, did_you_mean
-from amnesis.reference import evaluating
+from amnesis.scoring.forward import evaluating
 from amnesis_evaluation.benchmarks.items import read_items
 
 if TYPE_CHECKING:

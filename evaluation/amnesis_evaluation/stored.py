@@ -12,10 +12,10 @@ from pydantic import ConfigDict, Field
 
 from amnesis import artifacts
 from amnesis.contracts import Evaluation, EvaluationSettings
+from amnesis.data.templates import AnyTemplate, Template
 from amnesis.errors import DataError, OutputError, RecipeError, did_you_mean
 from amnesis.recipe import BaseRecipe, Named, Recipe
 from amnesis.storage import write_json, write_table
-from amnesis.templates import AnyTemplate, Template
 
 
 class FurtherRecipe(BaseRecipe):

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from amnesis.contracts import TokenScores
-from amnesis.data import Batch, Encoded, Example, collate
-from amnesis.forward import head_on
-from amnesis.reference import evaluating
+from amnesis.data.batches import Batch, collate
+from amnesis.data.examples import Example
+from amnesis.data.templates import Encoded
+from amnesis.scoring.forward import evaluating
+from amnesis.scoring.head import head_on
 from amnesis_evaluation.batching import BatchSize, Progress, in_batches
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import amnesis
-from amnesis.adapters import LoraSettings, merged, train_only, with_lora
 from amnesis.errors import AmnesisError, RecipeError
-from amnesis.models import ModelSettings, load_model
+from amnesis.models.loading import ModelSettings, load_model
+from amnesis.models.trainable import LoraSettings, merged, train_only, with_lora
 
 
 def logits(model: Any, tokenizer: Any) -> torch.Tensor:

@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amnesis.data import Mixture, collate, encode_mixture, encode_rows, shared_examples
+from amnesis.data.batches import collate
+from amnesis.data.examples import Mixture, encode_mixture, encode_rows, shared_examples
+from amnesis.data.sampling import StepPlan, draw_of, shuffled, steps_of
+from amnesis.data.sources import Source
+from amnesis.data.templates import ChatTemplate, Template, TextTemplate, encode
 from amnesis.errors import AmnesisError, DataError
-from amnesis.plan import StepPlan, draw_of, shuffled, steps_of
-from amnesis.sources import Source
-from amnesis.templates import ChatTemplate, Template, TextTemplate, encode
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amnesis.data import Batch, Template, collate, encode_rows
-from amnesis.forward import score
-from amnesis.head import ChunkedHead
-from amnesis.logps import label_logps_in_chunks
-from amnesis.scores import Needs, label_logps
+from amnesis.data.batches import Batch, collate
+from amnesis.data.examples import encode_rows
+from amnesis.data.templates import Template
+from amnesis.scoring.chunked_logps import label_logps_in_chunks
+from amnesis.scoring.forward import score
+from amnesis.scoring.head import ChunkedHead
+from amnesis.scoring.scores import Needs, label_logps
 
 
 def inputs(

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from amnesis.adapters import LoraSettings, with_lora
 from amnesis.cli import main
-from amnesis.data import Template, collate, encode_rows
-from amnesis.forward import score
-from amnesis.reference import FrozenCopy, cached, evaluating, fingerprint
-from amnesis.scores import Needs
+from amnesis.data.batches import collate
+from amnesis.data.examples import encode_rows
+from amnesis.data.templates import Template
+from amnesis.models.fingerprint import fingerprint
+from amnesis.models.trainable import LoraSettings, with_lora
+from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.reference import FrozenCopy, cached
+from amnesis.scoring.scores import Needs
 from amnesis.unlearner import Unlearner
 
 

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import amnesis
-from amnesis.data import Template, collate, encode_rows
+from amnesis.data.batches import collate
+from amnesis.data.examples import encode_rows
+from amnesis.data.templates import Template
 from amnesis.errors import ContractError
-from amnesis.forward import score
 from amnesis.loss import StreamLoss, WeightedTerm
 from amnesis.resolve import stream_of
+from amnesis.scoring.forward import score
 from amnesis.streams import Streams
 
 COMBINERS: list[dict[str, Any]] = [

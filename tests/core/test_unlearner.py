@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amnesis
-from amnesis.data import Template, encode_rows
-from amnesis.forward import score
+from amnesis.data.examples import encode_rows
+from amnesis.data.sampling import StepPlan
+from amnesis.data.templates import Template
 from amnesis.loss import Schedule
-from amnesis.plan import StepPlan
 from amnesis.resolve import stream_of
+from amnesis.scoring.forward import score
 from amnesis.trainer import TwoStreamTrainer
 
 TRAINING = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "sgd"}
@@ -143,7 +144,7 @@ def test_a_failing_probe_is_told_and_does_not_stop_the_run(
 def test_reference_scores_are_cached_and_reused(
     tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from amnesis import reference
+    from amnesis.scoring import reference
 
     calls: list[int] = []
     real = reference.score

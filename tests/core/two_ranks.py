@@ -12,14 +12,16 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import amnesis
-from amnesis.data import Batch, Encoded, Example, collate
+from amnesis.data.batches import Batch, collate
+from amnesis.data.examples import Example
+from amnesis.data.templates import Encoded
 from amnesis.distributed.processes import added_over_ranks, sum_over_ranks
 from amnesis.distributed.shards import is_sharded
-from amnesis.forward import score
-from amnesis.head import ChunkedHead
 from amnesis.loss import StreamLoss
 from amnesis.resolve import stream_of
-from amnesis.scores import Needs
+from amnesis.scoring.forward import score
+from amnesis.scoring.head import ChunkedHead
+from amnesis.scoring.scores import Needs
 from amnesis.streams import Streams
 
 COMBINERS: list[dict[str, Any]] = [

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import amnesis
-from amnesis.adapters import matching, train_only
-from amnesis.models import ModelSettings, load_model, load_tokenizer
-from amnesis.preflight import empty_model, prepare
+from amnesis.models.loading import ModelSettings, empty_model, load_model, load_tokenizer
+from amnesis.models.trainable import matching, train_only
+from amnesis.preflight import prepare
 from amnesis.recipe import Recipe
 from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
 from amnesis.unlearner import Unlearner

@@ -12,7 +12,7 @@ import pytest
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
-from amnesis.data import Template
+from amnesis.data.templates import Template
 from amnesis_evaluation import cache
 from amnesis_evaluation.benchmarks import sets
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
-from amnesis.data import Template
+from amnesis.data.templates import Template
 from amnesis.errors import DataError, RecipeError
 from amnesis_evaluation import harness
 from amnesis_evaluation.benchmarks.items import read_items

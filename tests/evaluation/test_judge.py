@@ -11,7 +11,7 @@ import torch
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
-from amnesis.data import Template, encode
+from amnesis.data.templates import Template, encode
 from amnesis.errors import DataError, PluginError, RecipeError
 
 ALL = (

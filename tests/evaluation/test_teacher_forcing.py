@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from amnesis.data import Encoded, Template, encode_rows
+from amnesis.data.examples import encode_rows
+from amnesis.data.templates import Encoded, Template
 from amnesis_evaluation.teacher_forcing import read_texts
 
 

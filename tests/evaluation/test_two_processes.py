@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
-from amnesis.data import Template
+from amnesis.data.templates import Template
 
 SETTINGS = EvaluationSettings(
     metrics=("probability", "truth_ratio", "rouge_l", "mia_min_k_plus", "mia_gradient_norm"),

@@ -13,12 +13,14 @@ import torch
 import amnesis
 from amnesis import Unlearner
 from amnesis.contracts import Combiner
-from amnesis.data import Batch, Template, collate, encode_rows
-from amnesis.forward import as_own, score
+from amnesis.data.batches import Batch, collate
+from amnesis.data.examples import encode_rows
+from amnesis.data.templates import Template
 from amnesis.loss import Counts, StreamLoss
 from amnesis.registry import default_registry
 from amnesis.resolve import Choice, combiner_of, stream_of
-from amnesis.scores import Scores
+from amnesis.scoring.forward import as_own, score
+from amnesis.scoring.scores import Scores
 from amnesis.streams import Streams
 
 OBJECTIVES: dict[str, Choice] = {

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from amnesis.scores import Scores, label_logps, unpack
+from amnesis.scoring.scores import Scores, label_logps, unpack
 
 VOCABULARY, WIDTH, BLOCK = 6, 5, 0
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from amnesis.contracts import LikelihoodTerm, TermBase
 from amnesis.loss import StreamLoss, WeightedTerm
-from amnesis.scores import Scores
+from amnesis.scoring.scores import Scores
 
 SMALLEST = torch.tensor(torch.finfo(torch.float32).tiny * 2.0**-23).log()  # float32's last one
 

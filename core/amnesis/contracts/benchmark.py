@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from amnesis.config.settings import Settings
 from amnesis.contracts.component import Component
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from amnesis.templates import AnyTemplate
+    from amnesis.data.templates import AnyTemplate
 
 Row = Mapping[str, Any]
 
@@ -29,10 +30,8 @@ class Subject:
     template: AnyTemplate
 
 
-class LmEvalSettings(BaseModel):
+class LmEvalSettings(Settings):
     """Which tasks of lm-evaluation-harness are judged, and on which data."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks: tuple[str, ...] = Field(min_length=1, description="names, such as mmlu or wmdp_bio")
     data: dict[str, dict[str, Path]] = Field(
@@ -45,10 +44,8 @@ class LmEvalSettings(BaseModel):
     chat_template: bool = Field(False, description="prompts in the tokenizer's chat template")
 
 
-class EvaluationSettings(BaseModel):
+class EvaluationSettings(Settings):
     """What a judgement computes; part of a recipe, under ``evaluate``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     metrics: tuple[str | dict[str, Any], ...] | None = Field(
         None,

@@ -14,10 +14,10 @@ from amnesis.contracts.component import Component
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from amnesis.data import ExampleSet
+    from amnesis.data.examples import ExampleSet
+    from amnesis.data.sampling import StepBatches
     from amnesis.loss import StreamLoss
-    from amnesis.plan import StepBatches
-    from amnesis.reference import Reference
+    from amnesis.scoring.reference import Reference
 
 # ``forget`` and ``retain`` are the gradients of the two streams' losses. The risks are ∇R on the
 # same batches, with R = −mean ℓ over label tokens, whatever the streams' own terms are.

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from amnesis.contracts.component import Component
+from amnesis.data.batches import MeanOver
 from amnesis.errors import ContractError
-from amnesis.scores import MeanOver, Needs, Scores
+from amnesis.scoring.scores import Needs, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor

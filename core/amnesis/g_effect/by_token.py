@@ -18,16 +18,15 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amnesis.errors import ModelError
-from amnesis.forward import score
 from amnesis.g_effect.directions import refuse_sharded
-from amnesis.reference import evaluating
-from amnesis.scores import Needs, Scores
+from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.scores import Needs, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from amnesis.data import Batch
+    from amnesis.data.batches import Batch
     from amnesis.g_effect.directions import Direction
     from amnesis.loss import Counts, StreamLoss
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amnesis.errors import ModelError
-from amnesis.forward import score
 from amnesis.loss import risk
-from amnesis.reference import evaluating
-from amnesis.scores import Needs
+from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.scores import Needs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.nn import Parameter
     from transformers import PreTrainedModel
 
-    from amnesis.data import Batch
+    from amnesis.data.batches import Batch
 
 Direction = Mapping[str, "Tensor"]
 

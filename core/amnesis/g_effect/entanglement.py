@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from amnesis.data import collate
+from amnesis.data.batches import collate
 from amnesis.distributed.shards import inner_product
 from amnesis.g_effect.by_token import measure_tokens
 from amnesis.g_effect.directions import risk_gradient

@@ -16,18 +16,17 @@ import torch
 from torch import nn
 
 from amnesis.errors import ModelError
-from amnesis.forward import score
 from amnesis.g_effect.directions import Direction, refuse_sharded, trained
 from amnesis.g_effect.layers import layers_of
 from amnesis.g_effect.tangents import Call, tangent
-from amnesis.reference import evaluating
-from amnesis.scores import Needs, Scores
+from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.scores import Needs, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from amnesis.data import Batch
+    from amnesis.data.batches import Batch
 
 # What needs no module's own calls: directional derivatives of log-probabilities.
 INSTEAD = "ask for the total, or by layer, example or token alone (not example × layer or position)"
@@ -62,7 +61,7 @@ class Ghost:
 
     @contextmanager
     def watching(self, batch: Batch, needs: Needs) -> Iterator[None]:
-        """Arm every module for the one call of :func:`~amnesis.forward.score` made inside."""
+        """Arm every module for the one call of ``score`` made inside."""
         self._texts, self._text = _texts(batch, needs), -1
         self._called.clear()
         self._fired.clear()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from amnesis.data import Row
+from amnesis.data.templates import AnyTemplate, Row
 from amnesis.distributed.shards import inner_product, local, over_shards
 from amnesis.errors import RecipeError, did_you_mean
 from amnesis.g_effect.choices import NamedLoss, named_losses
@@ -15,17 +15,17 @@ from amnesis.g_effect.directions import Direction, risk_gradient
 from amnesis.g_effect.sets import Cell, ProbeSet, encoded_for, token_texts
 from amnesis.g_effect.splits import Split, measure_split
 from amnesis.g_effect.table import EffectTable, Rows
-from amnesis.reference import AdapterOff, evaluating
 from amnesis.resolve import Choice
-from amnesis.templates import AnyTemplate
+from amnesis.scoring.forward import evaluating
+from amnesis.scoring.reference import AdapterOff
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from amnesis.data import Batch
-    from amnesis.reference import Reference
+    from amnesis.data.batches import Batch
     from amnesis.registry import Registry
-    from amnesis.scores import Needs, Scores
+    from amnesis.scoring.reference import Reference
+    from amnesis.scoring.scores import Needs, Scores
 
 SPLITS = ("layer", "example", "token", "position")
 Progress = Callable[[str, int, int], None]
@@ -119,7 +119,7 @@ class Live:
         """Run it, without gradient and without dropout."""
         import torch
 
-        from amnesis.forward import as_own, score
+        from amnesis.scoring.forward import as_own, score
 
         with torch.no_grad(), evaluating(self.model):
             return score(self.model, batch, as_own(needs))

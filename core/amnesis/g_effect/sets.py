@@ -8,7 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from amnesis.contracts.probe import RunView
-from amnesis.data import Batch, Example, Template, collate, encode_rows, pad_token_id
+from amnesis.data.batches import Batch, collate, pad_token_id
+from amnesis.data.examples import Example, encode_rows
+from amnesis.data.templates import Template
 from amnesis.errors import ContractError
 from amnesis.loss import StreamLoss, further_texts
 
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from amnesis.contracts import StepContext
-    from amnesis.data import ExampleSet, Row
-    from amnesis.plan import StepPlan
-    from amnesis.reference import Reference
-    from amnesis.templates import AnyTemplate
+    from amnesis.data.examples import ExampleSet
+    from amnesis.data.sampling import StepPlan
+    from amnesis.data.templates import AnyTemplate, Row
+    from amnesis.scoring.reference import Reference
 
 Cell = Literal["token", "position"]
 
@@ -68,10 +70,7 @@ def encoded_for(
         DataError: a row lacks a field, or the set is empty.
         RecipeError: two terms ask for different texts of one name.
     """
-    template, rows = template or Template(), list(rows)
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit and limit < template.max_length:
-        template = template.model_copy(update={"max_length": limit})
+    template, rows = (template or Template()).within(model.config), list(rows)
     texts = further_texts(losses, rows)
     encoded = encode_rows(rows, tokenizer, template, name=name, answers=texts)
     device = next(model.parameters()).device

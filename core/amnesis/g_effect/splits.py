@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import TYPE_CHECKING
 
-from amnesis.forward import score
 from amnesis.g_effect.by_token import measure_tokens, objective_slopes
 from amnesis.g_effect.choices import NamedLoss
 from amnesis.g_effect.directions import Direction
@@ -17,15 +16,15 @@ from amnesis.g_effect.products import products_with
 from amnesis.g_effect.sets import Cell, ProbeSet, cells
 from amnesis.g_effect.table import EffectTable, Rows
 from amnesis.loss import Counts, StreamLoss
-from amnesis.reference import evaluating
-from amnesis.scores import Needs, Scores
+from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.scores import Needs, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from amnesis.data import Batch
-    from amnesis.reference import Reference
+    from amnesis.data.batches import Batch
+    from amnesis.scoring.reference import Reference
 
 Directions = Mapping[str, Direction]
 Told = Callable[[int, int], None]

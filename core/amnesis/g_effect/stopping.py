@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from transformers.trainer_callback import TrainerCallback
 
+from amnesis.config.settings import Settings
+from amnesis.config.validation import validated
 from amnesis.errors import RecipeError, did_you_mean
-from amnesis.validation import validated
 
 SHORT = {"retain_over_unlearn": "g_effect/retain_over_unlearn"}
 
 
-class Limit(BaseModel):
+class Limit(Settings):
     """A bound on a logged value, and for how many steps in a row it must be passed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     above: float | None = Field(None, description="stop where the value is greater")
     below: float | None = Field(None, description="stop where the value is less")

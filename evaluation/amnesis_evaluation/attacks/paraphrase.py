@@ -7,8 +7,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
+from amnesis.data.templates import Template
 from amnesis.errors import DataError
-from amnesis.templates import Template
 from amnesis_evaluation.answers import Form
 from amnesis_evaluation.attacks.attacking import forms_of, judged_by, judged_sets
 from amnesis_evaluation.batching import Progress

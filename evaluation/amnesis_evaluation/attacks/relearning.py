@@ -15,8 +15,8 @@ from amnesis.contracts import (
     Row,
     Subject,
 )
+from amnesis.data.templates import AnyTemplate
 from amnesis.errors import DataError, did_you_mean
-from amnesis.templates import AnyTemplate
 from amnesis_evaluation.answers import Form, Forms
 from amnesis_evaluation.attacks.attacking import copied, forms_of, judged_by, judged_sets
 from amnesis_evaluation.batching import Progress
@@ -154,7 +154,7 @@ def _text(subject: Subject, template: AnyTemplate, row: Row) -> tuple[str, str] 
 
 
 def _other(subject: Subject, path: str) -> Subject:
-    from amnesis.models import ModelSettings, load_model, load_tokenizer
+    from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
 
     place = ModelSettings(path=path)
     model = load_model(place, device=subject.model.device)

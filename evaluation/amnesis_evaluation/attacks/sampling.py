@@ -9,12 +9,12 @@ import numpy as np
 from pydantic import Field
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Row, Subject
-from amnesis.data import encode_rows, pad_token_id
+from amnesis.data.batches import pad_token_id
+from amnesis.data.examples import encode_rows
 from amnesis.errors import DataError, did_you_mean
 from amnesis_evaluation.answers import (
     Fit,
     Form,
-    fitted,
     prompt_of,
     reference_of,
     stopped,
@@ -73,7 +73,7 @@ class Sampling(Attack):
         progress: Progress | None,
     ) -> None:
         whole = form.template or subject.template
-        template = fitted(whole, subject.model)
+        template = whole.within(subject.model.config)
         rows = rows[: settings.limit][: settings.generate_rows]
         if not rows:
             found.notes.append(f"set {name!r}: generate_rows is 0, so nothing was sampled")

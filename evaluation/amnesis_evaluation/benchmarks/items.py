@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from amnesis.data.files import read_rows
 from amnesis.errors import DataError
-from amnesis.files import read_rows
 
 # No text, of which "AB" would be a part.
 _LETTERS = ("A", "B", "C", "D")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from amnesis.contracts import Row
-from amnesis.templates import AnyTemplate, Template, TextTemplate
+from amnesis.data.templates import AnyTemplate, Template, TextTemplate
 from amnesis_evaluation.answers import Form, Forms
 from amnesis_evaluation.benchmarks.published import ReadOnAccess, published, with_fields
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark

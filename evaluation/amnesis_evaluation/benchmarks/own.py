@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from amnesis.contracts import Row
+from amnesis.data.files import read_rows
 from amnesis.errors import DataError
-from amnesis.files import read_rows
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 Source = Path | list[dict[str, Any]]

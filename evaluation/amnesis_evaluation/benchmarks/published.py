@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from amnesis.contracts import Row
+from amnesis.data.files import read_rows
+from amnesis.data.sources import from_hub
 from amnesis.errors import DataError
-from amnesis.files import read_rows
-from amnesis.sources import from_hub
 
 _ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from amnesis.contracts import Row
+from amnesis.data.files import read_rows
+from amnesis.data.templates import AnyTemplate, ChatTemplate, Template
 from amnesis.errors import DataError, did_you_mean
-from amnesis.files import read_rows
-from amnesis.templates import AnyTemplate, ChatTemplate, Template
 from amnesis_evaluation.answers import Form, Forms
 from amnesis_evaluation.benchmarks.published import ReadOnAccess, published, with_fields
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark

@@ -13,8 +13,8 @@ from amnesis.contracts import (
     Row,
     Subject,
 )
+from amnesis.data.templates import AnyTemplate
 from amnesis.distributed.processes import from_first_rank
-from amnesis.templates import AnyTemplate
 from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.cache import judgement_key, remember, remembered

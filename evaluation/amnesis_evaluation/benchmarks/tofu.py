@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from amnesis.contracts import Row
+from amnesis.data.files import read_rows
+from amnesis.data.sources import from_hub
 from amnesis.errors import DataError
-from amnesis.files import read_rows
-from amnesis.sources import from_hub
 from amnesis_evaluation.benchmarks.published import ReadOnAccess
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings
+    from amnesis.data.templates import AnyTemplate
     from amnesis.recipe import Recipe
-    from amnesis.templates import AnyTemplate
     from amnesis_evaluation.stored import FurtherRecipe
 
 
@@ -222,10 +222,10 @@ def _judged(
 ) -> Evaluation:
     from amnesis.contracts import Subject
     from amnesis.contracts.attack import keyed
-    from amnesis.data import Template
+    from amnesis.data.templates import Template
     from amnesis.launch import quiet_libraries
-    from amnesis.models import ModelSettings, load_model, load_tokenizer
-    from amnesis.preflight import examined_device
+    from amnesis.models.devices import examined_device
+    from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
     from amnesis.progress import Progress
     from amnesis.running import environment
     from amnesis_evaluation.attacks.attacking import attacks_of

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from amnesis.contracts import Subject
-    from amnesis.data import Row
+    from amnesis.data.templates import Row
     from amnesis.g_effect import EffectTable, Entanglement
 
 # All that a probe writes into its folder, and all that --overwrite replaces.
@@ -154,7 +154,7 @@ def entangle(
     progress: Any,
 ) -> Entanglement:
     """Pair every label token of the forget set with the first ``count`` retain examples."""
-    from amnesis.data import pad_token_id
+    from amnesis.data.batches import pad_token_id
     from amnesis.g_effect import measure_entanglement
     from amnesis.g_effect.sets import encoded_for
 

@@ -12,13 +12,13 @@ from pydantic import ConfigDict
 
 from amnesis.artifacts import refuse_if_full
 from amnesis.contracts import Subject
+from amnesis.data.files import read_rows
+from amnesis.data.templates import AnyTemplate, Template
 from amnesis.errors import OutputError, RecipeError
-from amnesis.files import read_rows
-from amnesis.models import ModelSettings, load_model, load_tokenizer
-from amnesis.preflight import examined_device
+from amnesis.models.devices import examined_device
+from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
 from amnesis.recipe import BaseRecipe
 from amnesis.registry import default_registry
-from amnesis.templates import AnyTemplate, Template
 
 Rows = list[Any]
 

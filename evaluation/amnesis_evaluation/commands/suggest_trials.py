@@ -156,7 +156,7 @@ def examine_candidates(candidates: Sequence[Candidate]) -> None:
     Raises:
         RecipeError: listing every candidate that cannot be tried.
     """
-    from amnesis.preflight import Problems
+    from amnesis.config.problems import Problems
     from amnesis.resolve import combiner_of, stream_of
 
     problems, known = Problems(), set[str]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from amnesis.contracts import Term
-from amnesis.scores import Needs, Scores
+from amnesis.scoring.scores import Needs, Scores
 from amnesis_plugins.distributions import expected, log_distribution
 
 if TYPE_CHECKING:

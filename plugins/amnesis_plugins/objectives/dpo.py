@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from amnesis.contracts import Term
-from amnesis.scores import MeanOver, Needs, Scores
+from amnesis.data.batches import MeanOver
+from amnesis.scoring.scores import Needs, Scores
 from amnesis_plugins.objectives.probabilities import log_ratio
 from amnesis_plugins.objectives.refusals import REFUSALS, refusal_of
 

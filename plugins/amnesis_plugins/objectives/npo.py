@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from amnesis.contracts import LikelihoodTerm
-from amnesis.scores import MeanOver
+from amnesis.data.batches import MeanOver
 from amnesis_plugins.objectives.probabilities import log_ratio
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from amnesis.g_effect import EFFECTS, effect_values
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amnesis.data import Batch
+    from amnesis.data.batches import Batch
     from amnesis.g_effect import RiskGradient
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from amnesis.contracts import Term
-from amnesis.scores import MeanOver, Needs, Scores
+from amnesis.data.batches import MeanOver
+from amnesis.scoring.scores import Needs, Scores
 from amnesis_plugins.distributions import expected, log_distribution, with_tail
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from amnesis.contracts import Term
-from amnesis.scores import Needs, Scores
+from amnesis.scoring.scores import Needs, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from amnesis.data import Batch, Template, collate, encode_rows
+from amnesis.data.batches import Batch, collate
+from amnesis.data.examples import encode_rows
+from amnesis.data.templates import Template
 
 
 def llama(vocabulary: int, tied: bool = False, pad: int | None = None) -> Any:

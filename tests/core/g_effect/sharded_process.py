@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from amnesis.data import Batch
+from amnesis.data.batches import Batch
 from amnesis.errors import ModelError
-from amnesis.forward import score
 from amnesis.g_effect import measure_tokens, products_with, risk_gradient
 from amnesis.g_effect.ghost import Ghost
-from amnesis.scores import Needs
+from amnesis.scoring.forward import score
+from amnesis.scoring.scores import Needs
 
 
 def effects(model: LlamaForCausalLM, batch: Batch) -> list[dict[str, float]]:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from amnesis.data import Batch
+from amnesis.data.batches import Batch
 from amnesis.errors import ModelError
-from amnesis.forward import score
 from amnesis.g_effect.by_token import measure_tokens
 from amnesis.g_effect.directions import risk_gradient
 from amnesis.g_effect.ghost import Ghost, ghost_shares
 from amnesis.g_effect.layers import layers_of
 from amnesis.g_effect.products import products_with
-from amnesis.scores import Needs, Scores
+from amnesis.scoring.forward import score
+from amnesis.scoring.scores import Needs, Scores
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive

@@ -13,13 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amnesis.data import Example, Template, collate, encode_rows
+from amnesis.data.batches import collate
+from amnesis.data.examples import Example, encode_rows
+from amnesis.data.templates import Encoded, Template
 from amnesis.errors import DataError, RecipeError
 from amnesis.g_effect.layers import in_order, layers_of
 from amnesis.g_effect.measure import probe
 from amnesis.g_effect.sets import token_texts
 from amnesis.g_effect.table import EffectTable
-from amnesis.templates import Encoded
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive

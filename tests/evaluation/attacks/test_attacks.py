@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
 from amnesis.contracts.attack import keyed
-from amnesis.data import Template, TextTemplate, encode
+from amnesis.data.templates import Template, TextTemplate, encode
 from amnesis.errors import DataError, RecipeError
 from amnesis.judging import Judging
+from amnesis.models.fingerprint import fingerprint
 from amnesis.recipe import Recipe
-from amnesis.reference import fingerprint
 from amnesis_evaluation.answers import Form
 from amnesis_evaluation.attacks.attacking import attacks_of
 from amnesis_evaluation.attacks.paraphrase import Paraphrase

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amnesis
+from amnesis.data.files import read_rows
 from amnesis.errors import DataError
-from amnesis.files import read_rows
 
 ROWS = [
     {"question": "a?", "answer": "yes", "perturbed_answer": ["no", "perhaps"]},

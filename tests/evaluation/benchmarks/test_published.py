@@ -12,9 +12,8 @@ import yaml
 import amnesis
 from amnesis.cli import main
 from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
-from amnesis.data import Template
+from amnesis.data.templates import ChatTemplate, Template, TextTemplate
 from amnesis.errors import AmnesisError, DataError, RecipeError
-from amnesis.templates import ChatTemplate, TextTemplate
 
 Rows = list[dict[str, Any]]
 

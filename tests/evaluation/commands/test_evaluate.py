@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from amnesis.cli import app
 from amnesis.contracts import Subject
-from amnesis.data import Template
+from amnesis.data.templates import Template
 from amnesis.errors import AmnesisError, OutputError, RecipeError
 from amnesis_evaluation.stored import load_evaluation, load_results
 

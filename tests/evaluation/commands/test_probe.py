@@ -13,7 +13,7 @@ import torch
 
 import amnesis
 from amnesis.cli import main
-from amnesis.data import Template
+from amnesis.data.templates import Template
 from amnesis.errors import RecipeError
 from amnesis.g_effect import EffectTable, measure_entanglement
 from amnesis.g_effect.sets import encoded_for

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from amnesis.cli import main
 from amnesis.contracts import Subject
-from amnesis.data import Template
+from amnesis.data.templates import Template
 from amnesis.errors import RecipeError
 from amnesis.g_effect import risk_value
 from amnesis.g_effect.sets import encoded_for

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from amnesis.data import Template, encode_rows
-from amnesis.forward import score
-from amnesis.plan import StepPlan
-from amnesis.scores import Needs
+from amnesis.data.examples import encode_rows
+from amnesis.data.sampling import StepPlan
+from amnesis.data.templates import Template
+from amnesis.scoring.forward import score
+from amnesis.scoring.scores import Needs
 
 
 def gradient(model: Any, value: torch.Tensor) -> torch.Tensor:

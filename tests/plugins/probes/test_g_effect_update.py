@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from amnesis.data.sampling import StepPlan
 from amnesis.g_effect import risk_value
-from amnesis.plan import StepPlan
 
 
 @pytest.mark.parametrize("on", ["next", "sets"])
@@ -55,7 +55,8 @@ def test_signs_shares_and_risks(
         layers = [v for k, v in values.items() if k.startswith(f"g_effect/{effect}/effective/")]
         assert len(layers) == 4
         assert sum(layers) == pytest.approx(values[f"g_effect/{effect}/effective"], rel=1e-6)
-    from amnesis.data import Template, encode_rows
+    from amnesis.data.examples import encode_rows
+    from amnesis.data.templates import Template
 
     sets = [
         encode_rows(rows, tiny_tokenizer, Template(max_length=128))

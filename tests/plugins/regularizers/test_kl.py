@@ -14,7 +14,7 @@ from properties.terms import (
     nothing_to_do_at_the_reference,
 )
 
-from amnesis.scores import Scores
+from amnesis.scoring.scores import Scores
 from amnesis_plugins.regularizers.kl import KL
 
 

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import amnesis
-from amnesis.data import Template, collate, encode_rows
-from amnesis.forward import score
-from amnesis.reference import FrozenCopy, cached
-from amnesis.scores import Scores
+from amnesis.data.batches import collate
+from amnesis.data.examples import encode_rows
+from amnesis.data.templates import Template
+from amnesis.scoring.forward import score
+from amnesis.scoring.reference import FrozenCopy, cached
+from amnesis.scoring.scores import Scores
 
 
 def divergence(own: torch.Tensor, reference: torch.Tensor, k: int | None) -> torch.Tensor:

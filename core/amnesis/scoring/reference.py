@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from amnesis.data import Batch, Example, collate
-from amnesis.forward import as_own, score
-from amnesis.head import ChunkedHead
-from amnesis.quantized import copy_in_8_bits
-from amnesis.scores import Needs, Scores, unpack
+from amnesis.data.batches import Batch, collate
+from amnesis.data.examples import Example
+from amnesis.models.fingerprint import fingerprint
+from amnesis.models.quantization import copy_in_8_bits
+from amnesis.scoring.forward import as_own, evaluating, score
+from amnesis.scoring.head import ChunkedHead
+from amnesis.scoring.scores import Needs, Scores, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Progress = Callable[[str, int, int], None]
-# What of a configuration says where a model comes from, not what it computes.
-_OF_THE_FILE = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
 
 
 class Reference(Protocol):
@@ -187,42 +185,6 @@ def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, elem
         if name in needs.sequences
     )
     return rows * (vocabulary * element if needs.ref_logits else needs.ref_top * (4 + 8))
-
-
-def fingerprint(model: PreTrainedModel) -> str:
-    """Digest the weights' bytes, names and dtypes, the configuration, the attention in use."""
-    import torch
-
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(str(getattr(model.config, "_attn_implementation", "")).encode())
-    values = {k: v for k, v in model.config.to_dict().items() if k not in _OF_THE_FILE}
-    digest.update(json.dumps(values, sort_keys=True, default=str).encode())
-    for name, tensor in model.state_dict().items():
-        for part in _parts(tensor):
-            digest.update(f"{name}:{part.dtype}:{tuple(part.shape)}".encode())
-            digest.update(part.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _parts(tensor: Any) -> Iterator[Tensor]:
-    """Give the plain tensors that a (quantized) tensor is made of."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from _parts(getattr(tensor, name))
-    elif hasattr(tensor, "detach"):
-        yield tensor.detach()
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Run without dropout, and put every module's mode back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _groups(items: Sequence[tuple[str, Example]], size: int) -> Iterator[tuple[str, list[Example]]]:

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from amnesis.data import Batch, ExampleSet, collate
+from amnesis.data.batches import Batch, collate
+from amnesis.data.examples import ExampleSet
 
 BLOCK = 1000  # draws in which weighted parts are exactly in proportion
 

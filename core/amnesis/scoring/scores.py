@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from amnesis.data.batches import IGNORED, MeanOver
 from amnesis.errors import ContractError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORED = -100  # the label of a token that is neither learned nor forgotten
-MeanOver = Literal["tokens", "positions", "examples"]
 
 
 @dataclass(frozen=True)

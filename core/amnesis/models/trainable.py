@@ -7,18 +7,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from amnesis.config.settings import Settings
 from amnesis.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(Settings):
     """A low-rank adapter, made and merged by peft; the base stays frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     r: int = Field(16, ge=1, description="rank")
     alpha: float = Field(32, gt=0, description="scale: the update is multiplied by alpha / r")

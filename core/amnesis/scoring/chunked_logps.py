@@ -20,7 +20,7 @@ def label_logps_in_chunks(
     or None, ``targets`` ``(rows,)``. At most ``chunk`` rows of logits are held, forwards and
     backwards; nothing but the arguments is kept for backward, for a chunk's softmax follows from
     its logits as fast as from a kept log-sum-exp. Half precision is summed in float32, as
-    :func:`amnesis.scores.label_logps` does, and the result is float32 then.
+    :func:`amnesis.scoring.scores.label_logps` does, and the result is float32 then.
     First derivatives only, backward and forward mode.
     """
     logps: Tensor = _LabelLogps.apply(  # type: ignore[no-untyped-call]  # torch's own

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
+from amnesis.config.settings import Settings
 from amnesis.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 Row = Mapping[str, Any]
 
@@ -45,13 +46,18 @@ class Encoded:
         return len(self.input_ids) - self.prompt_length
 
 
-class BaseTemplate(BaseModel):
+class BaseTemplate(Settings):
     """What every template has."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     eos: bool = Field(True, description="the end-of-sequence token is a label too, as in TOFU")
     max_length: int = Field(512, ge=2, description="longer examples are cut at their end (tokens)")
+
+    def within(self, config: PretrainedConfig) -> Self:
+        """Return the template for a model's configuration, cutting at its last position."""
+        positions = getattr(config, "max_position_embeddings", None)
+        if not positions or positions >= self.max_length:
+            return self
+        return self.model_copy(update={"max_length": positions})
 
 
 class Template(BaseTemplate):
@@ -232,13 +238,6 @@ AnyTemplate = Annotated[
         )
     ),
 ]
-
-
-TEMPLATES: dict[str, type[BaseTemplate]] = {
-    "question_answer": Template,
-    "chat": ChatTemplate,
-    "text": TextTemplate,
-}
 
 
 def text_of(row: Row, name: str) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from amnesis.data import Batch
+    from amnesis.data.batches import Batch
 
 
 class ChunkedHead:
@@ -49,7 +49,7 @@ class ChunkedHead:
         head's own call, so a sharded weight is the gathered one, and what the head gives is the
         part of the graph that its owner watches.
         """
-        from amnesis.logps import label_logps_in_chunks
+        from amnesis.scoring.chunked_logps import label_logps_in_chunks
 
         head = self._model.get_output_embeddings()
         seen: list[Tensor] = []
@@ -100,3 +100,29 @@ class ChunkedHead:
         if len(given) != 1 or not torch.equal(given[0].float(), logits.float()):
             return "the model scales or soft-caps what its head gives"
         return None
+
+
+@contextmanager
+def head_on(model: PreTrainedModel, rows: Tensor) -> Iterator[list[bool]]:
+    """Let the model's output head see only the hidden states of ``rows``, ``(batch, tokens)``.
+
+    The model's own forward goes on around it, so scaled or soft-capped logits stay right, and a
+    sharded head is gathered where its owner gathers it. Yields a list that is filled if the head
+    ran; if it did not, the logits are those of every place.
+    """
+    head = model.get_output_embeddings()
+    applied: list[bool] = []
+
+    def only_rows(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        applied.append(True)
+        hidden = inputs[0]
+        return (hidden[:, :-1][rows].unsqueeze(0), *inputs[1:])
+
+    if head is None:
+        yield applied
+        return
+    handle = head.register_forward_pre_hook(only_rows)
+    try:
+        yield applied
+    finally:
+        handle.remove()

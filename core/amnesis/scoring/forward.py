@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from amnesis.data.batches import Batch
 from amnesis.errors import ContractError
-from amnesis.head import ChunkedHead
-from amnesis.scores import Needs, Scores, label_logps, unpack
+from amnesis.scoring.head import ChunkedHead, head_on
+from amnesis.scoring.scores import Needs, Scores, label_logps, unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
     from transformers import PreTrainedModel
-
-    from amnesis.data import Batch
 
 
 def score(
@@ -118,26 +118,12 @@ def as_own(needs: Needs) -> Needs:
 
 
 @contextmanager
-def head_on(model: PreTrainedModel, rows: Tensor) -> Iterator[list[bool]]:
-    """Let the model's output head see only the hidden states of ``rows``, ``(batch, tokens)``.
-
-    The model's own forward goes on around it, so scaled or soft-capped logits stay right, and a
-    sharded head is gathered where its owner gathers it. Yields a list that is filled if the head
-    ran; if it did not, the logits are those of every place.
-    """
-    head = model.get_output_embeddings()
-    applied: list[bool] = []
-
-    def only_rows(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        applied.append(True)
-        hidden = inputs[0]
-        return (hidden[:, :-1][rows].unsqueeze(0), *inputs[1:])
-
-    if head is None:
-        yield applied
-        return
-    handle = head.register_forward_pre_hook(only_rows)
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Run without dropout, and put every module's mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
-        yield applied
+        yield
     finally:
-        handle.remove()
+        for module, training in modes:
+            module.training = training

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from amnesis.errors import DataError, did_you_mean
-from amnesis.files import read_rows
-from amnesis.templates import Row
+from amnesis.config.settings import Settings
+from amnesis.data.files import read_rows
+from amnesis.data.templates import Row
+from amnesis.errors import DataError, did_you_mean, first_line
 
 
-class Source(BaseModel):
+class Source(Settings):
     """One place that rows come from, and how often it is drawn from beside others."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     set: str | None = Field(None, description="a set of the recipe's benchmark")
     path: Path | None = Field(None, description="a .jsonl, .json, .csv or .parquet file")
@@ -78,7 +77,7 @@ def from_hub(hub: str, name: str | None, split: str) -> list[Row]:
     try:
         return list(load_dataset(hub, name, split=split))
     except Exception as error:  # the hub's client raises many kinds
-        lines: list[Any] = str(error).splitlines() or [type(error).__name__]
         raise DataError(
-            f"{hub!r} (configuration {name}, split {split}) cannot be had from the hub: {lines[0]}"
+            f"{hub!r} (configuration {name}, split {split}) cannot be had from the hub: "
+            f"{first_line(error)}"
         ) from error

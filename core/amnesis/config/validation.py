@@ -6,12 +6,11 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from amnesis.errors import RecipeError, did_you_mean
-from amnesis.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -39,16 +38,22 @@ def validated(record: type[Record], document: Mapping[str, Any], where: str) -> 
 
 def problems(record: type[BaseModel], error: ValidationError) -> list[str]:
     """Give every problem that pydantic found in a document for ``record``, in words."""
-    found = [Problem(tuple(map(str, one["loc"])), one) for one in error.errors()]
+    tags = _tags_by_field(record)
+    found = [Problem(tuple(map(str, one["loc"])), one, tags) for one in error.errors()]
     return [problem.described(record) for problem in _of_likely_branches(found)]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, and where; ``others`` are what else the same value might have been."""
+    """What is wrong, and where.
+
+    ``tags`` are the records of each field that is told apart by a tag, by tag; ``others`` what else
+    the same value might have been.
+    """
 
     location: tuple[str, ...]
     details: ErrorDetails
+    tags: Mapping[str, Mapping[str, type[BaseModel]]]
     others: tuple[ErrorDetails, ...] = ()
 
     @property
@@ -59,7 +64,7 @@ class Problem:
     def is_branch(self, place: int) -> bool:
         """Whether a part of the location is a union's branch and not a key."""
         part = self.location[place]
-        if place and self.location[place - 1] == "template" and part in TEMPLATES:
+        if place and part in self.tags.get(self.location[place - 1], ()):
             return True
         is_key = place == len(self.location) - 1 and self.details["type"] in _ABOUT_A_KEY
         return not is_key and place > 0 and bool(_BRANCH.match(part))
@@ -116,17 +121,35 @@ def _of_likely_branches(found: Sequence[Problem], start: int = 0) -> list[Proble
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
     candidates: list[type[BaseModel]] = []
+    tags: dict[str, type[BaseModel]] = {}
     for part in location:
-        if part in TEMPLATES:
-            return sorted(TEMPLATES[part].model_fields)
+        if part in tags:
+            model, tags = tags[part], {}
+            continue
         named = [c for c in candidates if c.__name__ == part]
         if named:
             model = named[0]
         field = model.model_fields.get(part)
         if field is None:
             continue  # a place in a list, or a union's branch
+        tags = _tags(field.annotation)
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         candidates = [c for c in kinds if isinstance(c, type) and issubclass(c, BaseModel)]
         if candidates:
             model = candidates[0]
     return sorted(model.model_fields)
+
+
+def _tags_by_field(record: type[BaseModel]) -> dict[str, dict[str, type[BaseModel]]]:
+    found = {name: _tags(field.annotation) for name, field in record.model_fields.items()}
+    return {name: tags for name, tags in found.items() if tags}
+
+
+def _tags(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Return the branches of a union that are told apart by a tag, ``{tag: record}``."""
+    return {
+        tag.tag: branch
+        for branch, *metadata in (get_args(one) or (one,) for one in get_args(annotation))
+        for tag in metadata
+        if isinstance(tag, Tag)
+    }

@@ -1,0 +1,40 @@
+"""Where to compute."""
+
+from __future__ import annotations
+
+from amnesis.errors import RecipeError
+
+
+def default_device() -> str:
+    """Give the accelerator if there is one (each rank its own), else the CPU."""
+    import torch
+
+    from amnesis.distributed.processes import world
+
+    if world()[1] > 1:
+        from accelerate import PartialState
+
+        return str(PartialState().device)
+    if torch.accelerator.is_available():
+        accelerator = torch.accelerator.current_accelerator()
+        return str(accelerator) if accelerator is not None else "cpu"
+    return "cpu"
+
+
+def examined_device(device: str | None) -> str:
+    """Give the device to compute on.
+
+    Raises:
+        RecipeError: there is no such device here.
+    """
+    import torch
+
+    if device is None:
+        return default_device()
+    try:
+        asked = torch.device(device)
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"{device!r} cannot be used here: {first}; say --device cpu") from None
+    return device

@@ -1,0 +1,143 @@
+"""Models and tokenizers, loaded from a folder or a hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from amnesis.config.settings import Settings
+from amnesis.errors import ModelError, first_line
+from amnesis.models.devices import default_device
+from amnesis.models.quantization import (
+    Bits,
+    examine_quantization,
+    keep_differentiable,
+    loading_options,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class ModelSettings(Settings):
+    """Where a model comes from and how it is loaded."""
+
+    path: str = Field(min_length=1, description="a local folder or a hub name")
+    revision: str | None = Field(None, description="a branch, tag or commit of the hub")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
+        None, description="attention implementation; None: the library's choice"
+    )
+    quantize: Bits | None = Field(
+        None, description="load the weights in 8 or 4 bits (bitsandbytes); only with lora"
+    )
+
+
+def load_tokenizer(
+    settings: ModelSettings, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            settings.path, revision=settings.revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # transformers and the hub raise many kinds
+        raise ModelError(_said("tokenizer", settings, error)) from error
+    return tokenizer
+
+
+def load_model(
+    settings: ModelSettings,
+    *,
+    device: torch.device | str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model from safetensors weights.
+
+    Raises:
+        ModelError: the model is not there, not causal, not in safetensors, or cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": settings.dtype, "use_safetensors": True}
+    if settings.attention is not None:
+        options["attn_implementation"] = settings.attention
+    if settings.quantize is not None:
+        examine_quantization(settings.quantize, "model.quantize")
+        options |= loading_options(settings.quantize, device or default_device())
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            settings.path,
+            revision=settings.revision,
+            trust_remote_code=trust_remote_code,
+            **options,
+        )
+    except Exception as error:  # transformers and the hub raise many kinds
+        raise ModelError(_said("model", settings, error)) from error
+    if settings.quantize is not None:
+        keep_differentiable(model)
+        return model  # which is where it was loaded to
+    return model.to(device or default_device())
+
+
+def _said(what: str, settings: ModelSettings, error: Exception) -> str:
+    local = Path(settings.path)
+    if local.is_dir():
+        return f"the {what} in {settings.path} cannot be loaded: {first_line(error)}"
+    return (
+        f"the {what} {settings.path!r} is neither a folder here nor could it be had from the hub: "
+        f"{first_line(error)}"
+    )
+
+
+def examined_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedConfig:
+    """Read a model's configuration and see that weights and tokenizer are beside it.
+
+    Raises:
+        ModelError: something is missing, or the weights are pickled.
+    """
+    from transformers import AutoConfig
+
+    from amnesis.errors import ModelError, first_line
+
+    folder = Path(settings.path)
+    looks_local = folder.is_absolute() or settings.path.startswith(".") or len(folder.parts) > 2
+    if not folder.is_dir() and looks_local:
+        raise ModelError(f"{settings.path}: there is no such folder")
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{settings.path}: is no model's folder, it holds no config.json")
+        if not any(folder.glob("*.safetensors")):
+            pickled = any(folder.glob("*.bin"))
+            why = "pickled weights only (*.bin), which are not read" if pickled else "no weights"
+            raise ModelError(f"{settings.path}: holds {why}; save the model as safetensors")
+        if not any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json")):
+            raise ModelError(f"{settings.path}: holds no tokenizer; save it beside the model")
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            settings.path, revision=settings.revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # transformers and the hub raise many kinds
+        raise ModelError(f"{settings.path}: {first_line(error)}") from None
+    return config
+
+
+def empty_model(config: PretrainedConfig) -> Any:
+    """Make the model without memory for its weights, or give None where that cannot be done."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception:  # what cannot be foreseen is checked when the model is loaded
+        return None
