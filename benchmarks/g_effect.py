@@ -25,13 +25,19 @@ from measuring import Run, peak_bytes, quartiles, rounds_of, table
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from amnesis.contracts.stream import Counts, risk
 from amnesis.data.batches import Batch
-from amnesis.g_effect import Ghost, ghost_shares, measure_tokens, products_with, risk_gradient
-from amnesis.g_effect.by_token import objective_slopes
-from amnesis.g_effect.choices import named_losses
-from amnesis.loss import Counts, risk
 from amnesis.scoring.forward import score
 from amnesis.scoring.scores import Needs, Scores
+from amnesis_plugins.g_effect import (
+    Ghost,
+    ghost_shares,
+    measure_tokens,
+    products_with,
+    risk_gradient,
+)
+from amnesis_plugins.g_effect.by_token import objective_slopes
+from amnesis_plugins.g_effect.splits import named_losses
 
 NEEDS = Needs(logps=True)
 OBJECTIVES = ["ga", {"name": "wga", "beta": 2.0}, "satimp"]

@@ -23,10 +23,10 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 import amnesis
+from amnesis.cli.console import quiet_libraries
 from amnesis.contracts import EvaluationSettings, Subject
-from amnesis.finetune import finetune
-from amnesis.launch import quiet_libraries
 from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
+from amnesis.runs.finetune import finetune
 from amnesis_evaluation.commands.demo import LEARNING, MODEL
 
 TARGET, EVERY, STEPS, SEEDS = 0.1, 4, 160, 3

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from amnesis import Streams
-from amnesis.resolve import combiner_of
+from amnesis.discovery.resolve import combiner_of
 
 COMBINERS: dict[str, dict[str, Any]] = {
     "sum": {"name": "sum"},

@@ -21,10 +21,10 @@ from pathlib import Path
 import amnesis
 from amnesis.contracts import Subject
 from amnesis.data.templates import Template
-from amnesis.finetune import finetune
-from amnesis.g_effect.pictures import NO_MATPLOTLIB, heat_maps, layers_by_step
 from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
+from amnesis.runs.finetune import finetune
 from amnesis_evaluation.commands.demo import LEARNING, MODEL, UNLEARNING
+from amnesis_plugins.g_effect.pictures import NO_MATPLOTLIB, heat_maps, layers_by_step
 
 METHODS = {
     "GA": ("ga", {"name": "nll", "weight": 0.0}),  # its retain batches are only looked at

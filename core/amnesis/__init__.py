@@ -5,33 +5,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from amnesis.discovery.hookspecs import Register, hookimpl
 from amnesis.errors import AmnesisError
-from amnesis.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
     from amnesis.data.templates import Template
-    from amnesis.g_effect.measure import probe
-    from amnesis.recipe import Recipe
-    from amnesis.running import run
+    from amnesis.runs.recipe import Recipe
+    from amnesis.runs.run import run
     from amnesis.scoring.forward import score
     from amnesis.scoring.scores import Needs, Scores
-    from amnesis.streams import Streams
-    from amnesis.training import TrainingSettings
-    from amnesis.unlearner import Unlearner
+    from amnesis.training.settings import TrainingSettings
+    from amnesis.training.streams import Streams
+    from amnesis.training.unlearner import Unlearner
 
 __version__ = "0.1.0"
 
 # Names that need torch are imported when they are first used: `import amnesis` stays instant.
 _LAZY = {
     "Needs": "amnesis.scoring.scores",
-    "Recipe": "amnesis.recipe",
+    "Recipe": "amnesis.runs.recipe",
     "Scores": "amnesis.scoring.scores",
-    "Streams": "amnesis.streams",
+    "Streams": "amnesis.training.streams",
     "Template": "amnesis.data.examples",
-    "TrainingSettings": "amnesis.training",
-    "Unlearner": "amnesis.unlearner",
-    "probe": "amnesis.g_effect.measure",
-    "run": "amnesis.running",
+    "TrainingSettings": "amnesis.training.settings",
+    "Unlearner": "amnesis.training.unlearner",
+    "run": "amnesis.runs.run",
     "score": "amnesis.scoring.forward",
 }
 
@@ -47,7 +45,6 @@ __all__ = [
     "Unlearner",
     "create",
     "hookimpl",
-    "probe",
     "run",
     "score",
 ]
@@ -60,7 +57,7 @@ def create(kind: str, name: str, **hyper: Any) -> Any:
         PluginError: no such kind or name (with suggestions).
         RecipeError: a hyper-parameter is unknown or out of range.
     """
-    from amnesis.registry import default_registry
+    from amnesis.discovery.registry import default_registry
 
     return default_registry().create(kind, name, **hyper)
 

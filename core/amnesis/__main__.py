@@ -2,7 +2,7 @@
 
 import sys
 
-from amnesis.cli import main
+from amnesis.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amnesis.contracts import DerivedMetric, Metric, ReadingMetric, Row
+from amnesis.discovery.resolve import component_of
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean, one_line
-from amnesis.resolve import component_of
 
 Choice = str | Mapping[str, Any] | Metric
 Sets = Mapping[str, Sequence[Row]]

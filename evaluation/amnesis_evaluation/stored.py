@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from amnesis import artifacts
 from amnesis.contracts import Evaluation, EvaluationSettings
 from amnesis.data.templates import AnyTemplate, Template
 from amnesis.errors import DataError, OutputError, RecipeError, did_you_mean
-from amnesis.recipe import BaseRecipe, Named, Recipe
+from amnesis.runs.folder import refuse_if_full
+from amnesis.runs.recipe import BaseRecipe, Named, Recipe
 from amnesis.storage import write_json, write_table
 
 
@@ -41,7 +41,7 @@ def refuse_place(folder: Path, inputs: Iterable[Path], *, overwrite: bool = Fals
             written, or holds something and ``overwrite`` was not asked for.
     """
     replaced = f"name another --out, or say --overwrite to replace {RESULTS} and {EXAMPLES} there"
-    artifacts.refuse_if_full(folder, replaced, overwrite=overwrite)
+    refuse_if_full(folder, replaced, overwrite=overwrite)
     if (folder / "recipe.yaml").exists():
         raise OutputError(f"{folder}: holds a run, whose results are its own; name another --out")
     for path in inputs:
@@ -79,7 +79,7 @@ def recipe_of(path: Path) -> Recipe | FurtherRecipe:
     Raises:
         RecipeError: it cannot be read, something in it is wrong, or a key means nothing.
     """
-    from amnesis.finetune import FinetuneRecipe
+    from amnesis.runs.finetune import FinetuneRecipe
 
     found = FurtherRecipe.load(path)
     further = found.model_extra or {}

@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amnesis
-from amnesis import cli, complaints
-from amnesis.cli import main
+from amnesis.cli import app as cli
+from amnesis.cli import errors as complaints
+from amnesis.cli.app import main
+from amnesis.discovery.manager import Plugin, build_manager
+from amnesis.discovery.registry import CORE_COMMANDS, Registry, default_registry
 from amnesis.errors import AmnesisError, Interrupted, PluginError
-from amnesis.manager import Plugin, build_manager
-from amnesis.registry import CORE_COMMANDS, Registry, default_registry
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "scipy", "pandas", "matplotlib")
 Commands = Callable[..., None]
@@ -107,9 +108,9 @@ def _python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 def test_answers_at_once(line: list[str]) -> None:
     script = (
         "import json, sys\n"
-        "from amnesis.cli import main\n"
+        "from amnesis.cli.app import main\n"
         f"code = main({line!r})\n"
-        "from amnesis.registry import default_registry\n"
+        "from amnesis.discovery.registry import default_registry\n"
         "commands = default_registry().names('command')\n"
         "targets = [default_registry().get('command', c).target for c in commands]\n"
         "targets = [target.partition(':')[0] for target in targets]\n"
@@ -228,9 +229,9 @@ def test_run_and_finetune_hand_everything_over(
     monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     seen: list[Any] = []
-    fake = ModuleType("amnesis.launch")
+    fake = ModuleType("amnesis.cli.run")
     fake.recipe_command = lambda *a, **k: seen.append((a, k))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "amnesis.launch", fake)
+    monkeypatch.setitem(sys.modules, "amnesis.cli.run", fake)
     assert main([command, "recipe.yaml"]) == 0
     plain = {
         "resume": False,
@@ -254,7 +255,7 @@ def test_run_and_finetune_hand_everything_over(
 def test_run_and_finetune_are_jobs_of_the_function_that_they_call() -> None:
     from inspect import signature
 
-    from amnesis.launch import JOBS, recipe_command
+    from amnesis.cli.run import JOBS, recipe_command
 
     assert set(JOBS) == {"run", "finetune"}
     for command in (cli.run, cli.finetune):
@@ -321,7 +322,7 @@ def test_a_third_party_s_failure_is_not_called_ours(
     (tmp_path / "their_code.py").write_text(
         "import json\n"
         "def theirs(): json.loads('{')\n"
-        "def ours(): import amnesis.manager; amnesis.manager.build_manager(3)\n"
+        "def ours(): import amnesis.manager; amnesis.discovery.manager.build_manager(3)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     commands(theirs="their_code:theirs", ours="their_code:ours")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from amnesis.errors import DataError, Interrupted, RecipeError
-from amnesis.finetune import finetune
-from amnesis.interruption import StopWhenAsked
+from amnesis.runs.finetune import finetune
+from amnesis.training.stopping import StopWhenAsked
 
 SIZES = {
     "hidden_size": 32,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from amnesis.cli import main
+from amnesis.cli.app import main
 from amnesis.data.batches import collate
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template
@@ -19,7 +19,7 @@ from amnesis.models.trainable import LoraSettings, with_lora
 from amnesis.scoring.forward import evaluating, score
 from amnesis.scoring.reference import FrozenCopy, cached
 from amnesis.scoring.scores import Needs
-from amnesis.unlearner import Unlearner
+from amnesis.training.unlearner import Unlearner
 
 
 @pytest.fixture

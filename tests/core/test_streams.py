@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import amnesis
+from amnesis.contracts.stream import StreamLoss, WeightedTerm
 from amnesis.data.batches import collate
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template
+from amnesis.discovery.resolve import stream_of
 from amnesis.errors import ContractError
-from amnesis.loss import StreamLoss, WeightedTerm
-from amnesis.resolve import stream_of
 from amnesis.scoring.forward import score
-from amnesis.streams import Streams
+from amnesis.training.streams import Streams
 
 COMBINERS: list[dict[str, Any]] = [
     {"name": "sum", "gamma": 0.5, "alpha": 2.0},

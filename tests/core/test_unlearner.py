@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amnesis
+from amnesis.contracts.stream import Schedule
 from amnesis.data.examples import encode_rows
 from amnesis.data.sampling import StepPlan
 from amnesis.data.templates import Template
-from amnesis.loss import Schedule
-from amnesis.resolve import stream_of
+from amnesis.discovery.resolve import stream_of
 from amnesis.scoring.forward import score
-from amnesis.trainer import TwoStreamTrainer
+from amnesis.training.trainer import TwoStreamTrainer
 
 TRAINING = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "optimizer": "sgd"}
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from amnesis.errors import RecipeError
-from amnesis.finetune import FinetuneRecipe
-from amnesis.recipe import Recipe
+from amnesis.runs.finetune import FinetuneRecipe
+from amnesis.runs.recipe import Recipe
 
 RUN: dict[str, Any] = {"model": "m", "benchmark": "fictional", "objective": "ga"}
 MAKE: dict[str, Any] = {"model": "m", "benchmark": "fictional", "sets": ["forget"]}

@@ -12,17 +12,17 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import amnesis
+from amnesis.contracts.stream import StreamLoss
 from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import Example
 from amnesis.data.templates import Encoded
+from amnesis.discovery.resolve import stream_of
 from amnesis.distributed.processes import added_over_ranks, sum_over_ranks
 from amnesis.distributed.shards import is_sharded
-from amnesis.loss import StreamLoss
-from amnesis.resolve import stream_of
 from amnesis.scoring.forward import score
 from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.scores import Needs
-from amnesis.streams import Streams
+from amnesis.training.streams import Streams
 
 COMBINERS: list[dict[str, Any]] = [
     {"name": "sum", "alpha": 0.5},

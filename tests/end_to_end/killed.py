@@ -11,12 +11,12 @@ from typing import Any
 
 # Moments of a run that are counted: each call of one of these is a tick.
 TICKING = (
-    ("amnesis.streams:Streams", "combine"),
+    ("amnesis.training.streams:Streams", "combine"),
     ("torch.optim.adamw:AdamW", "step"),
-    ("amnesis.checkpoints:", "_seal"),
-    ("amnesis.trainer:TwoStreamTrainer", "_save_progress"),
-    ("amnesis.artifacts:", "write_model"),
-    ("amnesis.artifacts:", "write_json"),
+    ("amnesis.training.checkpoints:", "_seal"),
+    ("amnesis.training.trainer:TwoStreamTrainer", "_save_progress"),
+    ("amnesis.runs.folder:", "write_model"),
+    ("amnesis.runs.folder:", "write_json"),
     ("torch:", "save"),
 )
 

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amnesis.cli import main
+from amnesis.cli.app import main
 
 Edit = Callable[[dict[str, Any], Path], None]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amnesis.cli import main
+from amnesis.cli.app import main
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_everything_is_left_and_loads(demo: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from amnesis.recipe import Recipe
+    from amnesis.runs.recipe import Recipe
 
     results = json.loads((demo / "results.json").read_text(encoding="utf-8"))
     assert results["schema"] == "amnesis.results/1"

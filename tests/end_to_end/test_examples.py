@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from amnesis.finetune import FinetuneRecipe
-from amnesis.recipe import Recipe
+from amnesis.runs.finetune import FinetuneRecipe
+from amnesis.runs.recipe import Recipe
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -14,10 +14,10 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 import amnesis
-from amnesis import checkpoints
 from amnesis.contracts import LikelihoodTerm
 from amnesis.errors import Interrupted, NonFiniteError, OutputError, ResourceError
 from amnesis.storage import write_model, write_text
+from amnesis.training import checkpoints
 
 
 def unlearner(model: Any, tokenizer: Any, output: Path, **options: Any) -> amnesis.Unlearner:
@@ -74,7 +74,7 @@ def test_out_of_memory_says_what_to_lower(
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("amnesis.trainer.score", full)
+    monkeypatch.setattr("amnesis.training.trainer.score", full)
     with pytest.raises(ResourceError, match=r"micro_batch_size \(now 2; .*max_length \(now 512\)"):
         unlearner(tiny_llama, tiny_tokenizer, tmp_path).fit(qa_rows[:4], qa_rows[4:])
 

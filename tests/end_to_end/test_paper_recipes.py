@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import amnesis
+from amnesis.discovery.resolve import combiner_of, component_of, probes_of, stream_of
 from amnesis.models.loading import ModelSettings, empty_model, load_model, load_tokenizer
 from amnesis.models.trainable import matching, train_only
-from amnesis.preflight import prepare
-from amnesis.recipe import Recipe
-from amnesis.resolve import combiner_of, component_of, probes_of, stream_of
-from amnesis.unlearner import Unlearner
+from amnesis.runs.preflight import prepare
+from amnesis.runs.recipe import Recipe
+from amnesis.training.unlearner import Unlearner
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = sorted((ROOT / "examples" / "papers").glob("*.yaml"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from amnesis.recipe import Recipe
-from amnesis.registry import default_registry
+from amnesis.discovery.registry import default_registry
+from amnesis.runs.recipe import Recipe
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 

@@ -35,7 +35,7 @@ def killed() -> Any:
 def children() -> Any:
     """Processes that start with everything imported, so that ten of them take seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["amnesis.running", "killed"])
+    context.set_forkserver_preload(["amnesis.runs.run", "killed"])
     return context
 
 

@@ -19,9 +19,9 @@ import yaml
 import amnesis
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template
+from amnesis.discovery.manager import build_manager, installed_entry_points
+from amnesis.discovery.registry import Registry
 from amnesis.errors import ContractError
-from amnesis.manager import build_manager, installed_entry_points
-from amnesis.registry import Registry
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/plugin"
 PACKAGE = "amnesis_plugin_example"
@@ -300,7 +300,7 @@ def test_a_broken_contract_is_one_line_on_the_command_line(
         pytest.param(
             {"__init__.py": ("register_combiners(register:", "register_combiners(registry:")},
             "hook 'register_combiners' takes one argument, 'register', but is defined with "
-            "(registry: amnesis.hookspecs.Register) -> None; "
+            "(registry: amnesis.discovery.hookspecs.Register) -> None; "
             "write def register_combiners(register)",
             id="wrong argument",
         ),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amnesis.cli import main
+from amnesis.cli.app import main
 
 RECIPES = Path(__file__).resolve().parents[2] / "examples" / "recipes"
 FORGET, RETAIN = 24, 72

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import amnesis
-from amnesis.cli import main
+from amnesis.cli.app import main
 from amnesis.errors import DataError, RecipeError
 from amnesis_evaluation.comparison import (
     Run,

@@ -13,15 +13,15 @@ import torch
 import amnesis
 from amnesis import Unlearner
 from amnesis.contracts import Combiner
+from amnesis.contracts.stream import Counts, StreamLoss
 from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template
-from amnesis.loss import Counts, StreamLoss
-from amnesis.registry import default_registry
-from amnesis.resolve import Choice, combiner_of, stream_of
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import Choice, combiner_of, stream_of
 from amnesis.scoring.forward import as_own, score
 from amnesis.scoring.scores import Scores
-from amnesis.streams import Streams
+from amnesis.training.streams import Streams
 
 OBJECTIVES: dict[str, Choice] = {
     name: name

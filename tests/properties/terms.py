@@ -15,7 +15,7 @@ from properties.situations import Situation, Text, situations
 from torch import Tensor
 
 from amnesis.contracts import LikelihoodTerm, TermBase
-from amnesis.loss import StreamLoss, WeightedTerm
+from amnesis.contracts.stream import StreamLoss, WeightedTerm
 from amnesis.scoring.scores import Scores
 
 SMALLEST = torch.tensor(torch.finfo(torch.float32).tiny * 2.0**-23).log()  # float32's last one

@@ -11,8 +11,8 @@ import pytest
 from properties.combiners import EVERY_COMBINER
 from properties.terms import EVERY_TERM
 
-from amnesis.entry import Entry
-from amnesis.registry import default_registry
+from amnesis.discovery.entry import Entry
+from amnesis.discovery.registry import default_registry
 
 TESTS = Path(__file__).parents[1]
 FOLDERS = {"objective": "objectives", "regularizer": "regularizers", "combiner": "combiners"}

@@ -1,5 +1,7 @@
 """What a component promises: one contract a file, and nothing about any one method."""
 
+from __future__ import annotations
+
 from amnesis.contracts.attack import Attack
 from amnesis.contracts.benchmark import (
     Benchmark,

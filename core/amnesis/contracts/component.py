@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 if TYPE_CHECKING:
-    from amnesis.entry import Entry
+    from amnesis.discovery.entry import Entry
 
 
 class Component(BaseModel):

@@ -14,9 +14,9 @@ from amnesis.contracts.component import Component
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from amnesis.contracts.stream import StreamLoss
     from amnesis.data.examples import ExampleSet
     from amnesis.data.sampling import StepBatches
-    from amnesis.loss import StreamLoss
     from amnesis.scoring.reference import Reference
 
 # ``forget`` and ``retain`` are the gradients of the two streams' losses. The risks are ∇R on the

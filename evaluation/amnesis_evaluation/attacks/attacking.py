@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Row, Subject
+from amnesis.discovery.resolve import component_of
 from amnesis.errors import RecipeError
-from amnesis.resolve import component_of
 from amnesis_evaluation.answers import Forms
 from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark

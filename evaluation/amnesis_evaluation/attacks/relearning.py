@@ -102,7 +102,7 @@ class Relearning(Attack):
         forms: Forms,
     ) -> Evaluation:
         from amnesis import Unlearner
-        from amnesis.loss import Risk
+        from amnesis.contracts.stream import Risk
 
         curve = Evaluation()
         student = copied(subject)

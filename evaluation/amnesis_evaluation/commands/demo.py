@@ -58,9 +58,9 @@ def demo(
     """Watch a small language model forget ten people and keep the rest (about two minutes)."""
     from rich.console import Console
 
-    from amnesis.launch import quiet_libraries
+    from amnesis.cli.console import quiet_libraries
     from amnesis.progress import Progress
-    from amnesis.running import new_folder
+    from amnesis.runs.folder import new_folder
 
     quiet_libraries()
     folder = out or new_folder("demo")
@@ -85,10 +85,10 @@ def make_demo(
         OutputError: ``folder`` is not empty and ``overwrite`` was not asked for.
     """
     import amnesis
-    from amnesis import artifacts
-    from amnesis.finetune import finetune
+    from amnesis.runs.finetune import finetune
+    from amnesis.runs.folder import claim
 
-    artifacts.claim(folder, overwrite=overwrite)
+    claim(folder, overwrite=overwrite)
     benchmark = {"name": "fictional", "seed": seed}
     knowing = {"target": ["forget", "retain", "facts"], "retrained": ["retain", "facts"]}
     for name, sets in knowing.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings
     from amnesis.data.templates import AnyTemplate
-    from amnesis.recipe import Recipe
+    from amnesis.runs.recipe import Recipe
     from amnesis_evaluation.stored import FurtherRecipe
 
 
@@ -160,8 +160,8 @@ def _benchmark(
     import yaml
 
     from amnesis.contracts import Benchmark
+    from amnesis.discovery.resolve import component_of
     from amnesis.errors import RecipeError
-    from amnesis.resolve import component_of
 
     choice: dict[str, Any] = {}
     if recipe is not None and recipe.benchmark is not None:
@@ -191,7 +191,7 @@ def _settings(
 ) -> EvaluationSettings:
     from pydantic import ValidationError
 
-    from amnesis.caches import cache_folder
+    from amnesis.cli.cache import cache_folder
     from amnesis.contracts import EvaluationSettings
     from amnesis.errors import RecipeError
 
@@ -220,14 +220,14 @@ def _judged(
     device: str | None,
     trust_remote_code: bool,
 ) -> Evaluation:
+    from amnesis.cli.console import quiet_libraries
     from amnesis.contracts import Subject
     from amnesis.contracts.attack import keyed
     from amnesis.data.templates import Template
-    from amnesis.launch import quiet_libraries
     from amnesis.models.devices import examined_device
     from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
     from amnesis.progress import Progress
-    from amnesis.running import environment
+    from amnesis.runs.results import environment
     from amnesis_evaluation.attacks.attacking import attacks_of
     from amnesis_evaluation.stored import save_evaluation
 

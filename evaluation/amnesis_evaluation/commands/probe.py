@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from amnesis.contracts import Subject
     from amnesis.data.templates import Row
-    from amnesis.g_effect import EffectTable, Entanglement
+    from amnesis_plugins.g_effect import EffectTable, Entanglement
 
 # All that a probe writes into its folder, and all that --overwrite replaces.
 NAMES = (
@@ -60,13 +60,13 @@ def probe(
     """Show what objectives do to the risk on both sets: by layer, example and token."""
     from rich.console import Console
 
-    from amnesis.g_effect.choices import named_losses
-    from amnesis.launch import quiet_libraries
+    from amnesis.cli.console import quiet_libraries
     from amnesis.progress import Progress
-    from amnesis.running import new_folder
+    from amnesis.runs.folder import new_folder
     from amnesis.storage import write_text
     from amnesis_evaluation.commands.probe_page import page
     from amnesis_evaluation.commands.probe_picture import save_heat_maps
+    from amnesis_plugins.g_effect.splits import named_losses
 
     quiet_libraries()
     folder = out or new_folder("probe")
@@ -125,8 +125,8 @@ def measure(
 
     Objectives in which loss tokens have no share are left out of the second.
     """
-    from amnesis.g_effect import probe as measured
-    from amnesis.g_effect.choices import named_losses
+    from amnesis_plugins.g_effect import measure as measured
+    from amnesis_plugins.g_effect.splits import named_losses
 
     def one(asked: Sequence[Mapping[str, Any]], split: Sequence[str]) -> EffectTable:
         return measured(
@@ -155,8 +155,8 @@ def entangle(
 ) -> Entanglement:
     """Pair every label token of the forget set with the first ``count`` retain examples."""
     from amnesis.data.batches import pad_token_id
-    from amnesis.g_effect import measure_entanglement
-    from amnesis.g_effect.sets import encoded_for
+    from amnesis_plugins.g_effect import measure_entanglement
+    from amnesis_plugins.g_effect.sets import encoded_for
 
     model, tokenizer = subject.model, subject.tokenizer
     forget, retain = (

@@ -7,11 +7,11 @@ from html import escape
 from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
-from amnesis.g_effect.pictures import TITLES
 from amnesis_evaluation.commands.probe_picture import shares_by_layer
+from amnesis_plugins.g_effect.pictures import TITLES
 
 if TYPE_CHECKING:
-    from amnesis.g_effect import EffectTable, Entanglement
+    from amnesis_plugins.g_effect import EffectTable, Entanglement
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 STYLE = """

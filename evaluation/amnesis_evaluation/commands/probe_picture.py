@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amnesis.g_effect.pictures import NO_MATPLOTLIB, TITLES, heat_maps
+from amnesis_plugins.g_effect.pictures import NO_MATPLOTLIB, TITLES, heat_maps
 
 if TYPE_CHECKING:
-    from amnesis.g_effect import EffectTable
+    from amnesis_plugins.g_effect import EffectTable
 
 
 def shares_by_layer(table: EffectTable, set_name: str) -> dict[str, dict[str, float]]:

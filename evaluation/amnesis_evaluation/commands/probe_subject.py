@@ -10,15 +10,15 @@ from typing import Annotated, Any
 import typer
 from pydantic import ConfigDict
 
-from amnesis.artifacts import refuse_if_full
 from amnesis.contracts import Subject
 from amnesis.data.files import read_rows
 from amnesis.data.templates import AnyTemplate, Template
+from amnesis.discovery.registry import default_registry
 from amnesis.errors import OutputError, RecipeError
 from amnesis.models.devices import examined_device
 from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
-from amnesis.recipe import BaseRecipe
-from amnesis.registry import default_registry
+from amnesis.runs.folder import refuse_if_full
+from amnesis.runs.recipe import BaseRecipe
 
 Rows = list[Any]
 

@@ -48,8 +48,8 @@ def suggest(
     """Try candidates out in short disposable runs; rank them by damage at equal forgetting."""
     from rich.console import Console
 
+    from amnesis.cli.console import quiet_libraries
     from amnesis.errors import RecipeError
-    from amnesis.launch import quiet_libraries
     from amnesis.progress import Progress
     from amnesis.storage import write_json
     from amnesis_evaluation.commands.suggest_trials import (

@@ -157,7 +157,7 @@ def examine_candidates(candidates: Sequence[Candidate]) -> None:
         RecipeError: listing every candidate that cannot be tried.
     """
     from amnesis.config.problems import Problems
-    from amnesis.resolve import combiner_of, stream_of
+    from amnesis.discovery.resolve import combiner_of, stream_of
 
     problems, known = Problems(), set[str]()
     for candidate in candidates:
@@ -180,8 +180,8 @@ def examine_candidates(candidates: Sequence[Candidate]) -> None:
 
 def start_of(subject: Subject, rows: Mapping[str, Sequence[Any]], examples: int) -> float:
     """Give the forget probability that every trial will start from."""
-    from amnesis.g_effect import risk_value
-    from amnesis.g_effect.sets import encoded_for, probe_set
+    from amnesis_plugins.g_effect import risk_value
+    from amnesis_plugins.g_effect.sets import encoded_for, probe_set
 
     model, forget = subject.model, rows["forget"]
     encoded = encoded_for(model, subject.tokenizer, "forget", forget, [], subject.template, 8)
@@ -232,7 +232,7 @@ def _run(
     examples: int,
     seed: int,
 ) -> tuple[Moment, ...]:
-    from amnesis.unlearner import Unlearner
+    from amnesis.training.unlearner import Unlearner
 
     fitted = Unlearner(
         model,

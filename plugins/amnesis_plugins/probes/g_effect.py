@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from amnesis.contracts import Probe, Product, StepContext
-from amnesis.g_effect import by_layer, effect_values
+from amnesis_plugins.g_effect import by_layer, effect_values
 
 
 class GEffect(Probe):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from amnesis.contracts import Probe, StepContext
-from amnesis.g_effect import EFFECTS, effect_values
+from amnesis_plugins.g_effect import EFFECTS, effect_values
 
 
 class SetGEffect(Probe):
@@ -28,9 +28,9 @@ class SetGEffect(Probe):
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
         """Give ``g_effect/sets/unlearn``, ``…/retain`` and their ratio, by layer and by example."""
-        from amnesis.g_effect import risk_gradient
-        from amnesis.g_effect.sets import first_examples
-        from amnesis.g_effect.splits import example_effects
+        from amnesis_plugins.g_effect import risk_gradient
+        from amnesis_plugins.g_effect.sets import first_examples
+        from amnesis_plugins.g_effect.splits import example_effects
 
         sets = first_examples(context, self.examples)
         directions = {

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from amnesis.contracts import Probe, StepContext
-from amnesis.g_effect import EFFECTS, effect_values
+from amnesis_plugins.g_effect import EFFECTS, effect_values
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from amnesis.data.batches import Batch
-    from amnesis.g_effect import RiskGradient
+    from amnesis_plugins.g_effect import RiskGradient
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class UpdateGEffect(Probe):
 
     def before_update(self, context: StepContext) -> Before:
         """Measure both risks and their gradients, and keep the parameters."""
-        from amnesis.g_effect import risk_gradient, trained
-        from amnesis.g_effect.sets import probe_batches
+        from amnesis_plugins.g_effect import risk_gradient, trained
+        from amnesis_plugins.g_effect.sets import probe_batches
 
         batches = probe_batches(context, self.examples if self.on == "sets" else None)
         return Before(
@@ -69,7 +69,7 @@ class UpdateGEffect(Probe):
 
     def after_update(self, context: StepContext, held: Before) -> Mapping[str, float]:
         """Give ``g_effect/unlearn/effective``, ``…/measured``, the same of retain, the ratio."""
-        from amnesis.g_effect import risk_value, update_products
+        from amnesis_plugins.g_effect import risk_value, update_products
 
         products = update_products(
             context.model, held.parameters, [r.direction for r in held.risks.values()]

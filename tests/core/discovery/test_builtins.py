@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from amnesis.contracts import Component
-from amnesis.entry import KINDS, Entry
-from amnesis.manager import HOOKS, Plugin, build_manager, installed_entry_points
-from amnesis.registry import Registry, default_registry
+from amnesis.discovery.entry import KINDS, Entry
+from amnesis.discovery.manager import HOOKS, Plugin, build_manager, installed_entry_points
+from amnesis.discovery.registry import Registry, default_registry
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from amnesis import contracts
-from amnesis.manager import HOOKS
-from amnesis.recipe import Recipe
+from amnesis.discovery.manager import HOOKS
+from amnesis.runs.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = ROOT / "CONTRIBUTING.md"

@@ -12,11 +12,11 @@ import pytest
 from pydantic import Field
 
 import amnesis
+from amnesis.cli.plugins import described, listed, plugins_command, type_text
 from amnesis.contracts import LikelihoodTerm
-from amnesis.describe import described, listed, plugins_command, type_text
+from amnesis.discovery.manager import Plugin, build_manager
+from amnesis.discovery.registry import Registry, default_registry
 from amnesis.errors import PluginError
-from amnesis.manager import Plugin, build_manager
-from amnesis.registry import Registry, default_registry
 
 
 class Shown(LikelihoodTerm):

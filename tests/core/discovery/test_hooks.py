@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import amnesis
-from amnesis import hookspecs
 from amnesis.contracts import (
     Answer,
     Attack,
@@ -26,9 +25,10 @@ from amnesis.contracts import (
     StepContext,
     Subject,
 )
-from amnesis.entry import KINDS
-from amnesis.manager import HOOKS, Plugin, build_manager
-from amnesis.registry import Registry
+from amnesis.discovery import hookspecs
+from amnesis.discovery.entry import KINDS
+from amnesis.discovery.manager import HOOKS, Plugin, build_manager
+from amnesis.discovery.registry import Registry
 
 
 class Ascent(LikelihoodTerm):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import amnesis
+from amnesis.discovery.manager import Plugin, build_manager, installed_entry_points
 from amnesis.errors import PluginError
-from amnesis.manager import Plugin, build_manager, installed_entry_points
 
 GOOD = """
     import amnesis
@@ -105,7 +105,7 @@ def test_module_without_hooks(install: Any) -> None:
 
 
 def test_imported_hookspec_is_not_taken_for_a_hook(install: Any) -> None:
-    source = GOOD + "\n    from amnesis.hookspecs import register_probes\n"
+    source = GOOD + "\n    from amnesis.discovery.hookspecs import register_probes\n"
     assert len(build_manager(install("typed_plugin", source)).plugins) == 1
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amnesis
-from amnesis.entry import KINDS
+from amnesis.discovery.entry import KINDS
+from amnesis.discovery.manager import build_manager
+from amnesis.discovery.registry import CORE_COMMANDS, Registry, default_registry, without_plugins
 from amnesis.errors import ContractError, PluginError, RecipeError, did_you_mean
-from amnesis.manager import build_manager
-from amnesis.registry import CORE_COMMANDS, Registry, default_registry, without_plugins
 
 METHODS = """
     from pydantic import Field

@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from amnesis.data.batches import Batch
 from amnesis.errors import ModelError
-from amnesis.g_effect import measure_tokens, products_with, risk_gradient
-from amnesis.g_effect.ghost import Ghost
 from amnesis.scoring.forward import score
 from amnesis.scoring.scores import Needs
+from amnesis_plugins.g_effect import measure_tokens, products_with, risk_gradient
+from amnesis_plugins.g_effect.ghost import Ghost
 
 
 def effects(model: LlamaForCausalLM, batch: Batch) -> list[dict[str, float]]:

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from amnesis.g_effect.entanglement import measure_entanglement
-from amnesis.g_effect.sets import encoded_for
+from amnesis_plugins.g_effect.entanglement import measure_entanglement
+from amnesis_plugins.g_effect.sets import encoded_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive

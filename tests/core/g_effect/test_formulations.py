@@ -11,13 +11,12 @@ import torch
 
 from amnesis.data.batches import Batch
 from amnesis.errors import ModelError
-from amnesis.g_effect.by_token import measure_tokens
-from amnesis.g_effect.directions import risk_gradient
-from amnesis.g_effect.ghost import Ghost, ghost_shares
-from amnesis.g_effect.layers import layers_of
-from amnesis.g_effect.products import products_with
 from amnesis.scoring.forward import score
 from amnesis.scoring.scores import Needs, Scores
+from amnesis_plugins.g_effect.by_token import measure_tokens
+from amnesis_plugins.g_effect.directions import products_with, risk_gradient
+from amnesis_plugins.g_effect.ghost import Ghost, ghost_shares
+from amnesis_plugins.g_effect.layers import layers_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive

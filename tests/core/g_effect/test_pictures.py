@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amnesis.g_effect.pictures import heat_maps, layers_by_step
-from amnesis.unlearner import Unlearner
+from amnesis.training.unlearner import Unlearner
+from amnesis_plugins.g_effect.pictures import heat_maps, layers_by_step
 
 
 def test_layers_by_step_are_each_steps_shares(

@@ -1,4 +1,4 @@
-"""`amnesis.probe`: every split of every kind of objective is the same quantity, and adds up."""
+"""`measure`: every split of every kind of objective is the same quantity, and adds up."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from amnesis.data.batches import collate
 from amnesis.data.examples import Example, encode_rows
 from amnesis.data.templates import Encoded, Template
 from amnesis.errors import DataError, RecipeError
-from amnesis.g_effect.layers import in_order, layers_of
-from amnesis.g_effect.measure import probe
-from amnesis.g_effect.sets import token_texts
-from amnesis.g_effect.table import EffectTable
+from amnesis_plugins.g_effect.layers import in_order, layers_of
+from amnesis_plugins.g_effect.measurement import measure
+from amnesis_plugins.g_effect.sets import token_texts
+from amnesis_plugins.g_effect.table import EffectTable
 
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
@@ -77,7 +77,7 @@ def by_definition(model: Any, reference: Any, tokenizer: Any, rows: Any) -> dict
 def test_every_split_adds_up_to_the_definition(
     model: Any, reference: Any, tiny_tokenizer: Any, rows: Any, by: tuple[str, ...]
 ) -> None:
-    table = probe(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=by, batch_size=2)
+    table = measure(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=by, batch_size=2)
     wanted = by_definition(model, reference, tiny_tokenizer, rows)
     found = table.totals("objective", "set")
     assert {k: found[k] for k in wanted} == pytest.approx(wanted, rel=1e-10)
@@ -93,8 +93,8 @@ def test_every_split_adds_up_to_the_definition(
 def test_layer_and_token_agree_with_layer_and_example(
     model: Any, reference: Any, tiny_tokenizer: Any, rows: Any
 ) -> None:
-    fine = probe(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=("layer", "token"))
-    coarse = probe(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=("layer", "example"))
+    fine = measure(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=("layer", "token"))
+    coarse = measure(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=("layer", "example"))
     keys = ("objective", "set", "layer", "example")
     assert fine.totals(*keys) == pytest.approx(coarse.totals(*keys), rel=1e-9, abs=1e-13)
     assert in_order(layers_of(model).values()) == list(fine.totals("layer"))
@@ -104,9 +104,9 @@ def test_terms_beyond_likelihood_go_through_ghost_and_full_gradient(
     model: Any, reference: Any, tiny_tokenizer: Any, rows: Any
 ) -> None:
     asked = ["ga", {"name": "rmu", "layer": 0, "coefficient": 2.0}, "undial", "kl"]
-    by_layer = probe(model, tiny_tokenizer, *rows, asked, reference, by=("layer",))
-    ghost = probe(model, tiny_tokenizer, *rows, asked, reference, by=("layer", "example"))
-    whole = probe(model, tiny_tokenizer, *rows, asked, reference, by=("example",))
+    by_layer = measure(model, tiny_tokenizer, *rows, asked, reference, by=("layer",))
+    ghost = measure(model, tiny_tokenizer, *rows, asked, reference, by=("layer", "example"))
+    whole = measure(model, tiny_tokenizer, *rows, asked, reference, by=("example",))
     keys = ("objective", "set", "layer")
     nonzero = {k: v for k, v in by_layer.totals(*keys).items() if v}
     assert ghost.totals(*keys) == pytest.approx(nonzero, rel=1e-9, abs=1e-13)
@@ -120,7 +120,7 @@ def test_terms_beyond_likelihood_go_through_ghost_and_full_gradient(
 def test_tokens_carry_their_text_and_the_answer_comes_before_the_refusal(
     model: Any, reference: Any, tiny_tokenizer: Any, rows: Any
 ) -> None:
-    table = probe(model, tiny_tokenizer, *rows, ["ga", "dpo"], reference, by=("token",))
+    table = measure(model, tiny_tokenizer, *rows, ["ga", "dpo"], reference, by=("token",))
     texts = table.texts["forget"]
     assert "".join(texts[0]).startswith(" " + rows[0][0]["answer"][:6]) or "".join(
         texts[0]
@@ -178,7 +178,7 @@ def test_a_regularizer_at_its_own_reference_vanishes_and_it_says_so(
 ) -> None:
     model = build("llama, tied", torch.float32)
     asked = ["ga", "kl", "npo", "undial"]
-    table = probe(model, tiny_tokenizer, *rows, asked, by=("layer",))
+    table = measure(model, tiny_tokenizer, *rows, asked, by=("layer",))
     assert table.vanishing == ("kl",)
     (note,) = [n for n in table.notes if "rounding" in n]
     assert note.startswith("kl has no effect beyond rounding")
@@ -186,16 +186,16 @@ def test_a_regularizer_at_its_own_reference_vanishes_and_it_says_so(
     assert table.ratio("kl") != table.ratio("kl")
     table.to_parquet(tmp_path / "g_effect.parquet")
     assert EffectTable.read_parquet(tmp_path / "g_effect.parquet") == table
-    alone = probe(model, tiny_tokenizer, *rows, ["kl"], by=())
+    alone = measure(model, tiny_tokenizer, *rows, ["kl"], by=())
     assert alone.vanishing == ("kl",)
-    other = probe(model, tiny_tokenizer, *rows, asked, reference.float(), by=("layer",))
+    other = measure(model, tiny_tokenizer, *rows, asked, reference.float(), by=("layer",))
     assert (other.vanishing, other.notes) == ((), ())
 
 
 def test_a_tiny_effect_that_is_real_is_not_taken_for_rounding(
     model: Any, tiny_tokenizer: Any, rows: Any
 ) -> None:
-    table = probe(
+    table = measure(
         model, tiny_tokenizer, *rows, ["ga", {"name": "wga", "beta": 20.0}], by=("layer",)
     )
     ga, wga = table.objectives
@@ -214,8 +214,8 @@ def test_neither_batching_nor_order_changes_an_examples_share(
     forget, retain = qa_rows[:4], qa_rows[4:6]
     shuffled = [forget[i] for i in order]
     with sdpa_kernel(SDPBackend.MATH):
-        one = probe(model, tiny_tokenizer, forget, retain, ["npo"], by=("layer", "example"))
-        other = probe(
+        one = measure(model, tiny_tokenizer, forget, retain, ["npo"], by=("layer", "example"))
+        other = measure(
             model,
             tiny_tokenizer,
             shuffled,
@@ -235,24 +235,24 @@ def test_neither_batching_nor_order_changes_an_examples_share(
 def test_without_reference_ga_npo_and_tnpo_coincide_and_it_says_so(
     model: Any, tiny_tokenizer: Any, rows: Any
 ) -> None:
-    table = probe(model, tiny_tokenizer, *rows, ["ga", "npo", "tnpo"], by=("layer",))
+    table = measure(model, tiny_tokenizer, *rows, ["ga", "npo", "tnpo"], by=("layer",))
     ga, tnpo = (table.totals("set", "layer", objective=o) for o in ("ga", "tnpo"))
     assert tnpo == pytest.approx(ga, rel=1e-10)
     assert table.ratio("npo") == pytest.approx(table.ratio("ga"), rel=1e-10)
     assert "coincide" in table.notes[0]
-    assert probe(model, tiny_tokenizer, *rows, ["ga"], by=()).notes == ()
+    assert measure(model, tiny_tokenizer, *rows, ["ga"], by=()).notes == ()
 
 
 def test_lora_is_probed_over_its_adapter_against_the_model_without_it(
     build: Any, tiny_tokenizer: Any, rows: Any, exact: None
 ) -> None:
     adapted = build("llama, LoRA")
-    table = probe(adapted, tiny_tokenizer, *rows, ["ga", "npo"], by=("layer",))
+    table = measure(adapted, tiny_tokenizer, *rows, ["ga", "npo"], by=("layer",))
     assert "without its adapter" in table.notes[0]
     assert set(table.totals("layer")) == {"block_00", "block_01"}
     with adapted.disable_adapter():
         plain = copy.deepcopy(adapted).unload()
-    wanted = probe(adapted, tiny_tokenizer, *rows, ["npo"], plain, by=("layer",))
+    wanted = measure(adapted, tiny_tokenizer, *rows, ["npo"], plain, by=("layer",))
     found = table.totals("set", "layer", objective="npo")
     assert found == pytest.approx(wanted.totals("set", "layer"), rel=1e-9)
 
@@ -260,7 +260,7 @@ def test_lora_is_probed_over_its_adapter_against_the_model_without_it(
 def test_parquet_keeps_the_table_and_what_stands_beside_it(
     model: Any, tiny_tokenizer: Any, rows: Any, tmp_path: Path
 ) -> None:
-    table = probe(model, tiny_tokenizer, *rows, ["ga", "npo"], by=("token",))
+    table = measure(model, tiny_tokenizer, *rows, ["ga", "npo"], by=("token",))
     table.to_parquet(tmp_path / "g_effect.parquet")
     again = EffectTable.read_parquet(tmp_path / "g_effect.parquet")
     assert list(again) == list(table)
@@ -293,11 +293,11 @@ def test_what_cannot_be_asked(
     model: Any, tiny_tokenizer: Any, rows: Any, asked: Any, by: Any, said: str
 ) -> None:
     with pytest.raises(RecipeError, match=said):
-        probe(model, tiny_tokenizer, *rows, asked, by=by)
+        measure(model, tiny_tokenizer, *rows, asked, by=by)
 
 
 def test_selecting_what_is_not_there(model: Any, tiny_tokenizer: Any, rows: Any) -> None:
-    table = probe(model, tiny_tokenizer, *rows, ["ga"], by=())
+    table = measure(model, tiny_tokenizer, *rows, ["ga"], by=())
     with pytest.raises(DataError, match="did you mean 'objective'"):
         table.total(objectiv="ga")
     with pytest.raises(DataError, match="no G-effect was measured"):
@@ -306,7 +306,7 @@ def test_selecting_what_is_not_there(model: Any, tiny_tokenizer: Any, rows: Any)
 
 def test_what_does_not_forget_has_no_ratio(model: Any, tiny_tokenizer: Any, rows: Any) -> None:
     learning = {"name": "nll"}
-    table = probe(model, tiny_tokenizer, *rows, ["ga", learning], by=("layer",))
+    table = measure(model, tiny_tokenizer, *rows, ["ga", learning], by=("layer",))
     forgets = table.totals("objective", set="forget")
     assert forgets["ga"] < 0
     assert table.ratio("ga") == pytest.approx(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from amnesis.errors import RecipeError
-from amnesis.g_effect.stopping import Stopping, limits_of
-from amnesis.unlearner import Unlearner
+from amnesis.training.stopping import Stopping, limits_of
+from amnesis.training.unlearner import Unlearner
 
 
 class Control:

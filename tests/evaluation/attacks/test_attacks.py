@@ -18,9 +18,9 @@ from amnesis.contracts import EvaluationSettings, Subject
 from amnesis.contracts.attack import keyed
 from amnesis.data.templates import Template, TextTemplate, encode
 from amnesis.errors import DataError, RecipeError
-from amnesis.judging import Judging
 from amnesis.models.fingerprint import fingerprint
-from amnesis.recipe import Recipe
+from amnesis.runs.evaluations import Judging
+from amnesis.runs.recipe import Recipe
 from amnesis_evaluation.answers import Form
 from amnesis_evaluation.attacks.attacking import attacks_of
 from amnesis_evaluation.attacks.paraphrase import Paraphrase

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import amnesis
-from amnesis.cli import main
+from amnesis.cli.app import main
 from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
 from amnesis.data.templates import ChatTemplate, Template, TextTemplate
 from amnesis.errors import AmnesisError, DataError, RecipeError

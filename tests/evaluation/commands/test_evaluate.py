@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from amnesis.cli import app
+from amnesis.cli.app import app
 from amnesis.contracts import Subject
 from amnesis.data.templates import Template
 from amnesis.errors import AmnesisError, OutputError, RecipeError

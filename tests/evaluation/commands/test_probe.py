@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import amnesis
-from amnesis.cli import main
+from amnesis.cli.app import main
 from amnesis.data.templates import Template
 from amnesis.errors import RecipeError
-from amnesis.g_effect import EffectTable, measure_entanglement
-from amnesis.g_effect.sets import encoded_for
 from amnesis_evaluation.commands import probe as commands
 from amnesis_evaluation.commands.probe import choice_of
 from amnesis_evaluation.commands.probe_picture import shares_by_layer
 from amnesis_evaluation.commands.probe_subject import load_subject
+from amnesis_plugins import g_effect
+from amnesis_plugins.g_effect import EffectTable, measure_entanglement
+from amnesis_plugins.g_effect.sets import encoded_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 from page_reader import Page
@@ -120,7 +120,7 @@ def test_the_command_measures_what_the_function_does_with_the_same_arguments(
         ("g_effect", [*choices, "kl"], ("layer", "example")),
         ("tokens", choices, ("example", "token")),
     ):
-        wanted = amnesis.probe(
+        wanted = g_effect.measure(
             model.model,
             model.tokenizer,
             rows["forget"][:2],

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from amnesis.g_effect import EffectTable, Entanglement
-from amnesis.g_effect.table import Rows
 from amnesis_evaluation.commands.probe_page import by_ratio, page
 from amnesis_evaluation.commands.probe_picture import shares_by_layer
+from amnesis_plugins.g_effect import EffectTable, Entanglement
+from amnesis_plugins.g_effect.table import Rows
 
 sys.path.insert(0, str(Path(__file__).parent))
 from page_reader import Page

@@ -14,12 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amnesis.cli import main
+from amnesis.cli.app import main
 from amnesis.contracts import Subject
 from amnesis.data.templates import Template
 from amnesis.errors import RecipeError
-from amnesis.g_effect import risk_value
-from amnesis.g_effect.sets import encoded_for
 from amnesis_evaluation.commands.suggest import suggest
 from amnesis_evaluation.commands.suggest_trials import (
     Moment,
@@ -30,6 +28,8 @@ from amnesis_evaluation.commands.suggest_trials import (
     start_of,
     try_out,
 )
+from amnesis_plugins.g_effect import risk_value
+from amnesis_plugins.g_effect.sets import encoded_for
 
 
 def trial(name: str, risks: list[float], harm: float) -> Trial:

@@ -20,7 +20,7 @@ from properties.combiners import (
     scales_as_the_losses_do,
 )
 
-from amnesis.streams import Streams
+from amnesis.training.streams import Streams
 from amnesis_plugins.combiners.gru import GRU
 
 

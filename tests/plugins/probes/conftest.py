@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from amnesis.unlearner import FitResult, Unlearner
+from amnesis.training.unlearner import FitResult, Unlearner
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The G-effect on fixed examples, against `amnesis.probe` of the same model."""
+"""The G-effect on fixed examples, against `measure` of the same model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from amnesis.g_effect import probe
-from amnesis.tracking import TensorBoard
+from amnesis.training.callbacks import TensorBoard
+from amnesis_plugins.g_effect import measure
 
 
 @pytest.mark.parametrize("regularizer", ["kl", None])
@@ -19,7 +19,7 @@ def test_it_is_the_probe_of_the_first_examples(
     before = copy.deepcopy(tiny_llama)
     probes = [{"name": "g_effect_sets", "examples": 3, "every": 2}]
     trajectory = fit("npo", regularizer, probes=probes).trajectory
-    wanted = probe(before, tiny_tokenizer, qa_rows[:3], qa_rows[4:7], ["npo"])
+    wanted = measure(before, tiny_tokenizer, qa_rows[:3], qa_rows[4:7], ["npo"])
     values = trajectory[0]
     for name, effect in (("forget", "unlearn"), ("retain", "retain")):
         prefix = f"g_effect/sets/{effect}"

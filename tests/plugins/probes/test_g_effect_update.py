@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amnesis.data.sampling import StepPlan
-from amnesis.g_effect import risk_value
+from amnesis_plugins.g_effect import risk_value
 
 
 @pytest.mark.parametrize("on", ["next", "sets"])

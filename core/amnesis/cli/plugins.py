@@ -1,0 +1,225 @@
+"""What ``amnesis plugins`` shows: every name without importing it, or one component in full."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from amnesis.discovery.entry import KINDS, known_kind
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from rich.console import Console
+
+    from amnesis.discovery.entry import Entry
+    from amnesis.discovery.manager import Fault
+    from amnesis.discovery.registry import Registry
+
+# The attributes by which pydantic's metadata says what a value may be, and how people write it.
+_CONSTRAINTS = {
+    "gt": "> {}",
+    "ge": "≥ {}",
+    "lt": "< {}",
+    "le": "≤ {}",
+    "multiple_of": "a multiple of {}",
+    "min_length": "at least {} long",
+    "max_length": "at most {} long",
+    "pattern": "matches {}",
+}
+_NARROW = 70  # columns of a terminal below which a table leaves the origin of a name out
+
+
+def plugins_command(
+    registry: Registry, name: str | None, kind: str | None, *, as_json: bool
+) -> None:
+    """Print every name and every fault, or, given a name, all that is known of what it names.
+
+    Raises:
+        PluginError: the name or the kind is unknown, or a component cannot be loaded.
+    """
+    kinds = tuple(KINDS) if kind is None else (known_kind(kind),)
+    if name is None:
+        entries = [entry for entry in registry if entry.kind in kinds]
+        records = [listed(entry) for entry in entries]
+    else:
+        entries = registry.find(name, kinds)
+        if not entries:
+            known = {entry.name for entry in registry if entry.kind in kinds}
+            what = "plugin component" if kind is None else kind
+            raise registry.unknown(f"no {what} is called {name!r}", name, sorted(known))
+        records = [described(entry) for entry in entries]
+    if as_json:
+        faults = [listed_fault(fault) for fault in registry.faults]
+        print(json.dumps({"components": records, "faults": faults}, indent=2))
+        return
+    from rich.console import Console
+
+    # Texts are a stranger's: brackets and colons in them are not markup.
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+    if name is None:
+        _print_list(console, records, registry.faults)
+    else:
+        for record in records:
+            _print_component(console, record)
+
+
+def listed(entry: Entry) -> dict[str, Any]:
+    """Give what is known of an entry without importing its target."""
+    target = entry.target if isinstance(entry.target, str) else _path(entry.target)
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": entry.summary,
+        "distribution": entry.plugin.distribution,
+        "version": entry.plugin.version,
+        "entry_point": entry.plugin.entry_point,
+        "target": target,
+    }
+
+
+def listed_fault(fault: Fault) -> dict[str, str]:
+    """Give a fault as a record."""
+    return {
+        "distribution": fault.plugin.distribution,
+        "version": fault.plugin.version,
+        "entry_point": fault.plugin.entry_point,
+        "message": str(fault),
+    }
+
+
+def described(entry: Entry) -> dict[str, Any]:
+    """Import an entry's target and give all that is known of it.
+
+    Raises:
+        PluginError: the target cannot be loaded, or breaks its contract.
+    """
+    target = entry.load()
+    fields: Mapping[str, FieldInfo] = getattr(target, "model_fields", {})
+    return {
+        **listed(entry),
+        "formula": getattr(target, "formula", ""),
+        "source": getattr(target, "source", ""),
+        # The class's own: getdoc() would give the contract's where a component has none.
+        "docstring": inspect.cleandoc(target.__doc__ or ""),
+        "hyper_parameters": [_hyper_parameter(name, field) for name, field in fields.items()],
+        "origin": _origin(target),
+    }
+
+
+def _hyper_parameter(name: str, field: FieldInfo) -> dict[str, Any]:
+    from pydantic_core import to_jsonable_python
+
+    required = field.is_required()
+    default = None if required else field.get_default(call_default_factory=True, validated_data={})
+    return {
+        "name": name,
+        "type": type_text(field.annotation),
+        "required": required,
+        "default": to_jsonable_python(default, fallback=repr, inf_nan_mode="strings"),
+        "constraints": list(_constraints(field.metadata)),
+        "description": field.description or "",
+    }
+
+
+def _constraints(metadata: Iterable[Any]) -> Iterable[str]:
+    for item in metadata:
+        yield from _constraints(getattr(item, "metadata", ()))  # of a FieldInfo in Annotated
+        for attribute, text in _CONSTRAINTS.items():
+            value = getattr(item, attribute, None)
+            if value is not None:
+                yield text.format(value)
+
+
+def type_text(annotation: Any) -> str:
+    """Give a type as a person would write it: ``int | None``, ``'labels' | 'all'``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin is Annotated:
+        return " ".join([type_text(arguments[0]), ", ".join(_constraints(arguments[1:]))]).strip()
+    if origin in (Union, UnionType):
+        return " | ".join(map(type_text, arguments))
+    if annotation is Ellipsis:
+        return "..."
+    if annotation in (None, NoneType):
+        return "None"
+    name = getattr(annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(type_text, arguments))}]" if arguments else name
+
+
+def _origin(target: Any) -> str:
+    """Give ``file:line`` where the target is defined, or its module where there is no file."""
+    try:
+        return f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
+    except (OSError, TypeError):
+        return _path(target)
+
+
+def _path(target: Any) -> str:
+    name = getattr(target, "__qualname__", type(target).__qualname__)
+    return f"{getattr(target, '__module__', '?')}:{name}"
+
+
+def _print_list(
+    console: Console, records: Sequence[Mapping[str, Any]], faults: Sequence[Fault]
+) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("name", no_wrap=True)
+    table.add_column("summary", overflow="fold")
+    if console.width >= _NARROW:
+        table.add_column("distribution", overflow="fold")
+        table.add_column("version", overflow="fold")
+    for record in records:
+        table.add_row(*(record[str(column.header)] for column in table.columns))
+    if records:
+        console.print(table)
+    else:
+        console.print("none is registered")
+    if faults:
+        console.print(f"\n{len(faults)} not in use:", style="bold")
+        for fault in faults:
+            console.print(f"- {fault}")
+
+
+def _print_component(console: Console, record: Mapping[str, Any]) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+
+    console.print(f"{record['kind']} {record['name']}", style="bold")
+    console.print(f"{record['summary']}\n")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    owner = f"{record['distribution']} {record['version']}, entry point {record['entry_point']!r}"
+    for label, text in (
+        ("formula", record["formula"]),
+        ("source", record["source"]),
+        ("plugin", owner),
+        ("defined in", record["origin"]),
+    ):
+        if text:
+            facts.add_row(label, text)
+    console.print(facts)
+    for paragraph in filter(None, record["docstring"].split("\n\n")):
+        console.print(f"\n{_flowing(paragraph)}")
+    if record["hyper_parameters"]:
+        console.print("\nhyper-parameters", style="bold")
+    for one in record["hyper_parameters"]:
+        default = "(required)" if one["required"] else f"= {one['default']!r}"
+        allowed = "".join(f", {constraint}" for constraint in one["constraints"])
+        console.print(f"{one['name']}: {one['type']} {default}{allowed}")
+        if one["description"]:
+            console.print(Padding(one["description"], (0, 0, 0, 4)))
+    console.print()
+
+
+def _flowing(paragraph: str) -> str:
+    """Let prose follow the terminal's width; what is indented keeps its lines."""
+    lines = paragraph.splitlines()
+    return paragraph if any(line.startswith(" ") for line in lines) else " ".join(lines)

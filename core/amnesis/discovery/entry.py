@@ -1,0 +1,106 @@
+"""One registered name: its kind, where its target lives, and whose it is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from pydantic import BaseModel
+
+from amnesis.discovery.manager import Plugin
+from amnesis.errors import ContractError, PluginError, did_you_mean, one_line
+
+# What each kind must be. Targets are strings so that listing names imports nothing heavy.
+KINDS: dict[str, str | None] = {
+    "objective": "amnesis.contracts:TermBase",
+    "regularizer": "amnesis.contracts:TermBase",
+    "combiner": "amnesis.contracts:Combiner",
+    "probe": "amnesis.contracts:Probe",
+    "metric": "amnesis.contracts:Metric",
+    "benchmark": "amnesis.contracts:Benchmark",
+    "attack": "amnesis.contracts:Attack",
+    "command": None,
+}
+# A recipe's mapping gives a component's name and a term's weight beside the hyper-parameters.
+RESERVED_FIELDS = frozenset({"name", "weight"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: its kind, where its target lives, and whose it is."""
+
+    kind: str
+    name: str
+    target: str | Any
+    summary: str
+    plugin: Plugin
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} ({self.plugin})"
+
+    def load(self) -> Any:
+        """Import the target and check that it is what its kind asks for.
+
+        Raises:
+            PluginError: the target cannot be imported, or has no such attribute.
+            ContractError: the target is not what its kind asks for, or is unfinished.
+        """
+        target = self.target if not isinstance(self.target, str) else self._import(self.target)
+        contract = KINDS[self.kind]
+        if contract is None:
+            self._check_function(target)
+        else:
+            self._check_class(target, resolve_target(contract))
+        return target
+
+    def _import(self, target: str) -> Any:
+        try:
+            return resolve_target(target)
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            raise PluginError(
+                f"{self}: loading {target!r} failed with {type(error).__name__}: "
+                f"{one_line(error)}; repair or reinstall {self.plugin.distribution}"
+            ) from error
+
+    def _check_function(self, target: Any) -> None:
+        if not inspect.isroutine(target):
+            raise ContractError(f"{self}: {target!r} is not a function; register a function")
+
+    def _check_class(self, target: Any, base: type[BaseModel]) -> None:
+        if not (isinstance(target, type) and issubclass(target, base)):
+            raise ContractError(
+                f"{self}: {target!r} is not a subclass of amnesis.contracts.{base.__name__}; "
+                f"derive it from that class"
+            )
+        missing = sorted(getattr(target, "__abstractmethods__", ()))
+        if missing:
+            raise ContractError(
+                f"{self}: {target.__name__} does not implement {', '.join(missing)}; define "
+                f"what {base.__name__}'s documentation asks for"
+            )
+        reserved = sorted(RESERVED_FIELDS & set(target.model_fields))
+        if reserved:
+            raise ContractError(
+                f"{self}: {target.__name__} has a hyper-parameter {reserved[0]!r}, which in a "
+                f"recipe means something else; rename it"
+            )
+
+
+def resolve_target(target: str) -> Any:
+    """Import ``"package.module:attribute"``."""
+    module, _, attribute = target.partition(":")
+    return attrgetter(attribute)(importlib.import_module(module))
+
+
+def known_kind(kind: str) -> str:
+    """Give ``kind`` back if there is such a kind.
+
+    Raises:
+        PluginError: there is none (with suggestions).
+    """
+    if kind not in KINDS:
+        raise PluginError(f"no kind of component is called {kind!r}; {did_you_mean(kind, KINDS)}")
+    return kind

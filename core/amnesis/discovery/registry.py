@@ -1,0 +1,182 @@
+"""Names: kind → name → component, and who brought it."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from amnesis.discovery.entry import KINDS, Entry, known_kind
+from amnesis.discovery.manager import Fault, Manager, Plugin, build_manager
+from amnesis.errors import PluginError, RecipeError, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from amnesis.contracts import Component
+
+CORE_COMMANDS = ("run", "finetune", "plugins", "cache")
+
+
+class Registry:
+    """All names of one manager. Resolving a name that has two owners is refused, naming both.
+
+    ``faults`` says of every plugin, or part of one, why it is not in use.
+    """
+
+    def __init__(self, manager: Manager) -> None:
+        """Call every hook of every plugin, once."""
+        self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
+        self._unusable: list[Fault] = list(manager.faults)
+        self._blocked = manager.blocked
+        for plugin in manager.plugins:
+            for kind in KINDS:
+                self._collect(manager, plugin, kind)
+        self.faults: list[Fault] = [*self._unusable, *self._duplicates()]
+
+    def _collect(self, manager: Manager, plugin: Plugin, kind: str) -> None:
+        hook = f"register_{kind}s"
+        if not hasattr(plugin.module, hook):
+            return
+        # One at a time, so that each name is known to be its owner's.
+        others = [p for p in manager.pluggy.get_plugins() if p is not plugin.module]
+        caller = manager.pluggy.subset_hook_caller(hook, remove_plugins=others)
+        found: list[Entry] = []
+
+        def register(name: str, target: str | Any, *, summary: str) -> None:
+            _check_registration(name, target, summary)
+            found.append(Entry(kind, name, target, summary, plugin))
+
+        try:
+            caller(register=register)
+        except (Exception, SystemExit) as error:  # a stranger's hook may raise anything
+            problem = f"{hook} failed with {type(error).__name__}: {one_line(error)}; repair it"
+            self._unusable.append(Fault(plugin, problem))
+        for entry in found:
+            if kind == "command" and entry.name in CORE_COMMANDS:
+                problem = f"its command {entry.name!r} is amnesis's own; give it another name"
+                self._unusable.append(Fault(plugin, problem))
+            else:
+                self._entries[kind].setdefault(entry.name, []).append(entry)
+
+    def _duplicates(self) -> Iterator[Fault]:
+        for entry in self:
+            first = self._entries[entry.kind][entry.name][0]
+            if entry is not first:
+                yield Fault(
+                    entry.plugin,
+                    f"registers {entry.kind} {entry.name!r}, as plugin {first.plugin} does, so "
+                    f"neither can be used by that name; rename it, or leave one plugin out",
+                )
+
+    def __iter__(self) -> Iterator[Entry]:
+        for kind in KINDS:
+            for name in sorted(self._entries[kind]):
+                yield from self._entries[kind][name]
+
+    def names(self, kind: str) -> list[str]:
+        """Give the names of one kind, sorted."""
+        return sorted(self._entries[known_kind(kind)])
+
+    def find(self, name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Entry]:
+        """Give every entry called ``name`` among ``kinds``."""
+        return [entry for kind in kinds for entry in self._entries[known_kind(kind)].get(name, [])]
+
+    def get(self, kind: str, name: str) -> Entry:
+        """Give the one entry of this kind and name.
+
+        Raises:
+            PluginError: the name is unknown (with suggestions), or has more than one owner.
+        """
+        owners = self._entries[known_kind(kind)].get(name, [])
+        if len(owners) == 1:
+            return owners[0]
+        if owners:
+            raise PluginError(
+                f"{kind} {name!r} is registered by {' and by '.join(str(e.plugin) for e in owners)}"
+                f"; rename it in one of them, uninstall one, or leave one out "
+                f"(--without-plugin {owners[-1].plugin.entry_point})"
+            )
+        raise self.unknown(f"no {kind} is called {name!r}", name, self.names(kind))
+
+    def unknown(self, problem: str, name: str, known: list[str]) -> PluginError:
+        """Word the error of a name that nobody registered, with what may be the reason."""
+        reasons = [f"left out: plugin {plugin}" for plugin in self._blocked]
+        reasons += [str(fault) for fault in self._unusable]
+        notes = "".join(f"; note: {reason}" for reason in reasons)
+        if not any(self) and not self._blocked:
+            return PluginError(
+                f"{problem}, for no plugin is installed, not even amnesis's own: "
+                f"reinstall amnesis with pip{notes}"
+            )
+        return PluginError(f"{problem}; {did_you_mean(name, known)}{notes}")
+
+    def create(self, kind: str, name: str, /, **hyper: Any) -> Any:
+        """Build the component ``name`` of ``kind`` from its hyper-parameters.
+
+        Raises:
+            PluginError: the name does not resolve, or is a command.
+            ContractError: the component is not what its kind asks for.
+            RecipeError: hyper-parameters are unknown or out of range; all of them are named.
+        """
+        from pydantic import ValidationError
+
+        entry = self.get(kind, name)
+        if KINDS[kind] is None:
+            raise PluginError(f"a {kind} is not created but run: 'amnesis {name}'")
+        component: type[Component] = entry.load()
+        unknown = sorted(set(hyper) - set(component.model_fields))
+        if unknown:
+            raise RecipeError(
+                f"{kind} {name!r} has no hyper-parameter {unknown[0]!r}; "
+                f"{did_you_mean(unknown[0], component.model_fields)}"
+            )
+        try:
+            return component(**hyper).registered_as(entry)
+        except ValidationError as error:
+            raise RecipeError(f"{kind} {name!r}: {_problems(error)}") from error
+
+
+def _check_registration(name: Any, target: Any, summary: Any) -> None:
+    if not (isinstance(name, str) and name.replace("-", "_").isidentifier()):
+        raise ValueError(f"{name!r} is not a name: use letters, digits, '_' and '-'")
+    if isinstance(target, str) and not all(target.partition(":")):
+        raise ValueError(f"{target!r} of {name!r} is not a target: write 'package.module:Class'")
+    if not (isinstance(summary, str) and summary.strip()) or "\n" in summary:
+        raise ValueError(f"the summary of {name!r} must be one line of text, not {summary!r}")
+
+
+def _problems(error: ValidationError) -> str:
+    problems = []
+    for one in error.errors():
+        where = ".".join(map(str, one["loc"])) or "its hyper-parameters"
+        given = "" if one["type"] == "missing" else f" (got {reprlib.repr(one['input'])})"
+        problems.append(f"{where}: {one['msg']}{given}")
+    return "; ".join(problems)
+
+
+def default_registry() -> Registry:
+    """Give the registry of everything that is installed, built once."""
+    return _installed(_blocked[-1])
+
+
+@contextmanager
+def without_plugins(names: frozenset[str]) -> Iterator[None]:
+    """Leave plugins (distributions or entry points) out of the default registry while it lasts."""
+    _blocked.append(names)
+    try:
+        yield
+    finally:
+        _blocked.pop()
+
+
+# What the command line leaves out, where no registry is passed. Not a ContextVar: threads that
+# load data or evaluate must resolve names as the thread that started them does.
+_blocked: list[frozenset[str]] = [frozenset()]
+
+
+@cache
+def _installed(blocked: frozenset[str]) -> Registry:
+    return Registry(build_manager(blocked=blocked))

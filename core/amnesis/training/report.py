@@ -1,0 +1,135 @@
+"""What the two gradients of a step looked like before they were combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from amnesis.contracts.probe import Product
+from amnesis.contracts.stream import StreamLoss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What the two gradients looked like before they were combined.
+
+    ``products`` maps each pair that was asked for to ``{parameter name: inner product}``; the
+    rest is ``None`` on steps that were not watched.
+    """
+
+    forget_norm: float | None = None
+    retain_norm: float | None = None
+    cosine: float | None = None
+    conflict_share: float | None = None
+    zero_forget_share: float | None = None
+    products: Mapping[Product, Mapping[str, float]] = field(default_factory=dict)
+
+
+class Tally:
+    """Sums over the parameters of one step, kept on their device until the report."""
+
+    def __init__(self) -> None:
+        self._grams: list[Tensor] = []
+        self._signs: list[Tensor] = []
+        self._products: dict[Product, dict[str, Tensor]] = {}
+
+    def add(self, gram: Tensor, signs: Tensor) -> None:
+        """Add one parameter's Gram matrix and sign counts."""
+        self._grams.append(gram)
+        self._signs.append(signs)
+
+    def add_product(self, pair: Product, name: str, value: Tensor) -> None:
+        """Add one parameter's inner product."""
+        self._products.setdefault(pair, {})[name] = value
+
+    def report(self, asked: Sequence[Product]) -> StreamReport:
+        """Give the sums; reading them waits for the device, once."""
+        products = {pair: _to_floats(self._products.get(pair, {})) for pair in asked}
+        if not self._grams:
+            return StreamReport(products=products)
+        (ff, fr), (_, rr) = _added(self._grams).tolist()
+        conflicts, zeros, elements = _added(self._signs).tolist()
+        scale = ff**0.5 * rr**0.5  # their product may underflow
+        return StreamReport(
+            forget_norm=ff**0.5,
+            retain_norm=rr**0.5,
+            cosine=fr / scale if scale > 0 else 0.0,
+            conflict_share=conflicts / elements,
+            zero_forget_share=zeros / elements,
+            products=products,
+        )
+
+
+def sign_counts(f: Tensor, r: Tensor) -> Tensor:
+    """Count conflicting elements, zeros of f, and all elements, in float64."""
+    import torch
+
+    conflicts, zeros = (f.sign() * r < 0).sum(), (f == 0).sum()
+    return torch.stack([conflicts, zeros, torch.full_like(zeros, f.numel())]).double()
+
+
+def _added(values: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.stack([v.to(values[0].device) for v in values]).sum(0)
+
+
+def _to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    import torch
+
+    if not values:
+        return {}
+    device = next(iter(values.values())).device
+    floats = torch.stack([v.to(device) for v in values.values()]).tolist()
+    return dict(zip(values, floats, strict=True))
+
+
+Values = dict[str, float]
+
+
+Available = dict[Product, tuple[Product, float]]
+
+
+def at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None) -> Available:
+    """Map each product asked for to one that can be had, and a factor.
+
+    Where a stream's loss is c·R its gradient is c·∇R, so the risk needs no backward of its own.
+    """
+    streams = {loss.name: loss for loss in (forget, retain) if loss is not None}
+    available: Available = {}
+    for pair in asked:
+        factor, names = 1.0, []
+        for gradient in pair:
+            stream, _, is_risk = gradient.partition("_")
+            if stream not in streams:
+                break
+            multiple = streams[stream].risk_multiple if is_risk else None
+            factor /= multiple or 1.0
+            names.append(stream if multiple else gradient)
+        else:
+            available[pair] = ((names[0], names[1]), factor)  # type: ignore[assignment]
+    return available
+
+
+def products_of(available: Available, report: StreamReport) -> dict[Product, dict[str, float]]:
+    """Give the products asked for, from those that were had."""
+    return {
+        pair: {name: factor * value for name, value in report.products[had].items()}
+        for pair, (had, factor) in available.items()
+    }
+
+
+def described(report: StreamReport) -> Values:
+    """Give what a report says, under the names that it is logged by."""
+    named = {
+        "gradients/forget_norm": report.forget_norm,
+        "gradients/retain_norm": report.retain_norm,
+        "gradients/cosine": report.cosine,
+        "gradients/conflict_share": report.conflict_share,
+        "gradients/zero_forget_share": report.zero_forget_share,
+    }
+    return {name: value for name, value in named.items() if value is not None}
