@@ -39,8 +39,8 @@ from amnesis.data.batches import collate, pad_token_id
 from amnesis.data.examples import Example
 from amnesis.data.templates import Encoded, encode
 from amnesis.models.creation import NewModelSettings, new_model, train_tokenizer
-from amnesis_evaluation.answers import prompt_of
-from amnesis_evaluation.generation import end_tokens, generate
+from amnesis_evaluation.inference.answers import prompt_of
+from amnesis_evaluation.inference.generation import end_tokens, generate
 
 TEACHER_FORCED = (
     "probability",
@@ -229,8 +229,8 @@ class Suite:
 
     def shared(self) -> dict[str, float]:
         """Judge with our pass."""
-        from amnesis_evaluation.judge import judge
-        from amnesis_evaluation.selection import select
+        from amnesis_evaluation.evaluator.evaluate import judge
+        from amnesis_evaluation.evaluator.selection import select
 
         selection = select(self.sets, TEACHER_FORCED, retrained=False)
         settings = EvaluationSettings(batch_size=self.batch_size, bootstrap=0)

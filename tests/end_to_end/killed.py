@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,19 @@ from typing import Any
 TICKING = (
     ("amnesis.training.streams:Streams", "combine"),
     ("torch.optim.adamw:AdamW", "step"),
-    ("amnesis.training.checkpoints:", "_seal"),
-    ("amnesis.training.trainer:TwoStreamTrainer", "_save_progress"),
-    ("amnesis.runs.folder:", "write_model"),
-    ("amnesis.runs.folder:", "write_json"),
     ("torch:", "save"),
+    ("os:", "fsync"),
 )
 
 
-def tick_and_die(at: int | None) -> list[int]:
-    """Count ticks, and die by SIGKILL at number ``at``: nothing can be tidied up after that."""
-    import importlib
+def tick_and_die(at: int | None) -> list[str]:
+    """Record each tick's name, and die by SIGKILL at tick ``at``: nothing is tidied up then."""
+    ticks: list[str] = []
 
-    count = [0]
-
-    def ticking(real: Any) -> Any:
+    def ticking(name: str, real: Any) -> Any:
         def wrapper(*arguments: Any, **options: Any) -> Any:
-            count[0] += 1
-            if count[0] == at:
+            ticks.append(name)
+            if len(ticks) == at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments, **options)
 
@@ -40,28 +35,19 @@ def tick_and_die(at: int | None) -> list[int]:
         module, _, attribute = where.partition(":")
         owner = importlib.import_module(module)
         owner = getattr(owner, attribute) if attribute else owner
-        setattr(owner, name, ticking(getattr(owner, name)))
-    return count
+        setattr(owner, name, ticking(name, getattr(owner, name)))
+    return ticks
 
 
-def main(recipe: str, out: str, at: int | None, resume: bool) -> int:
-    """Run; give the number of ticks of the whole run."""
+def worker(recipe: str, out: str, at: int | None, resume: bool, done: Any) -> None:
+    """Run in a child, and put the names of the whole run's ticks into ``done``."""
     import torch
 
     import amnesis
 
     torch.set_num_threads(1)
-    count = tick_and_die(at)
+    ticks = tick_and_die(at)
     amnesis.run(
         json.loads(Path(recipe).read_text(encoding="utf-8")), out, resume=resume, device="cpu"
     )
-    return count[0]
-
-
-def worker(recipe: str, out: str, at: int | None, resume: bool, done: Any) -> None:
-    """Run in a child, and say how many ticks it took."""
-    done.put(main(recipe, out, at, resume))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], None, False)
+    done.put(ticks)

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import multiprocessing
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.end_to_end import killed
 
 STEPS, EVERY = 12, 4
-
-
-@pytest.fixture(scope="module")
-def killed() -> Any:
-    """The module that children import; its folder is on their path."""
-    folder = str(Path(__file__).parent)
-    sys.path.insert(0, folder)
-    spec = importlib.util.find_spec("killed")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules["killed"] = module
-    yield module
-    sys.path.remove(folder)
 
 
 @pytest.fixture(scope="module")
 def children() -> Any:
     """Processes that start with everything imported, so that ten of them take seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["amnesis.runs.run", "killed"])
+    context.set_forkserver_preload(["amnesis.runs.run", "tests.end_to_end.killed"])
     return context
 
 
@@ -70,13 +54,13 @@ def recipe(tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path) -
     return path
 
 
-def run(children: Any, killed: Any, *arguments: Any) -> tuple[int | None, int | None]:
-    """Run in a child; give its exit code and, if it came to the end, its ticks."""
+def run(children: Any, *arguments: Any) -> tuple[int | None, list[str]]:
+    """Run in a child; return its exit code and, if it came to the end, its ticks."""
     done = children.SimpleQueue()
     child = children.Process(target=killed.worker, args=(*map(str_or_same, arguments), done))
     child.start()
     child.join(300)
-    return child.exitcode, None if done.empty() else done.get()
+    return child.exitcode, [] if done.empty() else done.get()
 
 
 def str_or_same(value: Any) -> Any:
@@ -105,39 +89,37 @@ def assert_same(one: dict[str, Any], two: dict[str, Any]) -> None:
             assert torch.equal(value, two["optimizer"][key][name])
 
 
-def test_ten_kills_change_nothing(recipe: Path, tmp_path: Path, children: Any, killed: Any) -> None:
+def test_ten_kills_change_nothing(recipe: Path, tmp_path: Path, children: Any) -> None:
     whole = tmp_path / "whole"
-    code, ticks = run(children, killed, recipe, whole, None, False)
+    code, ticks = run(children, recipe, whole, None, False)
     assert code == 0
-    assert ticks is not None
     expected = outcome(whole)
-    # Before it are the first judgement's write and two ticks a step; it is the optimizer's save,
-    # in the midst of the first checkpoint's writing.
-    inside_checkpoint = 1 + 2 * EVERY + 1
-    others = [tick for tick in range(1, ticks + 1) if tick != inside_checkpoint]
+    # The first checkpoint's optimizer: the model's weights are there already, the rest is not.
+    inside_checkpoint = ticks.index("save") + 1
+    others = [tick for tick in range(1, len(ticks) + 1) if tick != inside_checkpoint]
     drawn = random.Random(7).sample(others, 9)
     for at in [*drawn, inside_checkpoint]:
         cut = tmp_path / f"cut-{at}"
-        code, _ = run(children, killed, recipe, cut, at, False)
+        code, _ = run(children, recipe, cut, at, False)
         assert code == -9, at
         assert not (cut / "results.json").exists()
         if at == inside_checkpoint:
             assert list((cut / "checkpoints").glob("*.partial/*/model.safetensors"))
-        code, _ = run(children, killed, recipe, cut, None, True)
+        code, _ = run(children, recipe, cut, None, True)
         assert code == 0, at
         assert_same(outcome(cut), expected)
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_note(
-    recipe: Path, tmp_path: Path, children: Any, killed: Any
+    recipe: Path, tmp_path: Path, children: Any
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run(children, killed, recipe, whole, None, False)[0] == 0
-    assert run(children, killed, recipe, cut, None, False)[0] == 0
+    assert run(children, recipe, whole, None, False)[0] == 0
+    assert run(children, recipe, cut, None, False)[0] == 0
     (cut / "results.json").unlink()
     newest = cut / "checkpoints" / f"{STEPS:08d}" / f"checkpoint-{STEPS}" / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
-    assert run(children, killed, recipe, cut, None, True)[0] == 0
+    assert run(children, recipe, cut, None, True)[0] == 0
     assert_same(outcome(cut), outcome(whole))
     notes = json.loads((cut / "results.json").read_text(encoding="utf-8"))["notes"]
     assert any("damaged" in note and "model.safetensors" in note for note in notes)

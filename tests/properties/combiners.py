@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from hypothesis import strategies as st
-from properties.claims import Claim, for_any
+from tests.properties.claims import Claim, for_any
 from torch import Tensor
 
 from amnesis.contracts import Combiner

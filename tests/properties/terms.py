@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import torch
 from hypothesis import strategies as st
-from properties.claims import Claim, for_any
-from properties.situations import Situation, Text, situations
+from tests.properties.claims import Claim, for_any
+from tests.properties.situations import Situation, Text, situations
 from torch import Tensor
 
 from amnesis.contracts import LikelihoodTerm, TermBase

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from properties.combiners import EVERY_COMBINER
-from properties.terms import EVERY_TERM
+from tests.properties.combiners import EVERY_COMBINER
+from tests.properties.terms import EVERY_TERM
 
 from amnesis.discovery.entry import Entry
 from amnesis.discovery.registry import default_registry
 
-TESTS = Path(__file__).parents[1]
 FOLDERS = {"objective": "objectives", "regularizer": "regularizers", "combiner": "combiners"}
 BUILT_IN = [
     entry
@@ -28,25 +28,18 @@ COMPONENTS = [
 ]
 
 
-def test_file(entry: Entry) -> ModuleType:
-    path = TESTS / "plugins" / FOLDERS[entry.kind] / f"test_{entry.name}.py"
-    assert path.is_file(), f"{entry} has no test: write {path.relative_to(TESTS.parent)}"
-    name = f"opt_in_{entry.kind}_{entry.name}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # hypothesis and dataclasses look a module up by its name
-    spec.loader.exec_module(module)
-    return module
+def test_module(entry: Entry) -> ModuleType:
+    name = f"tests.plugins.{FOLDERS[entry.kind]}.test_{entry.name}"
+    assert find_spec(name) is not None, f"{entry} has no test: write {name.replace('.', '/')}.py"
+    return import_module(name)
 
 
-test_file.__test__ = False  # type: ignore[attr-defined]
+test_module.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("entry", BUILT_IN, ids=str)
 def test_it_has_a_test_file_that_opts_it_in(entry: Entry) -> None:
-    module = test_file(entry)
+    module = test_module(entry)
     kind = entry.load()
     subjects = [s for s in module.SUBJECTS if type(s) is kind]
     assert subjects, f"{entry}: SUBJECTS of its test file holds none"

@@ -10,11 +10,11 @@ from typing import Any
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Row, Subject
 from amnesis.discovery.resolve import component_of
 from amnesis.errors import RecipeError
-from amnesis_evaluation.answers import Forms
-from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
-from amnesis_evaluation.judge import judge
-from amnesis_evaluation.selection import select
+from amnesis_evaluation.evaluator.evaluate import judge
+from amnesis_evaluation.evaluator.selection import select
+from amnesis_evaluation.inference.answers import Forms
+from amnesis_evaluation.inference.batching import Progress
 
 
 def attacks_of(choices: Sequence[str | Mapping[str, Any]]) -> list[Attack]:

@@ -9,9 +9,9 @@ from pydantic import Field
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.data.templates import Template
 from amnesis.errors import DataError
-from amnesis_evaluation.answers import Form
 from amnesis_evaluation.attacks.attacking import forms_of, judged_by, judged_sets
-from amnesis_evaluation.batching import Progress
+from amnesis_evaluation.inference.answers import Form
+from amnesis_evaluation.inference.batching import Progress
 
 
 class Paraphrase(Attack):

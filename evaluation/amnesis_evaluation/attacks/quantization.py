@@ -12,7 +12,7 @@ from pydantic import Field
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.errors import RecipeError, one_line
 from amnesis_evaluation.attacks.attacking import copied
-from amnesis_evaluation.batching import Progress
+from amnesis_evaluation.inference.batching import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor

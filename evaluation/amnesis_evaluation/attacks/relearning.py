@@ -17,9 +17,9 @@ from amnesis.contracts import (
 )
 from amnesis.data.templates import AnyTemplate
 from amnesis.errors import DataError, did_you_mean
-from amnesis_evaluation.answers import Form, Forms
 from amnesis_evaluation.attacks.attacking import copied, forms_of, judged_by, judged_sets
-from amnesis_evaluation.batching import Progress
+from amnesis_evaluation.inference.answers import Form, Forms
+from amnesis_evaluation.inference.batching import Progress
 
 
 class Relearning(Attack):

@@ -12,7 +12,9 @@ from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings,
 from amnesis.data.batches import pad_token_id
 from amnesis.data.examples import encode_rows
 from amnesis.errors import DataError, did_you_mean
-from amnesis_evaluation.answers import (
+from amnesis_evaluation.attacks.attacking import forms_of, judged_sets
+from amnesis_evaluation.evaluator.bootstrap import Bootstrap
+from amnesis_evaluation.inference.answers import (
     Fit,
     Form,
     prompt_of,
@@ -20,10 +22,8 @@ from amnesis_evaluation.answers import (
     stopped,
     text_of,
 )
-from amnesis_evaluation.attacks.attacking import forms_of, judged_sets
-from amnesis_evaluation.batching import Progress
-from amnesis_evaluation.bootstrap import Bootstrap
-from amnesis_evaluation.generation import end_tokens, generate
+from amnesis_evaluation.inference.batching import Progress
+from amnesis_evaluation.inference.generation import end_tokens, generate
 from amnesis_evaluation.metrics.rouge_l import rouge_l_recall, without_words
 
 

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from amnesis.contracts import Row
 from amnesis.data.templates import AnyTemplate, Template, TextTemplate
-from amnesis_evaluation.answers import Form, Forms
 from amnesis_evaluation.benchmarks.published import ReadOnAccess, published, with_fields
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+from amnesis_evaluation.inference.answers import Form, Forms
 
 # What the original code gives a model to write, and where it takes an answer to its few-shot
 # prompts to end.

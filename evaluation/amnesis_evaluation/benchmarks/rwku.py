@@ -13,9 +13,9 @@ from amnesis.contracts import Row
 from amnesis.data.files import read_rows
 from amnesis.data.templates import AnyTemplate, ChatTemplate, Template
 from amnesis.errors import DataError, did_you_mean
-from amnesis_evaluation.answers import Form, Forms
 from amnesis_evaluation.benchmarks.published import ReadOnAccess, published, with_fields
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+from amnesis_evaluation.inference.answers import Form, Forms
 
 _HUB = "jinzhuoran/RWKU"
 _PROBES = {

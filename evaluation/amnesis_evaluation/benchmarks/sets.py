@@ -15,13 +15,13 @@ from amnesis.contracts import (
 )
 from amnesis.data.templates import AnyTemplate
 from amnesis.distributed.processes import from_first_rank
-from amnesis_evaluation.answers import Forms
-from amnesis_evaluation.batching import Progress
-from amnesis_evaluation.cache import judgement_key, remember, remembered
-from amnesis_evaluation.harness import lm_eval_values
-from amnesis_evaluation.judge import judge
-from amnesis_evaluation.selection import select
-from amnesis_evaluation.stored import load_evaluation
+from amnesis_evaluation.evaluator.cache import judgement_key, remember, remembered
+from amnesis_evaluation.evaluator.evaluate import judge
+from amnesis_evaluation.evaluator.selection import select
+from amnesis_evaluation.harness.tasks import lm_eval_values
+from amnesis_evaluation.inference.answers import Forms
+from amnesis_evaluation.inference.batching import Progress
+from amnesis_evaluation.reports.stored import load_evaluation
 
 
 class SetsBenchmark(Benchmark):

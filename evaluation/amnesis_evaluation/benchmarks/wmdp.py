@@ -11,7 +11,6 @@ from pydantic import Field
 
 from amnesis.contracts import Evaluation, EvaluationSettings, LmEvalSettings, Row, Subject
 from amnesis.errors import RecipeError
-from amnesis_evaluation.batching import Progress
 from amnesis_evaluation.benchmarks.published import (
     ReadOnAccess,
     check_folder,
@@ -19,6 +18,7 @@ from amnesis_evaluation.benchmarks.published import (
     with_fields,
 )
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+from amnesis_evaluation.inference.batching import Progress
 
 _HUB = "cais/wmdp-corpora"
 

@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from amnesis.contracts import ChangeMetric
-    from amnesis_evaluation.comparison import Group, Target
-    from amnesis_evaluation.tables import Cell, Format, Table
+    from amnesis_evaluation.reports.comparison import Group, Target
+    from amnesis_evaluation.reports.tables import Cell, Format, Table
 
 FORMATS = ("table", "markdown", "csv", "latex")
 
@@ -45,7 +45,7 @@ def compare(
 ) -> None:
     """Lay runs out in one table: seeds as mean ± standard error, the Pareto front marked."""
     from amnesis.errors import RecipeError, did_you_mean
-    from amnesis_evaluation.comparison import Run, Target, grouped
+    from amnesis_evaluation.reports.comparison import Run, Target, grouped
 
     if form not in FORMATS:
         raise RecipeError(f"--format {form!r} is none; {did_you_mean(form, FORMATS)}")
@@ -99,9 +99,9 @@ def _side_by_side(
     sides: tuple[str, str],
     chance: float | None,
 ) -> tuple[Table, list[str]]:
-    from amnesis_evaluation.comparison import mean_and_error, pareto_front
     from amnesis_evaluation.metrics.recovery import Recovery
-    from amnesis_evaluation.tables import Number, Table
+    from amnesis_evaluation.reports.comparison import mean_and_error, pareto_front
+    from amnesis_evaluation.reports.tables import Number, Table
 
     forgetting, retention = sides
     points = [(group.mean(forgetting), group.mean(retention)) for group in groups]
@@ -139,8 +139,8 @@ def _at_equal(
     groups: Sequence[Group], target: Target, columns: Sequence[str]
 ) -> tuple[Table, list[str]]:
     from amnesis.errors import DataError
-    from amnesis_evaluation.comparison import at_target, mean_and_error
-    from amnesis_evaluation.tables import Number, Table
+    from amnesis_evaluation.reports.comparison import at_target, mean_and_error
+    from amnesis_evaluation.reports.tables import Number, Table
 
     rows: list[list[Cell]] = []
     notes = []

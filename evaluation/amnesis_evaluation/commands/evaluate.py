@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings
     from amnesis.data.templates import AnyTemplate
     from amnesis.runs.recipe import Recipe
-    from amnesis_evaluation.stored import FurtherRecipe
+    from amnesis_evaluation.reports.stored import FurtherRecipe
 
 
 def evaluate(
@@ -72,7 +72,7 @@ def evaluate(
 ) -> None:
     """Judge a model by the field's benchmarks, or read an original TOFU evaluation log."""
     from amnesis.errors import RecipeError
-    from amnesis_evaluation.stored import refuse_place
+    from amnesis_evaluation.reports.stored import refuse_place
 
     if from_log is not None:
         if model is not None:
@@ -141,7 +141,7 @@ def _written(parameter: Any, value: Any) -> str:
 
 def _source(model: str, recipe: Path | None) -> tuple[str, Recipe | FurtherRecipe | None]:
     """Give where the model is, and the recipe that goes with it: a run's folder holds both."""
-    from amnesis_evaluation.stored import recipe_of
+    from amnesis_evaluation.reports.stored import recipe_of
 
     folder = Path(model)
     if recipe is None and (folder / "recipe.yaml").is_file():
@@ -229,7 +229,7 @@ def _judged(
     from amnesis.progress import Progress
     from amnesis.runs.results import environment
     from amnesis_evaluation.attacks.attacking import attacks_of
-    from amnesis_evaluation.stored import save_evaluation
+    from amnesis_evaluation.reports.stored import save_evaluation
 
     quiet_libraries()
     benchmark.sets()
@@ -274,7 +274,7 @@ def _show(judged: Evaluation, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from amnesis_evaluation.tables import Number
+    from amnesis_evaluation.reports.tables import Number
 
     if as_json:
         shown = {"values": judged.values, "intervals": judged.intervals, "notes": judged.notes}
@@ -298,7 +298,7 @@ def _show_log(log: Path, retain_log: Path | None, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from amnesis_evaluation.tofu_log import CONVENTIONS, judged_log
+    from amnesis_evaluation.reports.tofu_log import CONVENTIONS, judged_log
 
     judged = judged_log(log, retain_log)
     if as_json:

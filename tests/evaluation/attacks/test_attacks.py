@@ -21,13 +21,13 @@ from amnesis.errors import DataError, RecipeError
 from amnesis.models.fingerprint import fingerprint
 from amnesis.runs.evaluations import Judging
 from amnesis.runs.recipe import Recipe
-from amnesis_evaluation.answers import Form
 from amnesis_evaluation.attacks.attacking import attacks_of
 from amnesis_evaluation.attacks.paraphrase import Paraphrase
 from amnesis_evaluation.attacks.quantization import Quantization, rounded_to_nearest
 from amnesis_evaluation.attacks.relearning import Relearning
 from amnesis_evaluation.attacks.sampling import Sampling
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
+from amnesis_evaluation.inference.answers import Form
 from amnesis_evaluation.metrics.rouge_l import rouge_l_recall
 
 QUICK = EvaluationSettings(max_new_tokens=5, bootstrap=20)

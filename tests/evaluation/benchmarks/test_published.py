@@ -100,7 +100,7 @@ def test_muse_is_judged_with_and_without_a_retrained_model(muse: Path, subject: 
 
 
 def test_muse_answers_end_where_the_next_question_begins() -> None:
-    from amnesis_evaluation.answers import stopped
+    from amnesis_evaluation.inference.answers import stopped
 
     assert stopped("in Porto\n\nQuestion: and", ("\n\n", "\nQuestion")) == "in Porto"
     assert stopped("in Porto Question: and", ("\n\n", "Question:")) == "in Porto"

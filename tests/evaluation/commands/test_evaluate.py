@@ -14,7 +14,8 @@ from amnesis.cli.app import app
 from amnesis.contracts import Subject
 from amnesis.data.templates import Template
 from amnesis.errors import AmnesisError, OutputError, RecipeError
-from amnesis_evaluation.stored import load_evaluation, load_results
+from amnesis_evaluation.harness import tasks
+from amnesis_evaluation.reports.stored import load_evaluation, load_results
 
 
 @pytest.fixture
@@ -347,12 +348,11 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
 def test_wrong_input_is_one_line(
     place: Path, arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amnesis_evaluation import harness
 
     class Index:
         all_tasks = ("wmdp_bio", "wmdp_chem")
 
-    monkeypatch.setattr(harness, "_index", Index)
+    monkeypatch.setattr(tasks, "_index", Index)
     with pytest.raises(AmnesisError) as caught:
         evaluate(*arguments)
     assert line in str(caught.value)

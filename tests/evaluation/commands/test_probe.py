@@ -10,20 +10,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.evaluation.commands.page_reader import Page
 
 from amnesis.cli.app import main
 from amnesis.data.templates import Template
 from amnesis.errors import RecipeError
-from amnesis_evaluation.commands import probe as commands
-from amnesis_evaluation.commands.probe import choice_of
-from amnesis_evaluation.commands.probe_picture import shares_by_layer
-from amnesis_evaluation.commands.probe_subject import load_subject
+from amnesis_evaluation.commands.inputs import load_subject
+from amnesis_evaluation.commands.probe import command as commands
+from amnesis_evaluation.commands.probe.command import choice_of
+from amnesis_evaluation.commands.probe.picture import shares_by_layer
 from amnesis_plugins import g_effect
 from amnesis_plugins.g_effect import EffectTable, measure_entanglement
 from amnesis_plugins.g_effect.sets import encoded_for
-
-sys.path.insert(0, str(Path(__file__).parent))
-from page_reader import Page
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -144,7 +142,7 @@ def test_page_and_picture_show_the_tables_that_lie_beside_them(
     command: Command, files: dict[str, Path], rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, Any] = {}
-    monkeypatch.setattr("amnesis_evaluation.commands.probe_picture.heat_maps", drawn.update)
+    monkeypatch.setattr("amnesis_evaluation.commands.probe.picture.heat_maps", drawn.update)
     assert command("--objectives", "nll,ga,wga:beta=3")[0] == 0
     coarse = EffectTable.read_parquet(files["out"] / "g_effect.parquet")
     fine = EffectTable.read_parquet(files["out"] / "tokens.parquet")

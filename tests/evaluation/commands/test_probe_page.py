@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
+from tests.evaluation.commands.page_reader import Page
 
-from amnesis_evaluation.commands.probe_page import by_ratio, page
-from amnesis_evaluation.commands.probe_picture import shares_by_layer
+from amnesis_evaluation.commands.probe.page import by_ratio, page
+from amnesis_evaluation.commands.probe.picture import shares_by_layer
 from amnesis_plugins.g_effect import EffectTable, Entanglement
 from amnesis_plugins.g_effect.table import Rows
-
-sys.path.insert(0, str(Path(__file__).parent))
-from page_reader import Page
 
 ROWS = {
     "forget": [{"question": f"f{k}", "answer": "…"} for k in range(3)],

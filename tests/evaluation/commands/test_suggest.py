@@ -18,8 +18,9 @@ from amnesis.cli.app import main
 from amnesis.contracts import Subject
 from amnesis.data.templates import Template
 from amnesis.errors import RecipeError
-from amnesis_evaluation.commands.suggest import suggest
-from amnesis_evaluation.commands.suggest_trials import (
+from amnesis_evaluation.commands.suggest import trials as suggest_trials
+from amnesis_evaluation.commands.suggest.command import suggest
+from amnesis_evaluation.commands.suggest.trials import (
     Moment,
     Trial,
     candidate_of,
@@ -215,7 +216,7 @@ def unreached(*_: Any, **__: Any) -> None:
 def test_what_is_wrong_is_said_before_the_first_trial(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amnesis_evaluation.commands.suggest_trials.try_out", unreached)
+    monkeypatch.setattr("amnesis_evaluation.commands.suggest.trials.try_out", unreached)
     file = tmp_path / "file"
     file.write_text("x")
     refused(command("--out", str(file)), str(file), "not a folder")
@@ -235,7 +236,6 @@ def test_what_is_wrong_is_said_before_the_first_trial(
 def test_a_candidate_that_diverges_is_left_out_and_the_others_are_kept(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amnesis_evaluation.commands import suggest_trials
 
     own = suggest_trials.path_of
 
@@ -278,7 +278,6 @@ def test_a_loss_that_is_no_longer_finite_ends_one_candidate_only(
 def test_none_takes_the_place_of_a_ratio_in_the_record(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amnesis_evaluation.commands import suggest_trials
 
     lucky = Trial("ga", (Moment(0, 0.1, 0.1, 0.0, 0.0), Moment(1, 2.0, 0.1, 0.5, 3.0)))
     monkeypatch.setattr(

@@ -1,7 +1,7 @@
 """Bi-level unlearning."""
 
-from properties.claims import hold, sampled
-from properties.combiners import (
+from tests.properties.claims import hold, sampled
+from tests.properties.combiners import (
     EVERY_COMBINER,
     Pair,
     agrees_with,

@@ -1,7 +1,7 @@
 """Normalized gradient difference."""
 
-from properties.claims import hold
-from properties.combiners import (
+from tests.properties.claims import hold
+from tests.properties.combiners import (
     EVERY_COMBINER,
     agrees_with,
     blind_to_the_losses_scale,

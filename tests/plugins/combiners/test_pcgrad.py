@@ -1,8 +1,8 @@
 """Projected conflicting gradients, per tensor and globally."""
 
 import torch
-from properties.claims import hold, sampled
-from properties.combiners import (
+from tests.properties.claims import hold, sampled
+from tests.properties.combiners import (
     EVERY_COMBINER,
     Pair,
     agrees_with,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from properties.claims import hold, sampled
-from properties.combiners import (
+from tests.properties.claims import hold, sampled
+from tests.properties.combiners import (
     EVERY_COMBINER,
     Pair,
     agrees_with,

@@ -1,7 +1,7 @@
 """The weighted sum."""
 
-from properties.claims import hold
-from properties.combiners import (
+from tests.properties.claims import hold
+from tests.properties.combiners import (
     EVERY_COMBINER,
     agrees_with,
     cuts_never_matter,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from properties.claims import hold
-from properties.combiners import EVERY_COMBINER, cuts_never_matter, never_against_r
+from tests.properties.claims import hold
+from tests.properties.combiners import EVERY_COMBINER, cuts_never_matter, never_against_r
 
 import amnesis
 from amnesis.errors import PluginError, RecipeError

@@ -3,9 +3,9 @@
 import math
 
 import torch
-from properties.claims import hold, sampled
-from properties.situations import Situation, situations
-from properties.terms import (
+from tests.properties.claims import hold, sampled
+from tests.properties.situations import Situation, situations
+from tests.properties.terms import (
     EVERY_TERM,
     agrees_with,
     gradient,

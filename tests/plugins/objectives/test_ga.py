@@ -1,8 +1,8 @@
 """Gradient ascent."""
 
-from properties.claims import hold
-from properties.situations import Situation
-from properties.terms import EVERY_TERM, agrees_with, mean_over_tokens, token_logps
+from tests.properties.claims import hold
+from tests.properties.situations import Situation
+from tests.properties.terms import EVERY_TERM, agrees_with, mean_over_tokens, token_logps
 
 from amnesis_plugins.objectives.ga import GradientAscent
 

@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
-from properties.claims import hold
-from properties.situations import Situation
-from properties.terms import (
+from tests.properties.claims import hold
+from tests.properties.situations import Situation
+from tests.properties.terms import (
     EVERY_TERM,
     agrees_with,
     mean_over_tokens,

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from properties.claims import hold
-from properties.situations import BLOCK, WIDTH, Situation
-from properties.terms import EVERY_TERM, agrees_with, mean_over_tokens, never_below_zero
+from tests.properties.claims import hold
+from tests.properties.situations import BLOCK, WIDTH, Situation
+from tests.properties.terms import EVERY_TERM, agrees_with, mean_over_tokens, never_below_zero
 
 from amnesis_plugins.objectives.rmu import RMU, direction
 

@@ -2,9 +2,9 @@
 
 import math
 
-from properties.claims import hold, sampled
-from properties.situations import Situation, situations
-from properties.terms import (
+from tests.properties.claims import hold, sampled
+from tests.properties.situations import Situation, situations
+from tests.properties.terms import (
     EVERY_TERM,
     agrees_with,
     gradient,

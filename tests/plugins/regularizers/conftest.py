@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from properties.situations import VOCABULARY, WIDTH, Situation, Text
+from tests.properties.situations import VOCABULARY, WIDTH, Situation, Text
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 import torch
-from properties.claims import hold
-from properties.situations import Situation
-from properties.terms import (
+from tests.properties.claims import hold
+from tests.properties.situations import Situation
+from tests.properties.terms import (
     EVERY_TERM,
     agrees_with,
     log_softmax,

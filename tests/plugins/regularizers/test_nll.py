@@ -1,8 +1,8 @@
 """Negative log-likelihood."""
 
-from properties.claims import hold
-from properties.situations import Situation
-from properties.terms import (
+from tests.properties.claims import hold
+from tests.properties.situations import Situation
+from tests.properties.terms import (
     EVERY_TERM,
     agrees_with,
     mean_over_tokens,

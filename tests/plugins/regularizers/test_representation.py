@@ -1,8 +1,8 @@
 """A block's output stays where it was."""
 
-from properties.claims import hold
-from properties.situations import BLOCK, WIDTH, Situation
-from properties.terms import (
+from tests.properties.claims import hold
+from tests.properties.situations import BLOCK, WIDTH, Situation
+from tests.properties.terms import (
     EVERY_TERM,
     agrees_with,
     mean_over_tokens,

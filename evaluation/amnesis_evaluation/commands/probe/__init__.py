@@ -1,0 +1,1 @@
+"""``amnesis probe``: the command, its page and its picture."""

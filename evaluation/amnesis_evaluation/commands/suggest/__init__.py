@@ -1,0 +1,1 @@
+"""``amnesis suggest``: the command, and the short trials that it ranks."""

@@ -1,0 +1,161 @@
+"""``amnesis suggest``: which method costs this model's retention least, tried out in short runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amnesis_evaluation.commands import inputs
+
+if TYPE_CHECKING:
+    from amnesis_evaluation.commands.suggest.trials import Ranking, Tried
+
+NAMES = ("suggestion.json",)
+CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/sago"
+
+
+def suggest(
+    model: inputs.Model,
+    forget: inputs.Forget = None,
+    retain: inputs.Retain = None,
+    benchmark: inputs.BenchmarkName = None,
+    candidates: Annotated[
+        str, typer.Option(help="objective[+regularizer][/combiner], with commas between.")
+    ] = CANDIDATES,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each candidate.")] = 20,
+    learning_rate: Annotated[float, typer.Option(help="The same for all.")] = 1e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Forget examples per step.")] = 8,
+    at: Annotated[
+        float | None,
+        typer.Option(help="Compare at this forget probability; default: half of the start."),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=1, help="First k rows of each set, on which effects are measured.")
+    ] = 16,
+    lora: Annotated[
+        int | None, typer.Option(min=1, help="Try out on a LoRA of this rank instead of a copy.")
+    ] = None,
+    limit: inputs.Limit = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the batches' order.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for suggestion.json.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier suggestion.")] = False,
+    device: inputs.Device = None,
+    trust_remote_code: inputs.TrustRemoteCode = False,
+) -> None:
+    """Try candidates out in short disposable runs; rank them by damage at equal forgetting."""
+    from rich.console import Console
+
+    from amnesis.cli.console import quiet_libraries
+    from amnesis.errors import RecipeError
+    from amnesis.progress import Progress
+    from amnesis.storage import write_json
+    from amnesis_evaluation.commands.suggest.trials import (
+        candidate_of,
+        examine_candidates,
+        rank,
+        start_of,
+        try_out,
+    )
+
+    if at is not None and not 0 < at < 1:
+        raise RecipeError(f"--at must be a probability between 0 and 1, not {at}")
+    quiet_libraries()
+    if out is not None:
+        inputs.refuse_place(out, NAMES, overwrite=overwrite)
+    chosen = [candidate_of(text) for text in candidates.split(",")]
+    examine_candidates(chosen)
+    rows = inputs.sets_of(forget, retain, benchmark, limit)
+    subject = inputs.load_subject(model, device, trust_remote_code)
+    start = start_of(subject, rows, examples)
+    if at is not None and at >= start:
+        raise RecipeError(
+            f"--at {at:g}: the model starts at a forget probability of {start:.4g}, which trials "
+            f"lower; name one below it"
+        )
+    if out is not None:
+        inputs.make_place(out)
+    training = {
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "schedule": "constant",
+    }
+    with Progress() as progress:
+        tried = try_out(
+            subject,
+            rows,
+            chosen,
+            training=training,
+            examples=examples,
+            lora_rank=lora,
+            seed=seed,
+            told=progress,
+        )
+    ranking = rank(tried.trials, at)
+    notes = [
+        *ranking.notes,
+        *(
+            f"{trial.name} did not get there in {steps} steps: from {trial.start:.3f} to "
+            f"{trial.reached:.3f}"
+            for trial in ranking.short
+        ),
+        *(f"{name} is left out: {why}" for name, why in tried.failed.items()),
+    ]
+    console = Console()
+    console.print(_table(ranking))
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
+    if out is not None:
+        write_json(out / NAMES[0], _record(ranking, tried, training, notes))
+        console.print(f"every step of every candidate is in {out / NAMES[0]}", markup=False)
+
+
+def _table(ranking: Ranking) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        "candidate",
+        "damage per forgetting",
+        "unlearning",
+        "retaining",
+        "retain probability",
+        "steps",
+        title=f"at forget probability {ranking.probability:.3f}",
+        caption=(
+            "retaining effect per unit of unlearning effect, of the updates that were made: the "
+            "smaller the better, negative helps retention. Retain rows are those that a "
+            "regularizer trains on, and one learning rate for all favours some: a hint where to "
+            "start, not a verdict"
+        ),
+    )
+    for trial, moment in ranking.ranked:
+        table.add_row(
+            escape(trial.name),
+            "–" if moment.ratio is None else f"{moment.ratio:.4f}",
+            f"{moment.unlearning:.3f}",
+            f"{moment.retaining:.3f}",
+            f"{moment.retain_probability:.3f}",
+            f"{moment.steps:.1f}",
+        )
+    return table
+
+
+def _record(
+    ranking: Ranking, tried: Tried, training: dict[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    return {
+        "forget_probability": ranking.probability,
+        "training": training,
+        "ranking": [
+            {"candidate": trial.name, "ratio": moment.ratio, **asdict(moment)}
+            for trial, moment in ranking.ranked
+        ],
+        "not_reached": [trial.name for trial in ranking.short],
+        "failed": dict(tried.failed),
+        "notes": notes,
+        "trials": {t.name: [asdict(moment) for moment in t.path] for t in tried.trials},
+    }

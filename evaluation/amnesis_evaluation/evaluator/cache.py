@@ -1,0 +1,137 @@
+"""Judgements that were made before, found by everything that decides them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import amnesis
+import amnesis_evaluation
+from amnesis.contracts import Evaluation, EvaluationSettings, Metric, Row, Subject
+from amnesis.models.fingerprint import fingerprint
+from amnesis.storage import write_json
+from amnesis_evaluation.evaluator.selection import Selection
+from amnesis_evaluation.inference.answers import Forms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LIBRARIES = (
+    "amnesis",
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "rouge-score",
+    "tokenizers",
+    "lm-eval",
+)
+# What decides how fast or how often it is judged, and what the selection says already.
+_NO_MATTER = {"cache", "batch_size", "retrained", "metrics", "every", "during"}
+
+
+def judgement_key(
+    subject: Subject,
+    sets: Mapping[str, Sequence[Row]],
+    selection: Selection,
+    settings: EvaluationSettings,
+    retrained: Evaluation | None,
+    forms: Forms,
+) -> str:
+    """Digest the weights, tokenizer, template, rows, metrics and the code that reads them.
+
+    Metrics count with their hyper-parameters and the source text of their modules, and so does
+    all of amnesis, so that nothing that was changed is ever taken for what it was.
+    """
+    model = subject.model
+    parts = {
+        "model": fingerprint(model),
+        "device": next(model.parameters()).device.type,
+        "config": model.config.to_json_string(),  # what weights alone do not say: rope, norms
+        "generation": _generation(model),
+        "tokenizer": _tokenizer(subject.tokenizer),
+        "template": subject.template.model_dump(),
+        "forms": {name: repr(form) for name, form in forms.items()},
+        "sets": {name: list(map(dict, rows)) for name, rows in sets.items()},
+        "reading": {
+            name: [_metric(metric) for metric in metrics.values()]
+            for name, metrics in selection.reading.items()
+        },
+        "derived": [_metric(metric) for metric in selection.derived],
+        "settings": settings.model_dump(exclude=_NO_MATTER, mode="json"),
+        "lm_eval": _digest(_files(settings)),
+        "retrained": None if retrained is None else [retrained.examples, retrained.data],
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "code": [_code(package) for package in (amnesis, amnesis_evaluation)],
+    }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def remembered(folder: Path, key: str) -> Evaluation | None:
+    """Give the judgement of this key, if there is a whole one."""
+    try:
+        stored = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        intervals = {name: (low, high) for name, (low, high) in stored["intervals"].items()}
+        return Evaluation(
+            stored["values"], stored["examples"], intervals, stored["notes"], stored["data"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or not ours: it is judged anew
+
+
+def remember(folder: Path, key: str, evaluation: Evaluation) -> None:
+    """Keep a judgement under its key."""
+    write_json(folder / f"{key}.json", dataclasses.asdict(evaluation))
+
+
+def _files(settings: EvaluationSettings) -> list[Path]:
+    splits = settings.lm_eval.data.values() if settings.lm_eval is not None else ()
+    return [path for files in splits for path in files.values() if path.is_file()]
+
+
+def _metric(metric: Metric) -> list[Any]:
+    kind = type(metric)
+    try:
+        sources = _digest({Path(inspect.getfile(one)) for one in kind.__mro__[:-1]})
+    except (OSError, TypeError):
+        sources = ""
+    return [f"{kind.__module__}.{kind.__qualname__}", metric.key, metric.model_dump(), sources]
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _code(package: ModuleType) -> str:
+    """Digest a package's modules: which of them decide a value is not for a list to say."""
+    return _digest(Path(str(package.__file__)).parent.rglob("*.py"))
+
+
+def _generation(model: PreTrainedModel) -> str:
+    """Give the generation configuration: it ends answers, and lm-eval generates by it."""
+    configured = getattr(model, "generation_config", None)
+    return "" if configured is None else str(configured.to_json_string())
+
+
+def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    if tokenizer.is_fast:
+        text = str(tokenizer.backend_tokenizer.to_str())
+    else:
+        text = json.dumps([type(tokenizer).__qualname__, sorted(tokenizer.get_vocab().items())])
+    further = ("eos_token_id", "pad_token_id", "all_special_ids", "chat_template")
+    reading = ("add_bos_token", "add_eos_token", "clean_up_tokenization_spaces")
+    text += json.dumps([getattr(tokenizer, name, None) for name in (*further, *reading)])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: its tasks on models in memory and on local data."""

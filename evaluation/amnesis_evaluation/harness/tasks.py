@@ -1,0 +1,238 @@
+"""lm-evaluation-harness on the model at hand: its own task definitions, its own data or yours."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amnesis.contracts import LmEvalSettings, Subject
+from amnesis.distributed.processes import from_first_rank
+from amnesis.errors import DataError, RecipeError, did_you_mean
+from amnesis.scoring.forward import evaluating
+from amnesis_evaluation.harness.items import read_items
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+
+def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, float]:
+    """Give ``lm_eval/<task>/<metric>``, and its standard error as ``<metric>_stderr``.
+
+    Tasks are lm-eval's own, by name. Those with local data read the same definition over the
+    files; where every task is a single definition, lm-eval's index (half a minute) is not built.
+    The model is read in memory and left in the mode it was in, as are all random states. What
+    lm-eval prints goes to standard error. Several ranks share the items, and each is given the
+    whole's values.
+
+    Raises:
+        RecipeError: a task's name is unknown, or its data lack a split that it reads.
+        DataError: a file cannot be used, or a task's own data cannot be had.
+    """
+    _check(subject, settings)
+    # Standard output belongs to the caller, who may be printing JSON.
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _random_states_kept(),
+        redirect_stdout(sys.stderr),
+    ):
+        manager, specs = _tasks(settings, Path(scratch))
+        with evaluating(subject.model):
+            results = _evaluated(subject, settings, manager, specs)
+    return dict(_flattened(results))
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Undo lm-eval's seeding, which would decide a run's dropout and order from then on."""
+    import torch
+
+    device = torch.get_device_module() if torch.accelerator.is_available() else None
+    several = hasattr(device, "get_rng_state_all")
+    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    if device is not None:
+        own = device.get_rng_state_all() if several else device.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        torch.set_rng_state(cpu)
+        if device is not None:
+            (device.set_rng_state_all if several else device.set_rng_state)(own)
+
+
+def _check(subject: Subject, settings: LmEvalSettings) -> None:
+    strangers = set(settings.data) - set(settings.tasks)
+    if strangers:
+        name = sorted(strangers)[0]
+        raise RecipeError(
+            f"lm_eval.data: {name!r} is not among the tasks; {did_you_mean(name, settings.tasks)}"
+        )
+    if settings.chat_template and not getattr(subject.tokenizer, "chat_template", None):
+        raise RecipeError("lm_eval.chat_template: the tokenizer has no chat template")
+
+
+def _tasks(settings: LmEvalSettings, scratch: Path) -> tuple[TaskManager, list[str]]:
+    """Give a manager and what it loads: paths of definitions, or names from lm-eval's index."""
+    from lm_eval.tasks import TaskManager
+
+    found = {name: definition(name) for name in settings.tasks}
+    specs: list[str] = []
+    for name, path in found.items():
+        if name in settings.data:
+            if path is None:
+                raise RecipeError(
+                    f"lm_eval.data: {name!r} is not one task of lm-eval; name single tasks, such "
+                    f"as mmlu_astronomy, each with its files"
+                )
+            path = _on_local_files(name, path, settings, scratch)
+        specs.append(name if path is None else str(path))
+    if all(path is not None for path in found.values()):
+        return TaskManager(include_defaults=False), specs
+    manager = _index()
+    for name in (name for name, path in found.items() if path is None):
+        if name not in manager.all_tasks:
+            raise RecipeError(
+                f"lm_eval.tasks: lm-eval has no task {name!r}; "
+                f"{did_you_mean(name, _close(name, manager.all_tasks))}"
+            )
+    return manager, specs
+
+
+@cache
+def _index() -> TaskManager:
+    """Build lm-eval's index of all tasks and groups, at most once."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _close(name: str, known: list[str]) -> list[str]:
+    """Keep a listing of thousands of tasks readable: those that share a beginning."""
+    start = re.split(r"[_\-]", name)[0][:4]
+    return [task for task in known if task.startswith(start)][:20]
+
+
+@cache
+def definition(task: str) -> Path | None:
+    """Find the installed definition of one task without building lm-eval's index; None if none.
+
+    A definition says ``task: name`` on a line of its own; files named like the task are read
+    first. A name that several definitions claim is left to lm-eval's own order.
+    """
+    import lm_eval.tasks
+
+    folder = Path(str(lm_eval.tasks.__file__)).parent
+    claim = re.compile(rf"""^["']?task["']?\s*:\s*["']?{re.escape(task)}["']?\s*$""", re.MULTILINE)
+    for pattern in (f"{escape(task)}.y*ml", "*.y*ml"):
+        claimed = [path for path in sorted(folder.rglob(pattern)) if claim.search(_text(path))]
+        if claimed:
+            return claimed[0] if len(claimed) == 1 else None
+    return None
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _on_local_files(name: str, path: Path, settings: LmEvalSettings, scratch: Path) -> Path:
+    """Write a task that includes the installed definition and reads local files instead."""
+    import yaml
+
+    splits = settings.data[name]
+    _check_splits(name, path, splits, settings.num_fewshot)
+    files: dict[str, str] = {}
+    for split, file in splits.items():
+        items = scratch / f"{name}.{split}.jsonl"
+        lines = (json.dumps(item, ensure_ascii=False) for item in read_items(file))
+        items.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        files[split] = str(items)
+    task = {
+        "include": str(path),
+        "task": name,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(scratch / "datasets")},
+    }
+    written = scratch / f"{name}.yaml"
+    written.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    return written
+
+
+def _check_splits(
+    name: str, path: Path, splits: Mapping[str, Path], num_fewshot: int | None
+) -> None:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config = load_yaml(path, resolve_func=False)
+    judged = config.get("test_split") or config.get("validation_split")
+    shots = config.get("num_fewshot") or 0 if num_fewshot is None else num_fewshot
+    shown = config.get("fewshot_split") or config.get("training_split")
+    wanted = [split for split in (judged, shown if shots else None) if split]
+    for split in wanted:
+        if split not in splits:
+            raise RecipeError(
+                f"lm_eval.data: {name!r} reads the split {split!r}, but files are given for "
+                f"{', '.join(splits) or 'none'}"
+            )
+
+
+def _evaluated(
+    subject: Subject, settings: LmEvalSettings, manager: TaskManager, specs: list[str]
+) -> dict[str, Any]:
+    from lm_eval import simple_evaluate
+
+    from amnesis_evaluation.harness.model import InMemory
+
+    # lm-eval sets a padding token and side on the tokenizer that it is given.
+    wrapped = InMemory(
+        pretrained=subject.model,
+        tokenizer=copy.deepcopy(subject.tokenizer),
+        batch_size=settings.batch_size,
+    )
+    with _said_in_one_line(settings):
+        found = simple_evaluate(
+            wrapped,
+            tasks=specs,
+            num_fewshot=settings.num_fewshot,
+            limit=settings.limit,
+            apply_chat_template=settings.chat_template,
+            task_manager=manager,
+            bootstrap_iters=1000,
+            log_samples=False,
+        )
+    results: dict[str, Any] = from_first_rank(lambda: found["results"])
+    return results
+
+
+@contextmanager
+def _said_in_one_line(settings: LmEvalSettings) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # lm-eval, datasets and the hub raise many kinds
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"lm_eval: {', '.join(settings.tasks)}: {type(error).__name__}: {first}; without the "
+            f"hub give local files: lm_eval.data: {{task: {{split: file}}}}"
+        ) from error
+
+
+def _flattened(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    for task, values in results.items():
+        for key, value in values.items():
+            metric, _, filtered = key.partition(",")
+            if isinstance(value, (int, float)) and filtered:
+                suffix = "" if filtered == "none" else f":{filtered}"
+                yield f"lm_eval/{task}/{metric}{suffix}", float(value)

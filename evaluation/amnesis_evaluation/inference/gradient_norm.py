@@ -1,0 +1,55 @@
+"""The norm of each example's own gradient, one backward pass per example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from amnesis.data.batches import collate
+from amnesis.data.examples import Example
+from amnesis.data.templates import Encoded
+from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.scores import Needs
+from amnesis_evaluation.inference.batching import Progress, in_batches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def gradient_norms(
+    model: PreTrainedModel,
+    texts: Sequence[Encoded],
+    *,
+    pad_token_id: int,
+    progress: Progress | None = None,
+) -> list[float]:
+    """Give ``‖∇θ mean_i ℓ_i‖`` of each text over the trainable parameters, in order.
+
+    The parameters' own ``grad`` is left as it was.
+    """
+    import torch
+
+    if not texts:
+        return []
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    device = next(model.parameters()).device
+
+    def run(batch: Sequence[Encoded]) -> list[float]:
+        padded = collate([Example(0, {}, {"answer": batch[0]})], pad_token_id).to(device)
+        scores = score(model, padded, Needs(logps=True))
+        gradients = torch.autograd.grad(
+            scores.logps.sum() / scores.count("tokens"), parameters, allow_unused=True
+        )
+        squares = [g.double().square().sum().cpu() for g in gradients if g is not None]
+        return [float(torch.stack(squares).sum().sqrt())]
+
+    with evaluating(model):
+        return in_batches(
+            texts,
+            run,
+            length=lambda text: len(text.input_ids),
+            batch_size=1,
+            device=device.type,
+            what="gradient norms",
+            progress=progress,
+        )

@@ -1,0 +1,103 @@
+"""A judgement is found again by all that decides it, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amnesis
+from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
+from amnesis.data.templates import Template
+from amnesis_evaluation.benchmarks import sets
+from amnesis_evaluation.evaluator import cache
+
+
+@pytest.fixture
+def subject(tiny_llama: Any, tiny_tokenizer: Any) -> Subject:
+    return Subject(tiny_llama, tiny_tokenizer, Template())
+
+
+@pytest.fixture
+def own(qa_rows: list[dict[str, Any]]) -> Any:
+    return amnesis.create("benchmark", "own", forget=qa_rows[:3], retain=qa_rows[3:])
+
+
+@pytest.fixture
+def entries(subject: Subject, own: Any, tmp_path: Path) -> Callable[[], int]:
+    """Give a function that judges, and says how many judgements are kept then."""
+    settings = EvaluationSettings(
+        metrics=("forget/probability",), bootstrap=0, cache=tmp_path / "kept"
+    )
+
+    def entries() -> int:
+        own.evaluate(subject, settings)
+        return len(list((tmp_path / "kept").iterdir()))
+
+    return entries
+
+
+def test_chat_template_and_generation_configuration_decide(
+    subject: Subject, entries: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (entries(), entries()) == (1, 1)
+    monkeypatch.setattr(subject.model.generation_config, "eos_token_id", [0, 7])
+    assert (entries(), entries()) == (2, 2)
+    monkeypatch.setattr(subject.tokenizer, "chat_template", "{{ messages }}")
+    assert (entries(), entries()) == (3, 3)
+
+
+def test_every_module_of_the_code_decides(
+    entries: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "reading"
+    (package / "metrics").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    helper = package / "metrics" / "membership.py"
+    helper.write_text("SIGN = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    import reading  # type: ignore[import-not-found]
+
+    for name in ("amnesis", "amnesis_evaluation"):
+        monkeypatch.setattr(cache, name, reading)
+        cache._code.cache_clear()
+        before = entries()
+        helper.write_text(helper.read_text() + "  # changed")
+        cache._code.cache_clear()
+        assert entries() == before + 1, name
+    cache._code.cache_clear()
+    del sys.modules["reading"]
+
+
+def test_lm_eval_is_remembered_only_where_its_data_are_known(
+    subject: Subject, own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[LmEvalSettings] = []
+
+    def values(_: Any, settings: LmEvalSettings) -> dict[str, float]:
+        judged.append(settings)
+        return {"lm_eval/mmlu/acc": len(judged)}
+
+    monkeypatch.setattr(sets, "lm_eval_values", values)
+    file = tmp_path / "items.json"
+    file.write_text(json.dumps([]))
+
+    def value(**tasks: Any) -> float:
+        settings = EvaluationSettings(
+            metrics=("forget/probability",),
+            bootstrap=0,
+            cache=tmp_path / "kept",
+            lm_eval=LmEvalSettings(tasks=("mmlu",), **tasks),
+        )
+        found: float = own.evaluate(subject, settings).values["lm_eval/mmlu/acc"]
+        return found
+
+    assert (value(), value()) == (1, 2), "the hub's, or a folder's, may have changed"
+    data = {"mmlu": {"test": file}}
+    assert (value(data=data), value(data=data)) == (3, 3)
+    file.write_text(json.dumps([{}]))
+    assert value(data=data) == 4
