@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from amnesis import Streams
-from amnesis.discovery.resolve import combiner_of
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build
 
 COMBINERS: dict[str, dict[str, Any]] = {
     "sum": {"name": "sum"},
@@ -93,7 +94,9 @@ class Bench:
 
     def streamed(self, choice: dict[str, Any]) -> Run:
         """Our way: two streams, combined while the second backward runs."""
-        streams = Streams(self.model.named_parameters(), combiner_of(choice))
+        streams = Streams(
+            self.model.named_parameters(), build("combiner", choice, default_registry())
+        )
 
         def run() -> None:
             with streams.forget():  # type: ignore[attr-defined]

@@ -1,4 +1,8 @@
-"""amnesis: make a language model forget chosen data, see why it does, and prove that it did."""
+"""amnesis: make a language model forget chosen data, see why it does, and prove that it did.
+
+Who runs finds everything here; who writes a plugin, in :mod:`amnesis.contracts`; who brings a
+command, in :mod:`amnesis.cli`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,12 @@ from amnesis.errors import AmnesisError
 
 if TYPE_CHECKING:
     from amnesis.data.templates import Template
+    from amnesis.runs.finetune import finetune
     from amnesis.runs.recipe import Recipe
+    from amnesis.runs.results import Results, RunResult
     from amnesis.runs.run import run
     from amnesis.scoring.forward import score
-    from amnesis.scoring.scores import Needs, Scores
+    from amnesis.scoring.scores import Scores
     from amnesis.training.settings import TrainingSettings
     from amnesis.training.streams import Streams
     from amnesis.training.unlearner import Unlearner
@@ -21,29 +27,33 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Names that need torch are imported when they are first used: `import amnesis` stays instant.
-_LAZY = {
-    "Needs": "amnesis.scoring.scores",
+_HOMES = {
     "Recipe": "amnesis.runs.recipe",
+    "Results": "amnesis.runs.results",
+    "RunResult": "amnesis.runs.results",
     "Scores": "amnesis.scoring.scores",
     "Streams": "amnesis.training.streams",
-    "Template": "amnesis.data.examples",
+    "Template": "amnesis.data.templates",
     "TrainingSettings": "amnesis.training.settings",
     "Unlearner": "amnesis.training.unlearner",
+    "finetune": "amnesis.runs.finetune",
     "run": "amnesis.runs.run",
     "score": "amnesis.scoring.forward",
 }
 
 __all__ = [
     "AmnesisError",
-    "Needs",
     "Recipe",
     "Register",
+    "Results",
+    "RunResult",
     "Scores",
     "Streams",
     "Template",
     "TrainingSettings",
     "Unlearner",
     "create",
+    "finetune",
     "hookimpl",
     "run",
     "score",
@@ -51,7 +61,7 @@ __all__ = [
 
 
 def create(kind: str, name: str, **hyper: Any) -> Any:
-    """Build a component by kind and name, for use anywhere: ``create("combiner", "sago")``.
+    """Return a component by kind and name, for use anywhere: ``create("combiner", "sago")``.
 
     Raises:
         PluginError: no such kind or name (with suggestions).
@@ -63,10 +73,10 @@ def create(kind: str, name: str, **hyper: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'amnesis' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_HOMES})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ProgressCallback = Callable[[str, int, int], None]
 
 
-class Progress:
+class ProgressBars:
     """Progress bars with time left on a terminal; silent where there is none."""
 
     def __init__(self) -> None:

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import amnesis
-from amnesis.discovery.resolve import combiner_of, component_of, probes_of, stream_of
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build, build_stream
 from amnesis.models.loading import ModelSettings, empty_model, load_model, load_tokenizer
 from amnesis.models.trainable import matching, train_only
 from amnesis.runs.preflight import prepare
@@ -73,13 +74,14 @@ def test_its_header_shows_how_it_is_run(path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=shown)
 def test_it_validates(command: Command) -> None:
     recipe = Recipe.load(*command)
-    stream_of("forget", "objective", recipe.objective)
+    build_stream("forget", "objective", recipe.objective, default_registry())
     if recipe.regularizer is not None:
-        stream_of("retain", "regularizer", recipe.regularizer)
+        build_stream("retain", "regularizer", recipe.regularizer, default_registry())
     if recipe.combiner is not None:
-        combiner_of(recipe.combiner)
-    probes_of(recipe.probes)
-    component_of(("benchmark",), recipe.benchmark)
+        build("combiner", recipe.combiner, default_registry())
+    for probe in recipe.probes:
+        build("probe", probe, default_registry())
+    build("benchmark", recipe.benchmark, default_registry())
     assert recipe.model.path in ARCHITECTURES
     assert Recipe.parse(recipe.model_dump(mode="json", exclude_none=True)) == recipe
 

@@ -18,7 +18,7 @@ from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template
 from amnesis.discovery.registry import default_registry
-from amnesis.discovery.resolve import Choice, combiner_of, stream_of
+from amnesis.discovery.resolve import Choice, build, build_stream
 from amnesis.scoring.forward import as_own, score
 from amnesis.scoring.scores import Scores
 from amnesis.training.streams import Streams
@@ -147,9 +147,11 @@ def test_three_steps(
 ) -> None:
     lab = laboratory
     lab.model.load_state_dict(lab.weights)
-    forget = stream_of("forget", "objective", OBJECTIVES[objective])
-    retain = regularizer and stream_of("retain", "regularizer", REGULARIZERS[regularizer])
-    rule = None if combiner is None else combiner_of(COMBINERS[combiner])
+    forget = build_stream("forget", "objective", OBJECTIVES[objective], default_registry())
+    retain = regularizer and build_stream(
+        "retain", "regularizer", REGULARIZERS[regularizer], default_registry()
+    )
+    rule = None if combiner is None else build("combiner", COMBINERS[combiner], default_registry())
     # One step away from θ°, where half of the terms have no gradient yet.
     torch.manual_seed(0)
     with torch.no_grad():
@@ -238,12 +240,14 @@ def test_mgda_never_leaves_the_start_beside_a_flat_retain_term(
     """The shortest convex combination of anything with 0 is 0, as the text of torchjd says."""
     lab = laboratory
     lab.model.load_state_dict(lab.weights)
-    streams = Streams(lab.model.named_parameters(), combiner_of(COMBINERS["mgda"]))
+    streams = Streams(
+        lab.model.named_parameters(), build("combiner", COMBINERS["mgda"], default_registry())
+    )
     step(
         lab,
         streams,
-        stream_of("forget", "objective", "ga"),
-        stream_of("retain", "regularizer", REGULARIZERS["representation"]),
+        build_stream("forget", "objective", "ga", default_registry()),
+        build_stream("retain", "regularizer", REGULARIZERS["representation"], default_registry()),
     )
     assert not any(p.grad.any() for p in lab.model.parameters() if p.grad is not None)
 

@@ -1,4 +1,67 @@
-"""The command line: ``amnesis`` and its core commands.
+"""The command line: ``amnesis``, its core commands, and what a command of a plugin builds on.
 
-``app`` parses, a command's own file works, ``errors`` puts what goes wrong into one line.
+``app`` parses, a command's own file works, ``errors`` puts what goes wrong into one line. Whoever
+brings a command finds here a console, progress, a new folder for results, a model to work on, and
+the registry that the command line looks names up in.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from amnesis.discovery.hookspecs import Register, hookimpl
+
+if TYPE_CHECKING:
+    from amnesis.cli.cache import cache_folder
+    from amnesis.cli.console import console, print_notes, quiet_libraries, registry_of
+    from amnesis.progress import ProgressBars
+    from amnesis.runs.folder import check_empty, new_folder
+    from amnesis.runs.subject import LoadedSubject, load_subject
+
+__all__ = [
+    "LoadedSubject",
+    "ProgressBars",
+    "cache_folder",
+    "check_empty",
+    "console",
+    "load_subject",
+    "new_folder",
+    "print_notes",
+    "quiet_libraries",
+    "register_commands",
+    "registry_of",
+]
+
+# Imported when first used: listing commands imports nothing heavy.
+_HOMES = {
+    "LoadedSubject": "amnesis.runs.subject",
+    "ProgressBars": "amnesis.progress",
+    "cache_folder": "amnesis.cli.cache",
+    "check_empty": "amnesis.runs.folder",
+    "console": "amnesis.cli.console",
+    "load_subject": "amnesis.runs.subject",
+    "new_folder": "amnesis.runs.folder",
+    "print_notes": "amnesis.cli.console",
+    "quiet_libraries": "amnesis.cli.console",
+    "registry_of": "amnesis.cli.console",
+}
+_COMMANDS = {
+    "run": ("run:run", "unlearn as a recipe says, evaluated before and after"),
+    "finetune": ("run:finetune", "make a target to unlearn, or a retain-only reference"),
+    "plugins": ("plugins:plugins", "list every component, or show one in full"),
+    "cache": ("cache:cache", "what is kept between runs: list it, or delete it"),
+}
+
+
+@hookimpl
+def register_commands(register: Register) -> None:
+    """Register the core's own commands, as a plugin registers its own."""
+    for name, (target, summary) in _COMMANDS.items():
+        register(name, f"amnesis.cli.{target}", summary=summary)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,43 +1,46 @@
-"""The command line: core's own commands, and those of plugins, imported when they are called."""
+"""The ``amnesis`` command: commands of plugins, the core's among them, imported when called."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from amnesis import __version__
 from amnesis.cli.errors import complain
-from amnesis.discovery.entry import Entry
-from amnesis.discovery.registry import default_registry, without_plugins
+from amnesis.discovery.manager import build_manager
+from amnesis.discovery.registry import Registry, default_registry
 from amnesis.errors import PluginError, one_line
+
+if TYPE_CHECKING:
+    from amnesis.discovery.entry import Entry
 
 
 class Commands(TyperGroup):
-    """Core's commands and, listed but not imported, the registry's."""
+    """The registry's commands, listed without being imported; the registry is the context's."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Give core's commands, then the plugins'."""
-        return [*self.commands, *default_registry().names("command")]
+        """Return every command's name, the core's first."""
+        names: list[str] = ctx.obj.names("command")
+        return names
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Give a command, or for a plugin's what stands for it until it is called.
+        """Return what stands for a command until it is called.
 
         Raises:
             PluginError: no command has that name (with suggestions).
         """
-        if cmd_name in self.commands or cmd_name.startswith("-"):
-            return self.commands.get(cmd_name)
-        registry = default_registry()
+        if cmd_name.startswith("-"):
+            return None
+        registry: Registry = ctx.obj
         owners = registry.find(cmd_name, ("command",))
         if not owners:
-            known = self.list_commands(ctx)
-            raise registry.unknown(f"no command is called {cmd_name!r}", cmd_name, known)
+            names = registry.names("command")
+            raise registry.unknown(f"no command is called {cmd_name!r}", cmd_name, names)
         return PluginCommand(owners[0], lambda: registry.get("command", cmd_name))
 
 
@@ -45,7 +48,7 @@ class PluginCommand(TyperCommand):
     """Stands in a listing for a plugin's command, and becomes it when it is called."""
 
     def __init__(self, listed: Entry, owner: Callable[[], Entry]) -> None:
-        """Take what listings show; ``owner`` gives the entry itself, or says why it cannot."""
+        """Take what listings show; ``owner`` returns the entry itself, or says why it cannot."""
         origin = listed.plugin.distribution
         suffix = "" if origin == "amnesis" else f" ({origin})"
         super().__init__(listed.name, short_help=f"{listed.summary}{suffix}")
@@ -104,112 +107,30 @@ def _globals(
     """Make a language model forget chosen data, see from gradients why, and prove it."""
 
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes of the recipe's values."),
-]
-Out = Annotated[Path | None, typer.Option(help="The folder for results; without it a new one.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")]
-Check = Annotated[bool, typer.Option("--check", help="Check all that can be checked, and stop.")]
-Device = Annotated[str | None, typer.Option(help="Where to compute, such as cpu or cuda:0.")]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that a model repository brings.")
-]
-
-
-def _recipe_command(name: str, short_help: str, explained: str) -> Callable[..., None]:
-    """Make a command that does what a recipe says."""
-
-    def command(
-        recipe: RecipeFile,
-        overrides: Overrides = None,
-        out: Out = None,
-        resume: Resume = False,
-        overwrite: Overwrite = False,
-        check: Check = False,
-        device: Device = None,
-        trust_remote_code: TrustRemoteCode = False,
-    ) -> None:
-        from amnesis.cli.run import recipe_command
-
-        recipe_command(
-            name,
-            recipe,
-            overrides or [],
-            out,
-            resume=resume,
-            overwrite=overwrite,
-            check=check,
-            device=device,
-            trust_remote_code=trust_remote_code,
-        )
-
-    command.__doc__ = explained
-    return app.command(name, short_help=short_help)(command)
-
-
-run = _recipe_command(
-    "run",
-    "unlearn as a recipe says, judged before and after",
-    "Unlearn as a recipe says, and judge the model before and after.",
-)
-finetune = _recipe_command(
-    "finetune",
-    "make a target to unlearn, or a retain-only reference",
-    "Make a model that knows something: a target to unlearn, or a retain-only reference.",
-)
-
-
-@app.command(short_help="list every component, or show one in full")
-def plugins(
-    name: Annotated[str | None, typer.Argument(help="Show all about what has this name.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind, such as objective.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List every objective, combiner, metric, command …, or show one with its hyper-parameters."""
-    from amnesis.cli.plugins import plugins_command
-
-    plugins_command(default_registry(), name, kind, as_json=as_json)
-
-
-@app.command(short_help="what is kept between runs: list it, or delete it")
-def cache(
-    name: Annotated[
-        str | None, typer.Argument(help="Only the model whose fingerprint begins so.")
-    ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False,
-) -> None:
-    """List or delete reference scores and judgements that earlier commands computed."""
-    from amnesis.cli.cache import cache_command, cache_folder
-
-    cache_command(cache_folder(), delete, name)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and give its exit code.
+def main(arguments: Sequence[str] | None = None, registry: Registry | None = None) -> int:
+    """Run one command line and return its exit code; names are looked up in ``registry``.
 
     0: done; 1: a defect of amnesis; 2: the input is wrong; 3: an audit's policy is violated.
     """
     # Before an import of theirs can chatter.
     for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    line, debug, left_out = _split_globals(given)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    line, debug, left_out = _split_globals(words)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # formulas are not ASCII
-    with without_plugins(frozenset(left_out)):
-        try:
-            group = typer.main.get_command(app)
-            with group.make_context("amnesis", line or ["--help"]) as context:
-                group.invoke(context)
-            sys.stdout.flush()
-        except typer.Exit as stop:
-            return stop.exit_code
-        except BaseException as error:
-            return complain(error, debug=debug)
+    try:
+        if registry is None:
+            registry = Registry(build_manager(blocked=left_out)) if left_out else default_registry()
+        group = typer.main.get_command(app)
+        with group.make_context("amnesis", line or ["--help"], obj=registry) as context:
+            group.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as stop:
+        return stop.exit_code
+    except BaseException as error:
+        return complain(error, registry, debug=debug)
     return 0
 
 

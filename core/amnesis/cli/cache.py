@@ -7,19 +7,44 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from amnesis.errors import RecipeError, did_you_mean
 
 
+def cache(
+    name: Annotated[
+        str | None, typer.Argument(help="Only the model whose fingerprint begins so.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False,
+) -> None:
+    """List or delete reference scores and evaluations that earlier commands computed."""
+    from rich.table import Table
+
+    from amnesis.cli.console import console
+
+    root = cache_folder()
+    if delete:
+        console().print(f"{delete_entries(root, name) / 1e6:.1f} MB deleted from {root}")
+        return
+    table = Table("kind", "model or evaluation", "files", "MB", title=str(root))
+    for entry in cache_entries(root):
+        if name is None or entry.name.startswith(name):
+            table.add_row(entry.kind, entry.name, str(entry.files), f"{entry.size / 1e6:.1f}")
+    console().print(table)
+
+
 def cache_folder() -> Path:
-    """Give the user's cache folder for amnesis; for use at the command line's edge."""
+    """Return the user's cache folder for amnesis; for use at the command line's edge."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "amnesis"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept under one name: a model's ``reference`` scores, or one judgement."""
+class CacheEntry:
+    """What is kept under one name: a model's ``reference`` scores, or one ``evaluation``."""
 
     kind: str
     name: str
@@ -28,22 +53,22 @@ class Kept:
     size: int
 
 
-def kept(root: Path) -> Iterator[Kept]:
-    """Give what is in the cache, kind by kind."""
+def cache_entries(root: Path) -> Iterator[CacheEntry]:
+    """Yield what is in the cache, kind by kind."""
     for kind in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ():
         for path in sorted(kind.iterdir()):
             files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
             name = path.name if path.is_dir() else path.stem
-            yield Kept(kind.name, name, path, len(files), _size(files))
+            yield CacheEntry(kind.name, name, path, len(files), _size(files))
 
 
-def forget(root: Path, name: str | None) -> int:
-    """Delete the entries called ``name``, or all; give the number of bytes that were freed.
+def delete_entries(root: Path, name: str | None) -> int:
+    """Delete the entries whose name begins so, or all; return the number of bytes freed.
 
     Raises:
         RecipeError: there is no entry of that name.
     """
-    entries = list(kept(root))
+    entries = list(cache_entries(root))
     chosen = [entry for entry in entries if name is None or entry.name.startswith(name)]
     if name is not None and not chosen:
         raise RecipeError(
@@ -55,22 +80,6 @@ def forget(root: Path, name: str | None) -> int:
         else:
             entry.path.unlink()
     return sum(entry.size for entry in chosen)
-
-
-def cache_command(root: Path, delete: bool, name: str | None) -> None:
-    """What ``amnesis cache`` does: list, or delete."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if delete:
-        console.print(f"{forget(root, name) / 1e6:.1f} MB deleted from {root}")
-        return
-    table = Table("kind", "model or judgement", "files", "MB", title=str(root))
-    for entry in kept(root):
-        if name is None or entry.name.startswith(name):
-            table.add_row(entry.kind, entry.name, str(entry.files), f"{entry.size / 1e6:.1f}")
-    console.print(table)
 
 
 def _size(files: list[Path]) -> int:

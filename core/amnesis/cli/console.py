@@ -1,10 +1,39 @@
-"""The terminal: libraries kept quiet."""
+"""The terminal: what is printed, libraries kept quiet, and the registry of a command line."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console
+
+    from amnesis.discovery.registry import Registry
+
+
+def registry_of(context: typer.Context) -> Registry:
+    """Return the registry that a command looks names up in: without the plugins left out."""
+    registry: Registry = context.obj
+    return registry
+
+
+def console() -> Console:
+    """Return a console for standard output; no text is markup, for it may be a stranger's."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print each note on a line of its own, whatever the terminal's width."""
+    printed = console()
+    for note in notes:
+        printed.print(f"note: {note}", soft_wrap=True)
+
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own chatter off the terminal; for use at the command line's edge."""
+    """Keep the libraries' own chatter off the terminal."""
     import datasets
     import transformers
 

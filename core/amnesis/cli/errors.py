@@ -14,12 +14,8 @@ from types import FrameType
 import typer
 
 from amnesis.discovery.manager import Plugin
-from amnesis.discovery.registry import default_registry
+from amnesis.discovery.registry import Registry
 from amnesis.errors import AmnesisError, Interrupted, one_line
-
-# BadParameter ⊂ UsageError ⊂ ClickException; typer exports the first and, since it carries its own
-# click, is the only way to the others.
-_ClickException = typer.BadParameter.__mro__[2]
 
 # A disk, a quota or a permission is never a defect of ours.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -27,7 +23,7 @@ _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQU
 DEFECT, WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
-def complain(error: BaseException, *, debug: bool) -> int:
+def complain(error: BaseException, registry: Registry | None, *, debug: bool) -> int:
     """Say on stderr what went wrong, and give the exit code; ``debug`` shows the traceback too."""
     if isinstance(error, BrokenPipeError):
         return _leave_quietly()
@@ -35,18 +31,18 @@ def complain(error: BaseException, *, debug: bool) -> int:
         raise error
     if debug:
         traceback.print_exception(error)
-    message, code = _worded(error)
+    message, code = _worded(error, registry)
     with suppress(BrokenPipeError):
         print(message, file=sys.stderr, flush=True)
     return code
 
 
-def _worded(error: BaseException) -> tuple[str, int]:
+def _worded(error: BaseException, registry: Registry | None) -> tuple[str, int]:
     if isinstance(error, Interrupted):
         return str(error), error.exit_code
     if isinstance(error, AmnesisError):
         return f"error: {error}", error.exit_code
-    if isinstance(error, _ClickException):
+    if hasattr(error, "format_message"):
         return f"error: {_usage(error)}", WRONG_INPUT
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return one_line(error) or "interrupted", INTERRUPTED
@@ -54,7 +50,7 @@ def _worded(error: BaseException) -> tuple[str, int]:
         where = f": {error.filename}" if error.filename else ""
         return f"error: {error.strerror}{where}", WRONG_INPUT
     what = f"{type(error).__name__}: {one_line(error)} ({_place(error)})"
-    owner = _owner(error)
+    owner = _owner(error, registry)
     if owner is not None:
         return (
             f"error: plugin {owner} failed with {what}; tell its authors, or do without it; "
@@ -81,13 +77,12 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "no traceback"
 
 
-def _owner(error: BaseException) -> Plugin | None:
+def _owner(error: BaseException, registry: Registry | None) -> Plugin | None:
     """Give the third party's plugin in whose code, or in what it called, the error arose."""
     plugins: dict[str, Plugin] = {}
-    with suppress(Exception):
-        for entry in default_registry():
-            for module in (getattr(entry.plugin.module, "__name__", ""), entry.target):
-                plugins.setdefault(str(module).partition(":")[0].partition(".")[0], entry.plugin)
+    for entry in registry or ():
+        for module in (getattr(entry.plugin.module, "__name__", ""), entry.target):
+            plugins.setdefault(str(module).partition(":")[0].partition(".")[0], entry.plugin)
     for frame in reversed(list(_frames(error))):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package == "amnesis":

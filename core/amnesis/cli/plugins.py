@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from amnesis.discovery.entry import KINDS, known_kind
+import typer
+
+from amnesis.cli.console import console, registry_of
+from amnesis.discovery.entry import KINDS, check_kind
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -32,15 +35,23 @@ _CONSTRAINTS = {
 _NARROW = 70  # columns of a terminal below which a table leaves the origin of a name out
 
 
-def plugins_command(
-    registry: Registry, name: str | None, kind: str | None, *, as_json: bool
+def plugins(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Show all about what has this name.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind, such as objective.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
+    """List every objective, combiner, metric, command …, or show one with its hyper-parameters."""
+    show_plugins(registry_of(context), name, kind, as_json=as_json)
+
+
+def show_plugins(registry: Registry, name: str | None, kind: str | None, *, as_json: bool) -> None:
     """Print every name and every fault, or, given a name, all that is known of what it names.
 
     Raises:
         PluginError: the name or the kind is unknown, or a component cannot be loaded.
     """
-    kinds = tuple(KINDS) if kind is None else (known_kind(kind),)
+    kinds = tuple(KINDS) if kind is None else (check_kind(kind),)
     if name is None:
         entries = [entry for entry in registry if entry.kind in kinds]
         records = [listed(entry) for entry in entries]
@@ -55,15 +66,11 @@ def plugins_command(
         faults = [listed_fault(fault) for fault in registry.faults]
         print(json.dumps({"components": records, "faults": faults}, indent=2))
         return
-    from rich.console import Console
-
-    # Texts are a stranger's: brackets and colons in them are not markup.
-    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
     if name is None:
-        _print_list(console, records, registry.faults)
+        _print_list(console(), records, registry.faults)
     else:
         for record in records:
-            _print_component(console, record)
+            _print_component(console(), record)
 
 
 def listed(entry: Entry) -> dict[str, Any]:

@@ -1,90 +1,163 @@
-"""A recipe's command, from the command line to what the terminal shows."""
+"""``amnesis run`` and ``amnesis finetune``: from a recipe file to what the terminal shows."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from amnesis.cli.cache import cache_folder
-from amnesis.cli.console import quiet_libraries
-from amnesis.distributed.processes import from_first_rank, join, world
-from amnesis.errors import Interrupted, OutputError
-from amnesis.progress import Progress
-from amnesis.runs.finetune import FinetuneRecipe, examined, finetune
-from amnesis.runs.folder import new_folder, refuse_if_taken
-from amnesis.runs.preflight import prepare
-from amnesis.runs.recipe import BaseRecipe, Recipe
-from amnesis.runs.results import RunResult
-from amnesis.runs.run import run
+import typer
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-@dataclass(frozen=True)
-class Job:
-    """What one recipe's command does in its own way; all else, ``recipe_command`` does."""
+    from amnesis.runs.results import Results, RunResult
 
-    recipe: type[BaseRecipe]
-    plan: Callable[..., Iterable[str]]  # what --check prints
-    start: Callable[..., RunResult]
-    closing: Callable[[RunResult], str]
-    table: Callable[[Mapping[str, Any]], Any] | None = None
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes of the recipe's values."),
+]
+Out = Annotated[Path | None, typer.Option(help="The folder for results; without it a new one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")]
+Check = Annotated[bool, typer.Option("--check", help="Check all that can be checked, and stop.")]
+Device = Annotated[str | None, typer.Option(help="Where to compute, such as cpu or cuda:0.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that a model repository brings.")
+]
 
 
-def recipe_command(
-    name: str,
-    recipe: Path,
-    overrides: list[str],
-    out: Path | None,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    check: bool = False,
-    device: str | None = None,
-    trust_remote_code: bool = False,
+def run(
+    context: typer.Context,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    check: Check = False,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """What ``amnesis run`` and ``amnesis finetune`` do: the job with progress, then its results."""
-    from rich.console import Console
+    """Unlearn as a recipe says, and evaluate the model before and after."""
+    from amnesis.cli.cache import cache_folder
+    from amnesis.cli.console import console, registry_of
+    from amnesis.runs.preflight import prepare
+    from amnesis.runs.recipe import Recipe
+    from amnesis.runs.run import run as run_recipe
 
-    quiet_libraries()
-    job = JOBS[name]
-    loaded = job.recipe.load(recipe, overrides)
-    console = Console()
-    if resume and out is None:
-        raise OutputError("--resume needs --out, the folder of the run that was cut off")
+    settings = Recipe.load(recipe, overrides or [])
+    machine: dict[str, Any] = {
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+        "registry": registry_of(context),
+    }
+    _check_out(out, resume=resume, overwrite=overwrite)
     if check:
-        if out is not None and not resume:
-            refuse_if_taken(out, overwrite=overwrite)
-        for line in job.plan(loaded, out, device=device, trust_remote_code=trust_remote_code):
-            console.print(line)
+        for line in prepare(settings, out=out, **machine).cost.lines():
+            console().print(line)
         return
-    join(device)
-    folder = out or from_first_rank(lambda: new_folder(name))
-    words = [name, str(recipe), *overrides, "--out", str(folder)]
-    with Progress() as progress, saying_how_to_go_on(words):
-        result = job.start(
-            loaded,
+    reference = cache_folder() / "reference"
+    words = ["run", str(recipe), *(overrides or ())]
+    result = _carry_out(
+        words,
+        out,
+        lambda folder, progress: run_recipe(
+            settings,
             folder,
             resume=resume,
             overwrite=overwrite,
-            device=device,
-            trust_remote_code=trust_remote_code,
             progress=progress,
-        )
-    if world()[0] != 0:
+            reference_cache=reference,
+            **machine,
+        ),
+    )
+    if result is not None:
+        results = result.results
+        console().print(phases_table(results))
+        _print_notes_of(results)
+        console().print(f"{results.steps} steps, {results.seconds} s: {result.folder}")
+
+
+def finetune(
+    context: typer.Context,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    check: Check = False,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Make a model that knows something: a target to unlearn, or a retain-only reference."""
+    from amnesis.cli.console import console, registry_of
+    from amnesis.runs.finetune import finetune as finetune_recipe
+    from amnesis.runs.finetune import prepare_finetuning
+    from amnesis.runs.recipe import FinetuneRecipe
+
+    settings = FinetuneRecipe.load(recipe, overrides or [])
+    machine: dict[str, Any] = {
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+        "registry": registry_of(context),
+    }
+    _check_out(out, resume=resume, overwrite=overwrite)
+    if check:
+        rows = len(prepare_finetuning(settings, **machine).rows)
+        console().print(f"{settings.training.length(rows)[0]} steps over {rows} rows")
         return
-    if job.table is not None:
-        console.print(job.table(result.results))
-    for note in [*data_notes(result.results["data"]), *result.results["notes"]]:
-        console.print(f"note: {note}")
-    console.print(job.closing(result))
+    words = ["finetune", str(recipe), *(overrides or ())]
+    result = _carry_out(
+        words,
+        out,
+        lambda folder, progress: finetune_recipe(
+            settings, folder, resume=resume, overwrite=overwrite, progress=progress, **machine
+        ),
+    )
+    if result is not None:
+        results = result.results
+        _print_notes_of(results)
+        loss = results.trajectory[-1]["train/loss"]
+        console().print(
+            f"{results.steps} steps, {results.seconds} s, last loss {loss:.4f}: "
+            f"{result.folder / 'model'}"
+        )
+
+
+def _check_out(out: Path | None, *, resume: bool, overwrite: bool) -> None:
+    from amnesis.errors import OutputError
+    from amnesis.runs.folder import check_free
+
+    if resume and out is None:
+        raise OutputError("--resume needs --out, the folder of the run that was cut off")
+    if out is not None and not resume:
+        check_free(out, overwrite=overwrite)
+
+
+def _carry_out(
+    words: Sequence[str], out: Path | None, start: Callable[[Path, Any], RunResult]
+) -> RunResult | None:
+    """Start a job in its folder with progress; return its result, on the first process alone."""
+    from amnesis.cli.console import quiet_libraries
+    from amnesis.distributed.processes import from_first_rank, world
+    from amnesis.progress import ProgressBars
+    from amnesis.runs.folder import new_folder
+
+    quiet_libraries()
+    folder = out or from_first_rank(lambda: new_folder(words[0]))
+    with ProgressBars() as progress, _saying_how_to_go_on([*words, "--out", str(folder)]):
+        result = start(folder, progress)
+    return result if world()[0] == 0 else None
 
 
 @contextmanager
-def saying_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
+def _saying_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
     """Add to an interruption the command line that goes on from there."""
+    from amnesis.errors import Interrupted
+
     try:
         yield
     except Interrupted as interrupted:
@@ -92,9 +165,15 @@ def saying_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
         raise Interrupted(f"{interrupted}; go on with: {again}") from None
 
 
+def _print_notes_of(results: Results) -> None:
+    from amnesis.cli.console import print_notes
+
+    print_notes([*data_notes(results.data), *results.notes])
+
+
 def data_notes(data: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Say what of the data was cut, left out or there twice."""
-    said = {
+    """Return what of the data was cut, left out or there twice, in words."""
+    texts = {
         "truncated": "examples of the {set} set were cut at max_length",
         "dropped": "examples of the {set} set were left out: nothing of their answers fits",
         "duplicates": "examples of the {set} set are repetitions",
@@ -103,48 +182,19 @@ def data_notes(data: Mapping[str, Mapping[str, int]]) -> list[str]:
     return [
         f"{counts[key]} {text.format(set=name)}"
         for name, counts in data.items()
-        for key, text in said.items()
+        for key, text in texts.items()
         if counts.get(key)
     ]
 
 
-def before_and_after(results: Mapping[str, Any]) -> Any:
-    """Lay out the judgements of a run as a table for the terminal."""
+def phases_table(results: Results) -> Table:
+    """Return a run's values before and after, and the retrained model's, for the terminal."""
     from rich.table import Table
+    from rich.text import Text
 
-    phases = [phase for phase in ("before", "after", "retrained") if phase in results]
-    table = Table("metric", *("never knew" if p == "retrained" else p for p in phases))
-    for name in results["before"]:
-        cells = [results[phase].get(name) for phase in phases]
-        table.add_row(name, *("–" if c is None else f"{c:.3f}" for c in cells))
+    phases = results.phases()
+    table = Table("metric", *phases)
+    for name in phases["before"]:
+        cells = [values.get(name) for values in phases.values()]
+        table.add_row(Text(name), *("–" if c is None else f"{c:.3f}" for c in cells))
     return table
-
-
-def _run_plan(recipe: Recipe, out: Path | None, **machine: Any) -> list[str]:
-    return prepare(recipe, out=out, **machine).plan.lines()
-
-
-def _run(recipe: Recipe, folder: Path, **options: Any) -> RunResult:
-    return run(recipe, folder, reference_cache=cache_folder() / "reference", **options)
-
-
-def _run_closing(result: RunResult) -> str:
-    return f"{result.results['steps']} steps, {result.results['seconds']} s: {result.folder}"
-
-
-def _finetune_plan(recipe: FinetuneRecipe, out: Path | None, **machine: Any) -> list[str]:
-    _, rows, _ = examined(recipe, **machine)
-    steps, _ = recipe.training.length(len(rows))
-    return [f"{steps} steps over {len(rows)} rows"]
-
-
-def _finetune_closing(result: RunResult) -> str:
-    steps, seconds = result.results["steps"], result.results["seconds"]
-    loss = result.results["trajectory"][-1]["forget/loss"]
-    return f"{steps} steps, {seconds} s, last loss {loss:.4f}: {result.folder / 'model'}"
-
-
-JOBS: Mapping[str, Job] = {
-    "run": Job(Recipe, _run_plan, _run, _run_closing, before_and_after),
-    "finetune": Job(FinetuneRecipe, _finetune_plan, finetune, _finetune_closing),
-}

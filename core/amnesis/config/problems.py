@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from amnesis.errors import AmnesisError, RecipeError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass
 class Problems:
-    """What was found wrong so far."""
+    """What is wrong so far, one line each."""
 
     found: list[str] = field(default_factory=list)
 
-    def attempt(self, where: str, action: Callable[[], T]) -> T | None:
-        """Do something; note what it says is wrong, instead of stopping at it."""
+    def attempt(
+        self, where: str, action: Callable[P, T], *arguments: P.args, **options: P.kwargs
+    ) -> T | None:
+        """Return what an action does; where it says what is wrong, collect that and return None."""
         try:
-            return action()
+            return action(*arguments, **options)
         except AmnesisError as error:
             said = str(error)
             self.found.append(said if said.startswith(where) else f"{where}: {said}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from amnesis.errors import RecipeError, did_you_mean
+from amnesis.errors import AmnesisError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -21,25 +21,36 @@ _BRANCH = re.compile(r"(str|int|float|bool|constrained-\w+|[A-Z]\w*|[\w-]+\[.*\]
 _ABOUT_A_KEY = ("extra_forbidden", "missing")
 
 
-def validated(record: type[Record], document: Mapping[str, Any], where: str) -> Record:
-    """Make a record of a document of plain values.
+def validated(
+    record: type[Record],
+    document: Mapping[str, Any],
+    where: str,
+    *,
+    error: type[AmnesisError] = RecipeError,
+    context: Mapping[str, Any] | None = None,
+) -> Record:
+    """Return a record of a document of plain values; ``context`` is for the record's validators.
 
     Raises:
-        RecipeError: naming ``where``, and listing every problem, one to a line.
+        AmnesisError: an ``error``, naming ``where`` and listing every problem, one to a line.
     """
     try:
-        return record.model_validate(document)
-    except ValidationError as error:
-        found = problems(record, error)
+        return record.model_validate(document, context=context)
+    except ValidationError as invalid:
+        found = problems(record, invalid)
     if len(found) == 1:
-        raise RecipeError(f"{where}: {found[0]}")
-    raise RecipeError(f"{where}: {len(found)} problems\n" + "\n".join(f"  - {p}" for p in found))
+        raise error(f"{where}: {found[0]}")
+    raise error(f"{where}: {len(found)} problems\n" + "\n".join(f"  - {p}" for p in found))
 
 
 def problems(record: type[BaseModel], error: ValidationError) -> list[str]:
     """Give every problem that pydantic found in a document for ``record``, in words."""
     tags = _tags_by_field(record)
-    found = [Problem(tuple(map(str, one["loc"])), one, tags) for one in error.errors()]
+    found = [
+        Problem(tuple(map(str, one["loc"])), one, tags)
+        for one in error.errors()
+        if one["type"] != "is_instance_of"  # an object, which no document can hold
+    ]
     return [problem.described(record) for problem in _of_likely_branches(found)]
 
 

@@ -1,6 +1,8 @@
-"""What a component promises: one contract a file, and nothing about any one method."""
+"""What a component promises: one contract a file, and nothing about any one method.
 
-from __future__ import annotations
+All that the author of a plugin needs is here: the bases of every kind, what their signatures name,
+and the errors that they raise.
+"""
 
 from amnesis.contracts.attack import Attack
 from amnesis.contracts.benchmark import (
@@ -8,14 +10,21 @@ from amnesis.contracts.benchmark import (
     Evaluation,
     EvaluationSettings,
     LmEvalSettings,
-    Row,
     Subject,
 )
-from amnesis.contracts.combiner import Combiner, ElementwiseCombiner, ProjectionCombiner
-from amnesis.contracts.component import Component
+from amnesis.contracts.combiner import (
+    Coefficients,
+    Combiner,
+    ElementwiseCombiner,
+    Gradients,
+    ProjectionCombiner,
+    Scope,
+)
+from amnesis.contracts.component import Component, Registration
 from amnesis.contracts.metric import (
     Answer,
     ChangeMetric,
+    ChosenMetric,
     DerivedMetric,
     ExampleMetric,
     ExampleValues,
@@ -25,35 +34,74 @@ from amnesis.contracts.metric import (
     TokenScores,
 )
 from amnesis.contracts.probe import Gradient, Probe, Product, RunView, StepContext
+from amnesis.contracts.stream import StreamLoss, WeightedTerm
 from amnesis.contracts.term import LikelihoodTerm, Term, TermBase
+from amnesis.data.batches import Batch, MeanOver
+from amnesis.data.examples import Example
+from amnesis.data.templates import AnyTemplate, Row
+from amnesis.errors import (
+    AmnesisError,
+    ContractError,
+    DataError,
+    ModelError,
+    NonFiniteError,
+    PluginError,
+    RecipeError,
+)
+from amnesis.progress import ProgressCallback
+from amnesis.scoring.reference import Reference
+from amnesis.scoring.scores import Needs, Scores, label_logps
 
 __all__ = [
+    "AmnesisError",
     "Answer",
+    "AnyTemplate",
     "Attack",
+    "Batch",
     "Benchmark",
     "ChangeMetric",
+    "ChosenMetric",
+    "Coefficients",
     "Combiner",
     "Component",
+    "ContractError",
+    "DataError",
     "DerivedMetric",
     "ElementwiseCombiner",
     "Evaluation",
     "EvaluationSettings",
+    "Example",
     "ExampleMetric",
     "ExampleValues",
     "Gradient",
+    "Gradients",
     "LikelihoodTerm",
     "LmEvalSettings",
+    "MeanOver",
     "Metric",
+    "ModelError",
+    "Needs",
+    "NonFiniteError",
+    "PluginError",
     "Probe",
     "Product",
+    "ProgressCallback",
     "ProjectionCombiner",
     "ReadingMetric",
+    "RecipeError",
+    "Reference",
+    "Registration",
     "Row",
     "RunView",
+    "Scope",
+    "Scores",
     "SetMetric",
     "StepContext",
+    "StreamLoss",
     "Subject",
     "Term",
     "TermBase",
     "TokenScores",
+    "WeightedTerm",
+    "label_logps",
 ]

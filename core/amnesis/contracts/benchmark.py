@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, InstanceOf
 
 from amnesis.config.settings import Settings
 from amnesis.contracts.component import Component
+from amnesis.contracts.metric import ChosenMetric
+from amnesis.data.templates import Row
+from amnesis.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from amnesis.data.templates import AnyTemplate
 
-Row = Mapping[str, Any]
+# A name, a mapping with hyper-parameters, or, once names have been looked up, the metric itself.
+MetricChoice = str | dict[str, Any] | InstanceOf[ChosenMetric]
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class LmEvalSettings(Settings):
 class EvaluationSettings(Settings):
     """What a judgement computes; part of a recipe, under ``evaluate``."""
 
-    metrics: tuple[str | dict[str, Any], ...] | None = Field(
+    metrics: tuple[MetricChoice, ...] | None = Field(
         None,
         description="names (`probability`, or `forget/probability` for one set only), or mappings "
         "with hyper-parameters; None: the benchmark's own",
@@ -55,8 +59,8 @@ class EvaluationSettings(Settings):
     every: int | None = Field(
         None, ge=1, description="judge every k-th step of a run too, into its trajectory"
     )
-    during: tuple[str | dict[str, Any], ...] | None = Field(
-        None, description="the metrics of those judgements, where not the same"
+    during: tuple[MetricChoice, ...] | None = Field(
+        None, description="the metrics of those evaluations, where not the same"
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         32, description="texts per forward pass; auto: halved until it fits into memory"
@@ -95,7 +99,13 @@ class Evaluation:
 
 
 class Benchmark(Component):
-    """Names the sets, and judges a model on them."""
+    """Names the sets, and evaluates a model on them.
+
+    ``metrics`` are evaluated where the settings name none: those that the sets do not allow are
+    noted, one line each. A metric that is asked for is refused instead.
+    """
+
+    metrics: ClassVar[tuple[str | dict[str, Any], ...]] = ()
 
     @abstractmethod
     def sets(self) -> Mapping[str, Sequence[Row]]:
@@ -110,7 +120,7 @@ class Benchmark(Component):
         self,
         subject: Subject,
         settings: EvaluationSettings,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: ProgressCallback | None = None,
         *,
         retrained: Evaluation | None = None,
     ) -> Evaluation:

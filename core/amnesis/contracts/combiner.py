@@ -15,9 +15,8 @@ from amnesis.errors import ContractError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Gradients = Sequence[Tensor | None]
-    Coefficients = tuple[Tensor | float, Tensor | float]
-
+Gradients = Sequence["Tensor | None"]
+Coefficients = tuple["Tensor | float", "Tensor | float"]
 Scope = Literal["tensor", "global"]
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 
-if TYPE_CHECKING:
-    from amnesis.discovery.entry import Entry
+from amnesis.config.settings import Settings
 
 
-class Component(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What a component was created by: its kind, its name, and the plugin that brought it."""
+
+    kind: str
+    name: str
+    plugin: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} ({self.plugin})"
+
+
+class Component(Settings):
     """Hyper-parameters, validated before a weight is loaded, and never changed afterwards.
 
     What must change during a run (a running mean, a cursor) is state: it is passed in and
@@ -18,26 +30,31 @@ class Component(BaseModel):
     NAME`` shows.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
-    )
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     formula: ClassVar[str] = ""
     source: ClassVar[str] = ""
 
-    _entry: Entry | None = PrivateAttr(default=None)
+    _registration: Registration | None = PrivateAttr(default=None)
 
-    def registered_as(self, entry: Entry) -> Self:
-        """Remember the registered name, for messages."""
-        self._entry = entry
+    def registered_as(self, registration: Registration) -> Self:
+        """Remember what the component was created by, and return it."""
+        self._registration = registration
         return self
+
+    @property
+    def registered_kind(self) -> str | None:
+        """The kind it was created as; None for one that was built from its class."""
+        return self._registration.kind if self._registration else None
 
     @property
     def registered_name(self) -> str:
         """The name it was created by, or its class's name in lower case."""
-        return self._entry.name if self._entry else type(self).__name__.lower()
+        return self._registration.name if self._registration else type(self).__name__.lower()
 
     @property
     def label(self) -> str:
         """How messages call it: kind, name, distribution and entry point where they are known."""
-        return str(self._entry) if self._entry else f"{type(self).__module__}.{type(self).__name__}"
+        if self._registration is not None:
+            return str(self._registration)
+        return f"{type(self).__module__}.{type(self).__name__}"

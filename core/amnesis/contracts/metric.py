@@ -66,8 +66,8 @@ class Metric(Component):
     @property
     def key(self) -> str:
         """Its name in results, ``set/key``; extended where variants may stand side by side."""
-        if self._entry is not None:
-            return self._entry.name
+        if self._registration is not None:
+            return self._registration.name
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
 
@@ -133,3 +133,18 @@ class ChangeMetric(Metric):
     @abstractmethod
     def value(self, before: float, after: float) -> float:
         """Give the value; not a number where it is not defined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenMetric:
+    """A metric, and where it is wanted.
+
+    Attributes:
+        metric: the metric.
+        set_name: the one set that it is read from; None: every set that allows it.
+        optional: whether a set or field that it lacks is noted; it is refused otherwise.
+    """
+
+    metric: Metric
+    set_name: str | None = None
+    optional: bool = False

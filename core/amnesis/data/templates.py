@@ -90,7 +90,7 @@ class Template(BaseTemplate):
         """Give the row's answer."""
         return text_of(row, answer or self.answer)
 
-    def examine(self, row: Row) -> None:
+    def check(self, row: Row) -> None:
         """See that the row can be used.
 
         Raises:
@@ -146,7 +146,7 @@ class ChatTemplate(Template):
             return text_of(row, answer)
         return str(self._conversation(row)[-1]["content"])
 
-    def examine(self, row: Row) -> None:
+    def check(self, row: Row) -> None:
         """See that the row is a conversation that ends with an answer."""
         self._conversation(row)
 
@@ -200,7 +200,7 @@ class TextTemplate(BaseTemplate):
         """Give the text."""
         return text_of(row, answer or self.text)
 
-    def examine(self, row: Row) -> None:
+    def check(self, row: Row) -> None:
         """See that the row has text."""
         self.answer_of(row)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from amnesis.contracts.component import Component, Registration
 from amnesis.discovery.manager import Plugin
 from amnesis.errors import ContractError, PluginError, did_you_mean, one_line
 
@@ -38,8 +39,13 @@ class Entry:
     summary: str
     plugin: Plugin
 
+    @property
+    def registration(self) -> Registration:
+        """What its components remember of it."""
+        return Registration(kind=self.kind, name=self.name, plugin=str(self.plugin))
+
     def __str__(self) -> str:
-        return f"{self.kind} {self.name!r} ({self.plugin})"
+        return str(self.registration)
 
     def load(self) -> Any:
         """Import the target and check that it is what its kind asks for.
@@ -49,11 +55,10 @@ class Entry:
             ContractError: the target is not what its kind asks for, or is unfinished.
         """
         target = self.target if not isinstance(self.target, str) else self._import(self.target)
-        contract = KINDS[self.kind]
-        if contract is None:
+        if KINDS[self.kind] is None:
             self._check_function(target)
         else:
-            self._check_class(target, resolve_target(contract))
+            self._check_class(target, contract_of(self.kind))
         return target
 
     def _import(self, target: str) -> Any:
@@ -89,13 +94,26 @@ class Entry:
             )
 
 
+def contract_of(kind: str) -> type[Component]:
+    """Return the base class of a kind's components.
+
+    Raises:
+        PluginError: there is no such kind, or it has no components but functions.
+    """
+    contract = KINDS[check_kind(kind)]
+    if contract is None:
+        raise PluginError(f"a {kind} is not created but run: 'amnesis NAME'")
+    base: type[Component] = resolve_target(contract)
+    return base
+
+
 def resolve_target(target: str) -> Any:
     """Import ``"package.module:attribute"``."""
     module, _, attribute = target.partition(":")
     return attrgetter(attribute)(importlib.import_module(module))
 
 
-def known_kind(kind: str) -> str:
+def check_kind(kind: str) -> str:
     """Give ``kind`` back if there is such a kind.
 
     Raises:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from amnesis.discovery.entry import KINDS, Entry, known_kind
+from amnesis.config.validation import validated
+from amnesis.discovery.entry import KINDS, Entry, check_kind
+from amnesis.discovery.hookspecs import PROJECT
 from amnesis.discovery.manager import Fault, Manager, Plugin, build_manager
-from amnesis.errors import PluginError, RecipeError, did_you_mean, one_line
+from amnesis.errors import PluginError, did_you_mean, one_line
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from amnesis.contracts import Component
-
-CORE_COMMANDS = ("run", "finetune", "plugins", "cache")
 
 
 class Registry:
@@ -34,6 +30,7 @@ class Registry:
         for plugin in manager.plugins:
             for kind in KINDS:
                 self._collect(manager, plugin, kind)
+        self._keep_own_names()
         self.faults: list[Fault] = [*self._unusable, *self._duplicates()]
 
     def _collect(self, manager: Manager, plugin: Plugin, kind: str) -> None:
@@ -55,11 +52,21 @@ class Registry:
             problem = f"{hook} failed with {type(error).__name__}: {one_line(error)}; repair it"
             self._unusable.append(Fault(plugin, problem))
         for entry in found:
-            if kind == "command" and entry.name in CORE_COMMANDS:
-                problem = f"its command {entry.name!r} is amnesis's own; give it another name"
-                self._unusable.append(Fault(plugin, problem))
-            else:
-                self._entries[kind].setdefault(entry.name, []).append(entry)
+            self._entries[kind].setdefault(entry.name, []).append(entry)
+
+    def _keep_own_names(self) -> None:
+        """Leave a name that amnesis itself brings to it alone, whoever else registers it."""
+        for entries in self._entries.values():
+            for name, owners in entries.items():
+                if len(owners) < 2 or not any(map(_is_own, owners)):
+                    continue
+                entries[name] = [entry for entry in owners if _is_own(entry)]
+                for entry in owners:
+                    if not _is_own(entry):
+                        problem = (
+                            f"its {entry.kind} {name!r} is amnesis's own; give it another name"
+                        )
+                        self._unusable.append(Fault(entry.plugin, problem))
 
     def _duplicates(self) -> Iterator[Fault]:
         for entry in self:
@@ -78,11 +85,11 @@ class Registry:
 
     def names(self, kind: str) -> list[str]:
         """Give the names of one kind, sorted."""
-        return sorted(self._entries[known_kind(kind)])
+        return sorted(self._entries[check_kind(kind)])
 
     def find(self, name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Entry]:
         """Give every entry called ``name`` among ``kinds``."""
-        return [entry for kind in kinds for entry in self._entries[known_kind(kind)].get(name, [])]
+        return [entry for kind in kinds for entry in self._entries[check_kind(kind)].get(name, [])]
 
     def get(self, kind: str, name: str) -> Entry:
         """Give the one entry of this kind and name.
@@ -90,7 +97,7 @@ class Registry:
         Raises:
             PluginError: the name is unknown (with suggestions), or has more than one owner.
         """
-        owners = self._entries[known_kind(kind)].get(name, [])
+        owners = self._entries[check_kind(kind)].get(name, [])
         if len(owners) == 1:
             return owners[0]
         if owners:
@@ -121,22 +128,12 @@ class Registry:
             ContractError: the component is not what its kind asks for.
             RecipeError: hyper-parameters are unknown or out of range; all of them are named.
         """
-        from pydantic import ValidationError
-
         entry = self.get(kind, name)
         if KINDS[kind] is None:
             raise PluginError(f"a {kind} is not created but run: 'amnesis {name}'")
         component: type[Component] = entry.load()
-        unknown = sorted(set(hyper) - set(component.model_fields))
-        if unknown:
-            raise RecipeError(
-                f"{kind} {name!r} has no hyper-parameter {unknown[0]!r}; "
-                f"{did_you_mean(unknown[0], component.model_fields)}"
-            )
-        try:
-            return component(**hyper).registered_as(entry)
-        except ValidationError as error:
-            raise RecipeError(f"{kind} {name!r}: {_problems(error)}") from error
+        made = validated(component, hyper, f"{kind} {name!r}", context={"registry": self})
+        return made.registered_as(entry.registration)
 
 
 def _check_registration(name: Any, target: Any, summary: Any) -> None:
@@ -148,35 +145,11 @@ def _check_registration(name: Any, target: Any, summary: Any) -> None:
         raise ValueError(f"the summary of {name!r} must be one line of text, not {summary!r}")
 
 
-def _problems(error: ValidationError) -> str:
-    problems = []
-    for one in error.errors():
-        where = ".".join(map(str, one["loc"])) or "its hyper-parameters"
-        given = "" if one["type"] == "missing" else f" (got {reprlib.repr(one['input'])})"
-        problems.append(f"{where}: {one['msg']}{given}")
-    return "; ".join(problems)
-
-
-def default_registry() -> Registry:
-    """Give the registry of everything that is installed, built once."""
-    return _installed(_blocked[-1])
-
-
-@contextmanager
-def without_plugins(names: frozenset[str]) -> Iterator[None]:
-    """Leave plugins (distributions or entry points) out of the default registry while it lasts."""
-    _blocked.append(names)
-    try:
-        yield
-    finally:
-        _blocked.pop()
-
-
-# What the command line leaves out, where no registry is passed. Not a ContextVar: threads that
-# load data or evaluate must resolve names as the thread that started them does.
-_blocked: list[frozenset[str]] = [frozenset()]
+def _is_own(entry: Entry) -> bool:
+    return entry.plugin.distribution == PROJECT
 
 
 @cache
-def _installed(blocked: frozenset[str]) -> Registry:
-    return Registry(build_manager(blocked=blocked))
+def default_registry() -> Registry:
+    """Return the registry of everything that is installed, built once."""
+    return Registry(build_manager())

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from amnesis.contracts import Attack, Combiner, Component, Probe, TermBase
+from amnesis.contracts.attack import Attack
+from amnesis.contracts.combiner import Combiner
+from amnesis.contracts.component import Component
+from amnesis.contracts.metric import ChosenMetric
+from amnesis.contracts.probe import Probe
 from amnesis.contracts.stream import Schedule, StreamLoss, WeightedTerm
-from amnesis.discovery.registry import default_registry
+from amnesis.contracts.term import TermBase
+from amnesis.discovery.entry import contract_of
 from amnesis.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -16,38 +22,68 @@ if TYPE_CHECKING:
 
 # "wga", {"name": "wga", "beta": 1.0}, WGA(beta=1.0), or a list of those
 Choice = str | Mapping[str, Any] | Component | Sequence[Any]
+# Any term may stand in either stream; where a name is in both namespaces, its own comes first.
+_NAMESPACES = {
+    "objective": ("objective", "regularizer"),
+    "regularizer": ("regularizer", "objective"),
+}
 
 
-def component_of(
-    kinds: Sequence[str], choice: Choice, registry: Registry | None = None
-) -> Component:
-    """Build the component that ``choice`` names, of the first of ``kinds`` that knows the name.
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What was chosen, as components: how to forget, to retain and to combine, what to watch.
+
+    Attributes:
+        forget: the forget stream's loss.
+        retain: the retain stream's; None where there is none.
+        combiner: how two gradients become one; None: they are added.
+        probes: what observes the run.
+        attacks: what is tried on the model before and after.
+        metrics: what is evaluated before and after; None: as the benchmark says.
+        during: what is evaluated along the run; None: the same.
+        registry: where the names came from.
+    """
+
+    forget: StreamLoss
+    retain: StreamLoss | None
+    combiner: Combiner | None
+    probes: tuple[Probe, ...]
+    registry: Registry
+    attacks: tuple[Attack, ...] = ()
+    metrics: tuple[ChosenMetric, ...] | None = None
+    during: tuple[ChosenMetric, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.combiner is not None and self.retain is None:
+            raise RecipeError("a combiner needs a retain stream: give a regularizer, such as 'kl'")
+
+
+def build(kind: str, choice: Choice, registry: Registry) -> Any:
+    """Return the component of a kind that ``choice`` names, or is.
 
     Raises:
         RecipeError: the choice is none of the forms, or a hyper-parameter is wrong.
         PluginError: the name does not resolve.
     """
+    contract = contract_of(kind)
     if isinstance(choice, Component):
+        if not isinstance(choice, contract):
+            raise RecipeError(f"{kind}: {choice.label} is not a {contract.__name__}")
         return choice
     if isinstance(choice, str):
         choice = {"name": choice}
     if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
         raise RecipeError(
-            f"{kinds[0]}: give a name, or a mapping with 'name' and hyper-parameters, "
-            f"not {choice!r}"
+            f"{kind}: give a name, or a mapping with 'name' and hyper-parameters, not {choice!r}"
         )
-    registry = registry or default_registry()
     hyper = {key: value for key, value in choice.items() if key != "name"}
-    kind = next((k for k in kinds if registry.find(choice["name"], (k,))), kinds[0])
-    component: Component = registry.create(kind, choice["name"], **hyper)
-    return component
+    namespaces = _NAMESPACES.get(kind, (kind,))
+    found = next((k for k in namespaces if registry.find(choice["name"], (k,))), kind)
+    return registry.create(found, choice["name"], **hyper)
 
 
-def stream_of(
-    stream: str, kind: str, choice: Choice, registry: Registry | None = None
-) -> StreamLoss:
-    """Build a stream's loss. Any term may stand in either stream; its own kind comes first."""
-    other = "regularizer" if kind == "objective" else "objective"
+def build_stream(stream: str, kind: str, choice: Choice, registry: Registry) -> StreamLoss:
+    """Return a stream's loss: one term, or several with their weights."""
     listed = isinstance(choice, Sequence) and not isinstance(choice, str)
     choices: Sequence[Any] = choice if listed else [choice]  # type: ignore[assignment]
     if not choices:
@@ -58,40 +94,34 @@ def stream_of(
         if isinstance(one, Mapping) and "weight" in one:
             weight = one["weight"]
             one = {key: value for key, value in one.items() if key != "weight"}
-        term = component_of((kind, other), one, registry)
-        if not isinstance(term, TermBase):
-            raise RecipeError(f"{kind}: {term.label} is not a term")
-        terms.append(_weighted(kind, term, weight))
+        terms.append(_weighted(kind, build(kind, one, registry), weight))
     return StreamLoss(stream, tuple(terms))
 
 
-def combiner_of(choice: Choice, registry: Registry | None = None) -> Combiner:
-    """Build a combiner."""
-    combiner = component_of(("combiner",), choice, registry)
-    if not isinstance(combiner, Combiner):
-        raise RecipeError(f"combiner: {combiner.label} is not a combiner")
-    return combiner
+def build_metrics(
+    choices: Sequence[Choice | ChosenMetric], registry: Registry, *, optional: bool = False
+) -> tuple[ChosenMetric, ...]:
+    """Return metrics and where they are wanted: ``name`` on every set, ``set/name`` on one.
 
-
-def attack_of(choice: Choice, registry: Registry | None = None) -> Attack:
-    """Build an attack."""
-    attack = component_of(("attack",), choice, registry)
-    if not isinstance(attack, Attack):
-        raise RecipeError(f"attacks: {attack.label} is not an attack")
-    return attack
-
-
-def probes_of(choices: Sequence[Choice], registry: Registry | None = None) -> tuple[Probe, ...]:
-    """Build probes."""
-    probes = [component_of(("probe",), choice, registry) for choice in choices]
-    for probe in probes:
-        if not isinstance(probe, Probe):
-            raise RecipeError(f"probes: {probe.label} is not a probe")
-    return tuple(probes)  # type: ignore[arg-type]
+    Raises:
+        RecipeError: a hyper-parameter is wrong.
+        PluginError: a name does not resolve.
+    """
+    chosen: list[ChosenMetric] = []
+    for choice in choices:
+        if isinstance(choice, ChosenMetric):
+            chosen.append(choice)
+            continue
+        set_name: str | None = None
+        if isinstance(choice, str) and "/" in choice:
+            set_name, _, choice = choice.partition("/")
+        metric = build("metric", choice, registry)
+        chosen.append(ChosenMetric(metric=metric, set_name=set_name, optional=optional))
+    return tuple(chosen)
 
 
 def _weighted(kind: str, term: TermBase, weight: Any) -> WeightedTerm:
-    """Give a term its weight: a number, or a mapping of steps to numbers."""
+    """Return a term with its weight: a number, or a mapping of steps to numbers."""
     if _is_number(weight):
         return WeightedTerm(term, float(weight))
     points = _points(weight) if isinstance(weight, Mapping) else []

@@ -21,7 +21,7 @@ def default_device() -> str:
     return "cpu"
 
 
-def examined_device(device: str | None) -> str:
+def check_device(device: str | None) -> str:
     """Give the device to compute on.
 
     Raises:

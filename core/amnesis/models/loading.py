@@ -12,7 +12,7 @@ from amnesis.errors import ModelError, first_line
 from amnesis.models.devices import default_device
 from amnesis.models.quantization import (
     Bits,
-    examine_quantization,
+    check_quantization,
     keep_differentiable,
     loading_options,
 )
@@ -72,7 +72,7 @@ def load_model(
     if settings.attention is not None:
         options["attn_implementation"] = settings.attention
     if settings.quantize is not None:
-        examine_quantization(settings.quantize, "model.quantize")
+        check_quantization(settings.quantize, "model.quantize")
         options |= loading_options(settings.quantize, device or default_device())
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -99,7 +99,7 @@ def _said(what: str, settings: ModelSettings, error: Exception) -> str:
     )
 
 
-def examined_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedConfig:
+def check_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedConfig:
     """Read a model's configuration and see that weights and tokenizer are beside it.
 
     Raises:

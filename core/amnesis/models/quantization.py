@@ -15,7 +15,7 @@ Bits = Literal["int8", "nf4"]
 _OUTLIERS = 6.0  # activations beyond it are multiplied in half precision (LLM.int8())
 
 
-def examine_quantization(asked: str | None, where: str) -> None:
+def check_quantization(asked: str | None, where: str) -> None:
     """See that quantized weights can be had here.
 
     Raises:
@@ -49,7 +49,7 @@ def keep_differentiable(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def copy_in_8_bits(model: PreTrainedModel) -> PreTrainedModel:
+def quantized_copy(model: PreTrainedModel) -> PreTrainedModel:
     """Copy a model with the weights of its linear modules, the head's excepted, in 8 bits.
 
     Module by module, so that no second copy of the dense weights is ever there.

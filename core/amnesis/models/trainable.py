@@ -40,7 +40,7 @@ def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    examine_targets(model, lora)
+    check_targets(model, lora)
     return get_peft_model(
         model,
         LoraConfig(
@@ -53,7 +53,7 @@ def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
     )
 
 
-def examine_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
+def check_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
     """See that every target module is in the model and takes an adapter that can be saved.
 
     Raises:
@@ -73,10 +73,10 @@ def examine_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
                 f"{did_you_mean(target, leaves)}"
             )
         for module in meant:
-            _examine_target(model, target, module, lora)
+            _check_target(model, target, module, lora)
 
 
-def _examine_target(model: Any, target: str, module: Any, lora: LoraSettings) -> None:
+def _check_target(model: Any, target: str, module: Any, lora: LoraSettings) -> None:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 

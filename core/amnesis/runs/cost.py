@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from amnesis.data.examples import Mixture
 
 if TYPE_CHECKING:
-    from amnesis.contracts.stream import StreamLoss
+    from amnesis.discovery.resolve import Method
     from amnesis.runs.recipe import Recipe
 
 GIB = 1 << 30
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Cost:
     """What a run will cost, as far as it can be known beforehand.
 
     Texts that become chunks are counted as rows, so epochs of them take ``steps`` at the least.
@@ -25,7 +25,7 @@ class Plan:
     forget_rows: int
     retain_rows: int
     forwards_per_step: int
-    judgements: int
+    evaluations: int
     parameters: int | None
     memory_gib: float | None
     steps_at_least: bool = False
@@ -38,34 +38,33 @@ class Plan:
         return [
             f"{least}{self.steps} steps, "
             f"{self.forget_rows} forget and {self.retain_rows} retain rows",
-            f"{self.forwards_per_step} forward passes a step, {self.judgements} judgements",
+            f"{self.forwards_per_step} forward passes a step, {self.evaluations} evaluations",
             f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
         ]
 
 
-def plan_of(
+def cost_of(
     recipe: Recipe,
-    forget: StreamLoss,
-    retain: StreamLoss | None,
+    method: Method,
     streams: Mapping[str, Mixture],
     parameters: int | None,
-) -> Plan:
+) -> Cost:
     """Count steps, passes, parameters and memory of a run."""
     training = recipe.training
     steps, _ = training.length(len(streams["forget"]))
     micro = training.micro_batch_size or training.batch_size
-    sizes = [(forget, training.batch_size)]
-    if retain is not None:
-        sizes.append((retain, training.retain_batch_size or training.batch_size))
+    sizes = [(method.forget, training.batch_size)]
+    if method.retain is not None:
+        sizes.append((method.retain, training.retain_batch_size or training.batch_size))
     passes = sum(-(-size // micro) * len(loss.needs.sequences) for loss, size in sizes)
     state = 4 if training.optimizer == "adamw" else 2
-    return Plan(
-        steps,
-        len(streams["forget"]),
-        len(streams.get("retain", ())),
-        passes,
-        2 + (recipe.retrained is not None),
-        parameters,
-        None if parameters is None else 4 * parameters * (1 + state) / GIB,
-        training.steps is None and recipe.template.format == "text",
+    return Cost(
+        steps=steps,
+        forget_rows=len(streams["forget"]),
+        retain_rows=len(streams.get("retain", ())),
+        forwards_per_step=passes,
+        evaluations=2 + (recipe.retrained is not None),
+        parameters=parameters,
+        memory_gib=None if parameters is None else 4 * parameters * (1 + state) / GIB,
+        steps_at_least=training.steps is None and recipe.template.format == "text",
     )

@@ -1,4 +1,4 @@
-"""The judgements of a run: before, along the way, after; each kept as soon as it is made."""
+"""A run's evaluations: before, along the way, after; each kept as soon as it is made."""
 
 from __future__ import annotations
 
@@ -6,118 +6,117 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
-from amnesis.contracts import Attack, Benchmark, Evaluation, Subject
-from amnesis.contracts.attack import keyed
+from typing import TYPE_CHECKING, Any
+
+from amnesis.contracts.benchmark import Evaluation, EvaluationSettings, Subject
 from amnesis.progress import ProgressCallback
 from amnesis.storage import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from amnesis.runs.recipe import Recipe
 
-class Judging:
-    """Judges models by a recipe's benchmark, and remembers what it found."""
+    from amnesis.contracts.attack import Attack
+    from amnesis.contracts.benchmark import Benchmark
+    from amnesis.data.templates import AnyTemplate
+    from amnesis.discovery.resolve import Method
+    from amnesis.runs.results import Phase
+
+
+class Evaluations:
+    """Evaluates models by a benchmark and under attacks, and keeps what it found.
+
+    ``made`` holds the evaluation of each phase, ``attacks`` each attack's values by phase.
+    """
 
     def __init__(
         self,
-        recipe: Recipe,
         benchmark: Benchmark,
+        settings: EvaluationSettings,
+        method: Method,
         tokenizer: PreTrainedTokenizerBase,
+        template: AnyTemplate,
         folder: Path,
-        tell: ProgressCallback,
+        progress: ProgressCallback,
     ) -> None:
-        """Keep the judgement before the run in ``folder``, for a run that is resumed."""
-        self._recipe, self._benchmark, self._tokenizer = recipe, benchmark, tokenizer
-        self._folder, self._tell = folder, tell
-        self._made: dict[str, Evaluation] = {}
-        self._attacks: dict[str, dict[str, dict[str, float]]] = {}
+        """Take what is evaluated by; ``folder`` keeps it for a run that is resumed."""
+        self._benchmark, self._tokenizer, self._template = benchmark, tokenizer, template
+        metrics, during = method.metrics, method.during
+        self._settings = settings.model_copy(update={"metrics": metrics})
+        self._along = settings.model_copy(
+            update={"metrics": metrics if during is None else during, "bootstrap": 0}
+        )
+        self._attacks = attacks_by_name(method.attacks)
+        self._folder, self._progress = folder, progress
+        self.made: dict[Phase, Evaluation] = {}
+        self.attacks: dict[str, dict[str, dict[str, float]]] = {}
 
-    def recall(self, phase: str) -> bool:
-        """Take up a judgement kept before the run was cut off; say whether there is one."""
+    def recall(self, phase: Phase) -> bool:
+        """Take up an evaluation kept before the run was cut off; return whether there is one."""
         kept = self._folder / f"{phase}.json"
         if not kept.is_file():
             return False
         document = json.loads(kept.read_text(encoding="utf-8"))
         for name, values in document.pop("attacks").items():
-            self._attacks.setdefault(name, {})[phase] = values
-        self._made[phase] = Evaluation(**document)
+            self.attacks.setdefault(name, {})[phase] = values
+        self.made[phase] = Evaluation(**document)
         return True
 
-    def judge(self, phase: str, model: PreTrainedModel, attacks: Sequence[Attack] = ()) -> None:
-        """Judge a model, attack it, and keep what was found."""
-        made = self._made[phase] = self._evaluated(model, phase, {})
+    def evaluate(self, phase: Phase, model: PreTrainedModel) -> None:
+        """Evaluate a model, unless it is the retrained one under attack too, and keep it all."""
+        subject = Subject(model, self._tokenizer, self._template)
+        progress = self._of_phase(phase)
+        retrained = self.made.get("retrained")
+        made = self._benchmark.evaluate(subject, self._settings, progress, retrained=retrained)
         attacked: dict[str, dict[str, float]] = {}
-        for name, attack in keyed(attacks).items():
-            found = attack.attack(
-                self._subject(model), self._benchmark, self._recipe.evaluate, self._telling(phase)
-            )
+        for name, attack in self._attacks.items() if phase != "retrained" else ():
+            found = attack.attack(subject, self._benchmark, self._settings, progress)
             attacked[name] = found.values
-            self._attacks.setdefault(name, {})[phase] = found.values
+            self.attacks.setdefault(name, {})[phase] = found.values
             made.intervals.update({f"{name}/{k}": v for k, v in found.intervals.items()})
             made.notes.extend(f"{name}: {note}" for note in found.notes)
+        self.made[phase] = made
         write_json(self._folder / f"{phase}.json", {**asdict(made), "attacks": attacked})
 
     def along(self, model: PreTrainedModel) -> Mapping[str, float]:
-        """Judge the model as it stands during the run, by the metrics asked for there."""
-        settings = self._recipe.evaluate
-        changes: dict[str, Any] = {"bootstrap": 0}
-        if settings.during is not None:
-            changes["metrics"] = settings.during
-        return self._evaluated(model, "during", changes).values
-
-    def _evaluated(
-        self, model: PreTrainedModel, phase: str, changes: Mapping[str, Any]
-    ) -> Evaluation:
+        """Return the values of the model as it stands during the run."""
+        subject = Subject(model, self._tokenizer, self._template)
+        retrained = self.made.get("retrained")
+        progress = self._of_phase("during")
         return self._benchmark.evaluate(
-            self._subject(model),
-            self._recipe.evaluate.model_copy(update=dict(changes)),
-            self._telling(phase),
-            retrained=None if phase == "retrained" else self._made.get("retrained"),
-        )
-
-    def _subject(self, model: PreTrainedModel) -> Subject:
-        return Subject(model, self._tokenizer, self._recipe.template)
-
-    def _telling(self, phase: str) -> ProgressCallback:
-        return lambda what, done, total: self._tell(f"{phase}: {what}", done, total)
-
-    def attacks(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Give every attack's values before and after."""
-        return self._attacks
-
-    def lm_eval(self) -> dict[str, dict[str, float]]:
-        """Give the harness's values of every phase, by ``task/metric``."""
-        return {
-            phase: {
-                name.removeprefix("lm_eval/"): value
-                for name, value in made.values.items()
-                if name.startswith("lm_eval/")
-            }
-            for phase, made in self._made.items()
-            if any(name.startswith("lm_eval/") for name in made.values)
-        }
-
-    def sets(self) -> dict[str, str]:
-        """Give a digest of each judged set's rows, so that other judgements can be told apart."""
-        return {name: digest for made in self._made.values() for name, digest in made.data.items()}
-
-    def values(self) -> dict[str, dict[str, float]]:
-        """Give every phase's values."""
-        return {phase: made.values for phase, made in self._made.items()}
-
-    def intervals(self) -> dict[str, dict[str, Any]]:
-        """Give every phase's intervals."""
-        return {phase: dict(made.intervals) for phase, made in self._made.items()}
+            subject, self._along, progress, retrained=retrained
+        ).values
 
     def notes(self) -> list[str]:
-        """Give what could not be judged, and why."""
-        return [f"{phase}: {note}" for phase, made in self._made.items() for note in made.notes]
+        """Return what could not be evaluated, and why."""
+        return [f"{phase}: {note}" for phase, made in self.made.items() for note in made.notes]
 
-    def records(self) -> list[dict[str, Any]]:
-        """Give one record per phase, example and metric."""
-        return [
-            {"phase": phase, **record}
-            for phase, made in self._made.items()
-            for record in made.examples
-        ]
+    def _of_phase(self, phase: str) -> ProgressCallback:
+        return lambda what, done, total: self._progress(f"{phase}: {what}", done, total)
+
+
+def attacks_by_name(attacks: Sequence[Attack]) -> dict[str, Attack]:
+    """Return attacks by their names in results: of namesakes, with what sets them apart.
+
+    Asking twice for the very same is asking once.
+    """
+    distinct: list[Attack] = []
+    for attack in attacks:
+        if attack not in distinct:
+            distinct.append(attack)
+    named: dict[str, Attack] = {}
+    for attack in distinct:
+        name = attack.registered_name
+        full = name + _apart(attack, [a for a in distinct if a.registered_name == name])
+        named[full if full not in named else f"{full} of {attack.label}"] = attack
+    return named
+
+
+def _apart(attack: Attack, namesakes: Sequence[Attack]) -> str:
+    """Return the hyper-parameters that are not the default, and not the same in all namesakes."""
+    telling = []
+    for name, field in type(attack).model_fields.items():
+        value: Any = getattr(attack, name)
+        shared = all(getattr(one, name, None) == value for one in namesakes)
+        if not shared and value != field.get_default():
+            telling.append(f"{name}={value}")
+    return f"({', '.join(telling)})" if telling else ""

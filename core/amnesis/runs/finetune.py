@@ -1,66 +1,50 @@
-"""Making models: a target that knows what is to be forgotten, or one that never knew it."""
+"""Making models: a target that knows what is to be forgotten, or one trained without it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TYPE_CHECKING
-from pydantic import Field, model_validator
-from amnesis.runs.folder import refuse_if_taken
+from typing import TYPE_CHECKING, Any
+
 from amnesis.config.problems import Problems
-from amnesis.contracts.stream import Risk
-from amnesis.data.templates import AnyTemplate, Template
-from amnesis.distributed.processes import barrier, from_first_rank, join
-from amnesis.models.creation import NewModelSettings, new_model, train_tokenizer
-from amnesis.models.devices import examined_device
-from amnesis.models.loading import ModelSettings, examined_model, load_model, load_tokenizer
-from amnesis.runs.preflight import examined_sets
+from amnesis.contracts.stream import Risk, StreamLoss, WeightedTerm
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import Method
+from amnesis.models.creation import new_model, train_tokenizer
+from amnesis.models.devices import check_device
+from amnesis.models.loading import ModelSettings, check_model, load_model, load_tokenizer
 from amnesis.progress import ProgressCallback
-from amnesis.runs.recipe import BaseRecipe, Named
-from amnesis.runs.folder import begin, new_folder
-from amnesis.runs.results import RunResult, SCHEMA, environment
-from amnesis.storage import write_json, write_model
+from amnesis.runs.folder import RunFolder
+from amnesis.runs.preflight import check_sets
+from amnesis.runs.recipe import FinetuneRecipe
+from amnesis.runs.results import Results, RunResult
 from amnesis.training.callbacks import StepProgress, TensorBoard
-from amnesis.training.settings import TrainingSettings
 from amnesis.training.unlearner import Unlearner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.trainer_callback import TrainerCallback
+
     from amnesis.data.templates import Row
     from amnesis.discovery.registry import Registry
 
-class FinetuneRecipe(BaseRecipe):
-    """A finetuning: a model, and the sets of a benchmark that it is to know."""
 
-    model: ModelSettings | NewModelSettings
-    tokenizer: ModelSettings | None = Field(None, description="where not the model's own")
-    benchmark: Named
-    sets: list[str] = Field(min_length=1, description="the benchmark's sets to train on")
-    tokenizer_sets: list[str] | None = Field(
-        None, description="sets that a new tokenizer is trained on, where not the same"
-    )
-    template: AnyTemplate = Field(default_factory=Template)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
-    seed: int = Field(0, ge=0)
+@dataclass(frozen=True, kw_only=True)
+class PreparedFinetuning:
+    """A finetuning whose inputs are in order.
 
-    @model_validator(mode="before")
-    @classmethod
-    def _paths(cls, document: Any) -> Any:
-        if not isinstance(document, dict):
-            return document
-        paths = {"model", "tokenizer"}
-        named = {k: {"path": v} for k, v in document.items() if k in paths and isinstance(v, str)}
-        return {**document, **named}
+    Attributes:
+        device: where to compute.
+        rows: what the model is to know.
+        tokenizer_rows: what a new tokenizer is trained on.
+        registry: where names come from.
+    """
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.tokenizer_sets is not None and self.tokenizer is not None:
-            raise ValueError("give tokenizer or tokenizer_sets, not both")
-        if isinstance(self.model, ModelSettings) and self.model.quantize is not None:
-            raise ValueError("model.quantize: quantized weights do not train")
-        return self
+    device: str
+    rows: list[Row]
+    tokenizer_rows: list[Row]
+    registry: Registry
 
 
 def finetune(
@@ -79,90 +63,92 @@ def finetune(
     Raises:
         AmnesisError: anything about the input is wrong.
     """
-    started = time.monotonic()
     if not isinstance(recipe, FinetuneRecipe):
         recipe = FinetuneRecipe.parse(recipe)
-    join(device)
-    folder = Path(out) if out is not None else from_first_rank(lambda: new_folder("finetune"))
-    if not resume:
-        from_first_rank(lambda: refuse_if_taken(folder, overwrite=overwrite))
-    device, rows, read = examined(
+    folder = RunFolder.choose(out, "finetune", resume=resume, overwrite=overwrite, device=device)
+    prepared = prepare_finetuning(
         recipe, device=device, trust_remote_code=trust_remote_code, registry=registry
     )
-    finished = from_first_rank(lambda: begin(folder, recipe, resume=resume, overwrite=overwrite))
-    if finished is not None:
-        return RunResult(folder, finished)
-    model, tokenizer = _model_of(recipe, read, device, trust_remote_code)
-    callbacks: list[TrainerCallback] = [TensorBoard(folder / "tensorboard")]
+    if (finished := folder.begin(recipe)) is not None:
+        return finished
+    model, tokenizer = _model_of(recipe, prepared, trust_remote_code)
+    callbacks: list[TrainerCallback] = [TensorBoard(folder.tensorboard)]
     if progress is not None:
         callbacks.append(StepProgress(progress, "training"))
+    training = Method(
+        forget=StreamLoss("train", (WeightedTerm(Risk()),)),
+        retain=None,
+        combiner=None,
+        probes=(),
+        registry=prepared.registry,
+    )
     fitted = Unlearner(
         model,
         tokenizer,
-        Risk(),
+        method=training,
         training=recipe.training,
         template=recipe.template,
         seed=recipe.seed,
         callbacks=callbacks,
-        device=device,
-        output=folder / "checkpoints",
-    ).fit(rows, progress=progress, resume=resume)
-    write_model(folder / "model", model, tokenizer)
-    results = {
-        "schema": SCHEMA,
-        "trajectory": fitted.trajectory,
-        "steps": fitted.steps,
-        "seconds": round(time.monotonic() - started, 2),
-        "data": {"train": fitted.data["forget"]},
-        "notes": fitted.notes,
-        "environment": environment(device),
-    }
-    write_json(folder / "results.json", results)
-    barrier()  # no rank reads, or leaves, before everything is there
-    return RunResult(folder, results)
+        device=prepared.device,
+        output=folder.checkpoints,
+    ).fit(prepared.rows, progress=progress, resume=resume)
+    results = Results(
+        trajectory=fitted.trajectory,
+        steps=fitted.steps,
+        data=fitted.data,
+        notes=fitted.notes,
+    )
+    return folder.finish(model, tokenizer, prepared.device, results)
 
 
-def examined(
+def prepare_finetuning(
     recipe: FinetuneRecipe,
     *,
     device: str | None = None,
     trust_remote_code: bool = False,
     registry: Registry | None = None,
-) -> tuple[str, list[Row], list[Row]]:
-    """Check all that can be checked; give device, rows to train on, rows for a new tokenizer.
+) -> PreparedFinetuning:
+    """Check all that can be checked, and return what a finetuning starts from.
 
     Raises:
-        RecipeError: listing every problem that was found.
+        RecipeError: listing every problem.
     """
+    registry = registry or default_registry()
     problems = Problems()
     names = [*recipe.sets, *(recipe.tokenizer_sets or ())]
-    _, sets = examined_sets(problems, recipe.benchmark, names, recipe.template, registry)
-    found = problems.attempt("device", lambda: examined_device(device))
+    _, sets = check_sets(problems, recipe.benchmark, names, recipe.template, registry)
+    usable = problems.attempt("device", lambda: check_device(device))
     if isinstance(recipe.model, ModelSettings):
         settings = recipe.model
-        problems.attempt("model", lambda: examined_model(settings, trust_remote_code))
+        problems.attempt("model", lambda: check_model(settings, trust_remote_code))
     problems.raise_any("the finetuning cannot start")
-    assert found is not None  # noqa: S101  # no problem was found
-    rows = [row for name in recipe.sets for row in sets[name]]
-    read = [row for name in recipe.tokenizer_sets or recipe.sets for row in sets[name]]
-    return found, rows, read
+    assert usable is not None  # noqa: S101  # no problem
+    return PreparedFinetuning(
+        device=usable,
+        rows=[row for name in recipe.sets for row in sets[name]],
+        tokenizer_rows=[row for name in recipe.tokenizer_sets or recipe.sets for row in sets[name]],
+        registry=registry,
+    )
 
 
 def _model_of(
-    recipe: FinetuneRecipe, rows: list[Row], device: str, trust_remote_code: bool
+    recipe: FinetuneRecipe, prepared: PreparedFinetuning, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if isinstance(recipe.model, ModelSettings):
         tokenizer = load_tokenizer(
             recipe.tokenizer or recipe.model, trust_remote_code=trust_remote_code
         )
-        return (
-            load_model(recipe.model, device=device, trust_remote_code=trust_remote_code),
-            tokenizer,
+        model = load_model(
+            recipe.model, device=prepared.device, trust_remote_code=trust_remote_code
         )
+        return model, tokenizer
     if recipe.tokenizer is not None:
         tokenizer = load_tokenizer(recipe.tokenizer, trust_remote_code=trust_remote_code)
     else:
         template = recipe.template
-        texts = [template.prompt_of(row) + template.answer_of(row) for row in rows]
+        texts = [
+            template.prompt_of(row) + template.answer_of(row) for row in prepared.tokenizer_rows
+        ]
         tokenizer = train_tokenizer(texts, recipe.model.vocabulary)
-    return new_model(recipe.model, tokenizer, recipe.seed).to(device), tokenizer
+    return new_model(recipe.model, tokenizer, recipe.seed).to(prepared.device), tokenizer

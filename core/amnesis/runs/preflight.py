@@ -6,38 +6,54 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
-from amnesis.contracts import Attack, Benchmark, Row
-from amnesis.data.examples import Mixture
-from amnesis.data.sources import Source
-from amnesis.data.templates import AnyTemplate
-from amnesis.discovery.registry import default_registry
-from amnesis.discovery.resolve import attack_of, combiner_of, component_of, probes_of, stream_of
-from amnesis.errors import AmnesisError, RecipeError, did_you_mean
-from amnesis.models.quantization import examine_quantization
-from amnesis.models.trainable import examine_targets, matching
-from amnesis.runs.cost import GIB, Plan, plan_of
-from amnesis.training.stopping import limits_of
+from typing import TYPE_CHECKING, Any
+
 from amnesis.config.problems import Problems
-from amnesis.models.devices import examined_device
-from amnesis.models.loading import empty_model, examined_model
+from amnesis.data.examples import Mixture
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import Method, build, build_metrics, build_stream
+from amnesis.errors import AmnesisError, PluginError, RecipeError, did_you_mean
+from amnesis.models.devices import check_device
+from amnesis.models.loading import check_model, empty_model
+from amnesis.models.quantization import check_quantization
+from amnesis.models.trainable import check_targets, matching
+from amnesis.runs.cost import GIB, Cost, cost_of
+from amnesis.training.report import STEP_VALUES
+from amnesis.training.stopping import limits_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from amnesis.contracts.benchmark import Benchmark
+    from amnesis.contracts.probe import Probe
     from amnesis.contracts.stream import StreamLoss
+    from amnesis.data.sources import Source
+    from amnesis.data.templates import AnyTemplate, Row
     from amnesis.discovery.registry import Registry
     from amnesis.runs.recipe import Recipe
 
-@dataclass(frozen=True)
-class Prepared:
-    """A run whose inputs are in order."""
+Sets = Mapping[str, Sequence["Row"]]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run whose inputs are in order.
+
+    Attributes:
+        method: every component that the recipe names.
+        benchmark: what names the sets and evaluates.
+        forget: what the forget stream draws from.
+        retain: what the retain stream draws from; empty where there is none.
+        device: where to compute.
+        cost: what the run will take.
+    """
+
+    method: Method
     benchmark: Benchmark
     forget: Mixture
     retain: Mixture
-    attacks: tuple[Attack, ...]
     device: str
-    plan: Plan
+    cost: Cost
 
 
 def prepare(
@@ -51,137 +67,181 @@ def prepare(
     """Check names, hyper-parameters, files, rows, model, device and disk; no weight is loaded.
 
     Raises:
-        RecipeError: listing every problem that was found.
+        RecipeError: listing every problem.
     """
     registry = registry or default_registry()
     problems = Problems()
-    forget = problems.attempt(
-        "objective", lambda: stream_of("forget", "objective", recipe.objective, registry)
-    )
-    retain = None
-    if recipe.regularizer is not None:
-        wanted = recipe.regularizer
-        retain = problems.attempt(
-            "regularizer", lambda: stream_of("retain", "regularizer", wanted, registry)
-        )
-    if recipe.combiner is not None:
-        combiner = recipe.combiner
-        problems.attempt("combiner", lambda: combiner_of(combiner, registry))
-    for choice in recipe.probes:
-        problems.attempt("probes", lambda c=choice: probes_of([c], registry))  # type: ignore[misc]
-    attacks: list[Attack | None] = []
-    for choice in recipe.attacks:
-        attacks.append(problems.attempt("attacks", lambda c=choice: attack_of(c, registry)))  # type: ignore[misc]
-    for where, metrics in (
-        ("evaluate.metrics", recipe.evaluate.metrics),
-        ("evaluate.during", recipe.evaluate.during),
-    ):
-        for metric in metrics or ():
-            name = metric if isinstance(metric, str) else str(metric.get("name"))
-            problems.attempt(
-                where,
-                lambda n=name: registry.get("metric", n.rpartition("/")[2]),  # type: ignore[misc]
-            )
-    limits = problems.attempt("stop_when", lambda: limits_of(recipe.stop_when)) or {}
-    if any(name.startswith("g_effect") for name in limits) and not recipe.probes:
-        problems.found.append(
-            "stop_when: a limit on the G-effect needs a probe: probes: [g_effect]"
-        )
-    benchmark, sets = examined_sets(problems, recipe.benchmark, (), recipe.template, registry)
+    benchmark, sets = check_sets(problems, recipe.benchmark, (), recipe.template, registry)
+    method = _build_method(problems, recipe, benchmark, registry)
     streams = {
-        name: examined_sources(problems, name, sources, sets, recipe.template)
+        name: _check_sources(problems, name, sources, sets, recipe.template)
         for name, sources in (("forget", recipe.forget), ("retain", recipe.retain))
         if sets and (name == "forget" or recipe.regularizer is not None)
     }
-    device = problems.attempt("device", lambda: examined_device(device))
-    if device is not None:
-        problems.attempt("training.precision", lambda d=device: recipe.training.examine_on(d))  # type: ignore[misc]
-    quantized = {
-        "model.quantize": recipe.model.quantize,
-        "training.reference_copy": recipe.training.reference_copy,
-    }
-    for where, asked in quantized.items():
-        problems.attempt(where, lambda a=asked, w=where: examine_quantization(a, w))  # type: ignore[misc]
-    config = problems.attempt("model", lambda: examined_model(recipe.model, trust_remote_code))
-    if recipe.retrained is not None:
-        other = recipe.retrained
-        problems.attempt("retrained", lambda: examined_model(other, trust_remote_code))
-    if config is not None:
-        for loss in (forget, retain):
-            if loss is not None:
-                problems.attempt(loss.name, lambda s=loss: _examine_blocks(s, config))  # type: ignore[misc]
-    skeleton = None if config is None else empty_model(config)
-    parameters = None if skeleton is None else sum(p.numel() for p in skeleton.parameters())
-    if skeleton is not None and recipe.trainable is not None:
-        patterns = recipe.trainable
-        problems.attempt("trainable", lambda: matching(skeleton, patterns))
-    if skeleton is not None and recipe.lora is not None:
-        lora = recipe.lora
-        problems.attempt("lora", lambda: examine_targets(skeleton, lora))
+    usable = problems.attempt("device", check_device, device)
+    if usable is not None:
+        problems.attempt("training.precision", recipe.training.check_on, usable)
+    parameters = _check_models(problems, recipe, method, trust_remote_code)
     if out is not None and parameters is not None:
-        problems.attempt("disk", lambda: _examine_disk(out, parameters, recipe))
+        problems.attempt("disk", _check_disk, out, parameters, recipe)
     problems.raise_any("the run cannot start")
-    assert benchmark is not None  # noqa: S101  # no problem was found
-    assert forget is not None  # noqa: S101
-    assert device is not None  # noqa: S101
-    plan = plan_of(recipe, forget, retain, streams, parameters)
+    assert benchmark is not None  # noqa: S101  # no problem
+    assert method is not None  # noqa: S101
+    assert usable is not None  # noqa: S101
     return Prepared(
-        benchmark,
-        streams["forget"],
-        streams.get("retain", Mixture(())),
-        tuple(a for a in attacks if a is not None),
-        device,
-        plan,
+        method=method,
+        benchmark=benchmark,
+        forget=streams["forget"],
+        retain=streams.get("retain", Mixture(())),
+        device=usable,
+        cost=cost_of(recipe, method, streams, parameters),
     )
 
 
-def examined_sets(
+def _build_method(
+    problems: Problems, recipe: Recipe, benchmark: Benchmark | None, registry: Registry
+) -> Method | None:
+    """Build every component that the recipe names, each once; None where one cannot be built."""
+    before = len(problems.found)
+    forget = problems.attempt(
+        "objective", build_stream, "forget", "objective", recipe.objective, registry
+    )
+    retain = combiner = None
+    if recipe.regularizer is not None:
+        retain = problems.attempt(
+            "regularizer", build_stream, "retain", "regularizer", recipe.regularizer, registry
+        )
+    if recipe.combiner is not None:
+        combiner = problems.attempt("combiner", build, "combiner", recipe.combiner, registry)
+    probes = [problems.attempt("probes", build, "probe", one, registry) for one in recipe.probes]
+    attacks = [
+        problems.attempt("attacks", build, "attack", one, registry) for one in recipe.attacks
+    ]
+    metrics = during = None
+    if recipe.evaluate.metrics is not None:
+        metrics = problems.attempt(
+            "evaluate.metrics", build_metrics, recipe.evaluate.metrics, registry
+        )
+    elif benchmark is not None and benchmark.metrics:
+        metrics = build_metrics(benchmark.metrics, registry, optional=True)
+    if recipe.evaluate.during is not None:
+        during = problems.attempt(
+            "evaluate.during", build_metrics, recipe.evaluate.during, registry
+        )
+    built = [probe for probe in probes if probe is not None]
+    problems.attempt("stop_when", _check_limits, recipe, built, registry)
+    if len(problems.found) > before or forget is None:
+        return None
+    return Method(
+        forget=forget,
+        retain=retain,
+        combiner=combiner,
+        probes=tuple(built),
+        registry=registry,
+        attacks=tuple(attack for attack in attacks if attack is not None),
+        metrics=metrics,
+        during=during,
+    )
+
+
+def _check_limits(recipe: Recipe, probes: Sequence[Probe], registry: Registry) -> None:
+    """Refuse a limit on a value that nothing in the run gives."""
+    prefixes = (*STEP_VALUES, *(prefix for probe in probes for prefix in probe.logs))
+    for name in limits_of(recipe.stop_when, probes):
+        if name.startswith(prefixes) or ("/" in name and recipe.evaluate.every is not None):
+            continue
+        giving = _probes_that_log(name, registry)
+        raise RecipeError(
+            f"stop_when: nothing in this run gives {name!r}; "
+            + (
+                f"a probe does: probes: [{giving[0]}]"
+                if giving
+                else "for a metric, evaluate it along the run: evaluate.every"
+            )
+        )
+
+
+def _probes_that_log(name: str, registry: Registry) -> list[str]:
+    giving = []
+    for entry in (entry for entry in registry if entry.kind == "probe"):
+        try:
+            probe: type[Probe] = entry.load()
+        except PluginError:
+            continue
+        if name in probe.short_names or (probe.logs and name.startswith(probe.logs)):
+            giving.append(entry.name)
+    return giving
+
+
+def _check_models(
+    problems: Problems, recipe: Recipe, method: Method | None, trust_remote_code: bool
+) -> int | None:
+    """Check all models that the recipe names; return the number of the model's parameters."""
+    for where, bits in (
+        ("model.quantize", recipe.model.quantize),
+        ("training.reference_copy", recipe.training.reference_copy),
+    ):
+        problems.attempt(where, check_quantization, bits, where)
+    config = problems.attempt("model", check_model, recipe.model, trust_remote_code)
+    if recipe.retrained is not None:
+        problems.attempt("retrained", check_model, recipe.retrained, trust_remote_code)
+    if config is None:
+        return None
+    for loss in (method.forget, method.retain) if method is not None else ():
+        if loss is not None:
+            problems.attempt(loss.name, _check_blocks, loss, config)
+    skeleton = empty_model(config)
+    if skeleton is None:
+        return None
+    if recipe.trainable is not None:
+        problems.attempt("trainable", matching, skeleton, recipe.trainable)
+    if recipe.lora is not None:
+        problems.attempt("lora", check_targets, skeleton, recipe.lora)
+    return int(sum(p.numel() for p in skeleton.parameters()))
+
+
+def check_sets(
     problems: Problems,
     choice: Any,
     names: Sequence[str],
     template: AnyTemplate,
-    registry: Registry | None,
-) -> tuple[Benchmark | None, Mapping[str, Sequence[Row]]]:
-    """Make the benchmark's sets, and look at every row of those called ``names``."""
-    benchmark = problems.attempt(
-        "benchmark", lambda: component_of(("benchmark",), choice, registry)
+    registry: Registry,
+) -> tuple[Benchmark | None, Sets]:
+    """Return the benchmark and its sets, having looked at every row of those called ``names``."""
+    benchmark: Benchmark | None = problems.attempt(
+        "benchmark", build, "benchmark", choice, registry
     )
-    if benchmark is None:
-        return None, {}
-    if not isinstance(benchmark, Benchmark):
-        problems.found.append(f"benchmark: {benchmark.label} is not a benchmark")
-        return None, {}
-    sets = problems.attempt("benchmark", benchmark.sets) or {}
+    sets: Sets = {} if benchmark is None else problems.attempt("benchmark", benchmark.sets) or {}
     for name in dict.fromkeys(names):
         if sets and name not in sets:
             problems.found.append(f"benchmark: has no set {name!r}; {did_you_mean(name, sets)}")
         elif sets:
-            problems.found += _row_faults(f"set {name!r}", sets[name], template)
+            problems.found += _row_problems(f"set {name!r}", sets[name], template)
     return benchmark, sets
 
 
-def examined_sources(
+def _check_sources(
     problems: Problems,
     stream: str,
     sources: Sequence[Source],
-    sets: Mapping[str, Sequence[Row]],
+    sets: Sets,
     template: AnyTemplate,
 ) -> Mixture:
-    """Read what a stream draws from, and look at every row."""
+    """Return what a stream draws from, having looked at every row."""
     parts: list[tuple[float, Sequence[Row]]] = []
     for source in sources:
-        rows = problems.attempt(f"{stream} stream", lambda s=source: s.rows(sets))  # type: ignore[misc]
+        rows = problems.attempt(f"{stream} stream", source.rows, sets)
         if rows is not None:
-            problems.found += _row_faults(str(source), rows, template)
+            problems.found += _row_problems(str(source), rows, template)
             parts.append((source.weight, rows))
     return Mixture(tuple(parts))
 
 
-def _row_faults(name: str, rows: Sequence[Row], template: AnyTemplate) -> list[str]:
+def _row_problems(name: str, rows: Sequence[Row], template: AnyTemplate) -> list[str]:
     faults: list[str] = []
     for index, row in enumerate(rows):
         try:
-            template.examine(row)
+            template.check(row)
         except AmnesisError as error:
             faults.append(f"{name}, row {index}: {error}")
     if len(faults) > 1:
@@ -189,7 +249,7 @@ def _row_faults(name: str, rows: Sequence[Row], template: AnyTemplate) -> list[s
     return faults if rows else [f"{name}: is empty"]
 
 
-def _examine_blocks(loss: StreamLoss, config: PretrainedConfig) -> None:
+def _check_blocks(loss: StreamLoss, config: PretrainedConfig) -> None:
     blocks = getattr(config, "num_hidden_layers", None)
     for weighted in loss.terms:
         asked = weighted.term.needs.hidden | weighted.term.needs.ref_hidden
@@ -200,7 +260,7 @@ def _examine_blocks(loss: StreamLoss, config: PretrainedConfig) -> None:
             )
 
 
-def _examine_disk(out: Path, parameters: int, recipe: Recipe) -> None:
+def _check_disk(out: Path, parameters: int, recipe: Recipe) -> None:
     place = next(parent for parent in (out, *out.parents) if parent.exists())
     copies = 1 + (3 * (recipe.training.keep_checkpoints + 1) if recipe.training.save_every else 0)
     needed, free = 4 * parameters * copies, shutil.disk_usage(place).free

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from amnesis.config.settings import Settings
 from amnesis.config.validation import validated
 from amnesis.contracts.benchmark import EvaluationSettings
 from amnesis.data.sources import Source
 from amnesis.data.templates import AnyTemplate, Template
-from amnesis.errors import RecipeError
+from amnesis.errors import RecipeError, did_you_mean
+from amnesis.models.creation import NewModelSettings
 from amnesis.models.loading import ModelSettings
 from amnesis.models.trainable import LoraSettings
 from amnesis.training.settings import TrainingSettings
@@ -74,7 +76,7 @@ class Recipe(BaseRecipe):
     model: ModelSettings
     objective: Named | list[Named] = Field(description="the forget stream's term or terms")
     regularizer: Named | list[Named] | None = Field(None, description="the retain stream's")
-    combiner: Named | None = Field(None, description="how two gradients become one; default sum")
+    combiner: Named | None = Field(None, description="how two gradients become one; None: added")
     probes: list[Named] = Field(default_factory=list)
     benchmark: Named = Field(description="names the sets, and judges before and after")
     forget: list[Source] = Field(
@@ -134,6 +136,81 @@ class Recipe(BaseRecipe):
         """Whether what is left of the run is a whole model with the adapter in its weights."""
         save = "adapter" if self.model.quantize is not None else "merged"
         return self.lora is not None and (self.lora.save or save) == "merged"
+
+
+class FinetuneRecipe(BaseRecipe):
+    """A finetuning: a model, and the sets of a benchmark that it is to know."""
+
+    model: ModelSettings | NewModelSettings
+    tokenizer: ModelSettings | None = Field(None, description="where not the model's own")
+    benchmark: Named
+    sets: list[str] = Field(min_length=1, description="the benchmark's sets to train on")
+    tokenizer_sets: list[str] | None = Field(
+        None, description="sets that a new tokenizer is trained on, where not the same"
+    )
+    template: AnyTemplate = Field(default_factory=Template)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        paths = {"model", "tokenizer"}
+        named = {k: {"path": v} for k, v in document.items() if k in paths and isinstance(v, str)}
+        return {**document, **named}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.tokenizer_sets is not None and self.tokenizer is not None:
+            raise ValueError("give tokenizer or tokenizer_sets, not both")
+        if isinstance(self.model, ModelSettings) and self.model.quantize is not None:
+            raise ValueError("model.quantize: quantized weights do not train")
+        return self
+
+
+class PartialRecipe(BaseRecipe):
+    """What a run's and a finetuning's recipe have in common, of a file that may be either.
+
+    For who reads a recipe that belongs to a model or to results, and does not run it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    objective: Named | list[Named] | None = None
+    regularizer: Named | list[Named] | None = None
+    combiner: Named | None = None
+    benchmark: Named | None = None
+    template: AnyTemplate = Field(default_factory=Template)
+    evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @model_validator(mode="after")
+    def _known_keys(self) -> Self:
+        known = {*Recipe.model_fields, *FinetuneRecipe.model_fields}
+        for key in self.model_extra or {}:
+            if key not in known:
+                raise ValueError(f"{key}: unknown key; {did_you_mean(key, known)}")
+        return self
+
+    @property
+    def method_name(self) -> str | None:
+        """The method in short, ``wga + kl, sago``; None in a recipe that names no objective."""
+        if self.objective is None:
+            return None
+        terms = [_names(choice) for choice in (self.objective, self.regularizer) if choice]
+        return " + ".join(terms) + (f", {_names(self.combiner)}" if self.combiner else "")
+
+    def but_the_seed(self) -> str:
+        """Return everything but the seed as one text: runs that agree in it are repetitions."""
+        document = self.model_dump(mode="json", exclude_unset=True)
+        kept = {key: value for key, value in document.items() if key != "seed"}
+        return json.dumps(kept, sort_keys=True)
+
+
+def _names(choice: Any) -> str:
+    listed = choice if isinstance(choice, list) else [choice]
+    return " + ".join(str(one["name"] if isinstance(one, dict) else one) for one in listed)
 
 
 _STREAMS = ("forget", "retain")

@@ -1,27 +1,28 @@
-"""A run from recipe to results: judge, unlearn, judge again, and write it all down."""
+"""A run from recipe to results: evaluate, unlearn, evaluate again, and write it all down."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
-from amnesis.runs.folder import refuse_if_taken
-from amnesis.distributed.processes import barrier, from_first_rank, join
-from amnesis.runs.evaluations import Judging
+from typing import TYPE_CHECKING, Any
+
 from amnesis.models.loading import load_model, load_tokenizer
 from amnesis.models.trainable import merged, train_only, with_lora
-from amnesis.runs.preflight import prepare
 from amnesis.progress import ProgressCallback
+from amnesis.runs.evaluations import Evaluations
+from amnesis.runs.folder import RunFolder
+from amnesis.runs.preflight import prepare
 from amnesis.runs.recipe import Recipe
-from amnesis.storage import write_json, write_model, write_table
+from amnesis.runs.results import Results, RunResult
 from amnesis.training.callbacks import StepProgress, TensorBoard
 from amnesis.training.unlearner import Unlearner
-from amnesis.runs.folder import begin, new_folder
-from amnesis.runs.results import RunResult, SCHEMA, environment
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from amnesis.discovery.registry import Registry
+
 
 def run(
     recipe: Recipe | Mapping[str, Any],
@@ -38,87 +39,82 @@ def run(
     """Unlearn as ``recipe`` says and leave model, numbers and logs in ``out``.
 
     ``out`` defaults to a new ``runs/run-<time>`` in the working directory. ``resume`` goes on with
-    a run in ``out`` that was cut off; its recipe must be the same.
+    a run in ``out`` that was cut off; its recipe must be the same. Names are looked up once, in
+    ``registry`` or among all that is installed.
 
     Raises:
         AmnesisError: anything about the input is wrong; all that can be known before a weight is
             loaded is said then, at once.
     """
-    started = time.monotonic()
     if not isinstance(recipe, Recipe):
         recipe = Recipe.parse(recipe)
-    join(device)
-    folder = Path(out) if out is not None else from_first_rank(lambda: new_folder("run"))
-    if not resume:
-        from_first_rank(lambda: refuse_if_taken(folder, overwrite=overwrite))
+    folder = RunFolder.choose(out, "run", resume=resume, overwrite=overwrite, device=device)
     prepared = prepare(
         recipe,
         device=device,
-        out=folder,
+        out=folder.path,
         trust_remote_code=trust_remote_code,
         registry=registry,
     )
+    load = partial(load_model, device=prepared.device, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, trust_remote_code=trust_remote_code)
-    finished = from_first_rank(lambda: begin(folder, recipe, resume=resume, overwrite=overwrite))
-    if finished is not None:
-        return RunResult(folder, finished)
-    device, tell = prepared.device, progress or _silent
-    judging = Judging(recipe, prepared.benchmark, tokenizer, folder / "checkpoints", tell)
-    if recipe.retrained is not None and not judging.recall("retrained"):
-        never_knew = load_model(
-            recipe.retrained, device=device, trust_remote_code=trust_remote_code
-        )
-        judging.judge("retrained", never_knew)
-        del never_knew
-    model = load_model(recipe.model, device=device, trust_remote_code=trust_remote_code)
-    if recipe.lora is not None:
-        model = with_lora(model, recipe.lora)
-    if recipe.trainable is not None:
-        train_only(model, recipe.trainable)
+    if (finished := folder.begin(recipe)) is not None:
+        return finished
+    tell = progress or _silent
+    evaluations = Evaluations(
+        prepared.benchmark,
+        recipe.evaluate,
+        prepared.method,
+        tokenizer,
+        recipe.template,
+        folder.checkpoints,
+        tell,
+    )
+    if recipe.retrained is not None and not evaluations.recall("retrained"):
+        evaluations.evaluate("retrained", load(recipe.retrained))
+    model = _trainable(recipe, load(recipe.model))
     unlearner = Unlearner(
         model,
         tokenizer,
-        recipe.objective,
-        recipe.regularizer,
-        recipe.combiner,
-        recipe.probes,
+        method=prepared.method,
         training=recipe.training,
         template=recipe.template,
         seed=recipe.seed,
         reference_cache=reference_cache,
-        callbacks=[TensorBoard(folder / "tensorboard"), StepProgress(tell, "unlearning")],
-        registry=registry,
-        device=device,
-        output=folder / "checkpoints",
+        callbacks=[
+            TensorBoard(folder.tensorboard, prepared.method.probes),
+            StepProgress(tell, "unlearning"),
+        ],
+        device=prepared.device,
+        output=folder.checkpoints,
         stop_when=recipe.stop_when,
-        judge=judging.along,
-        judge_every=recipe.evaluate.every,
+        evaluate=evaluations.along,
+        evaluate_every=recipe.evaluate.every,
     )
-    if not judging.recall("before"):
-        judging.judge("before", model, prepared.attacks)
+    if not evaluations.recall("before"):
+        evaluations.evaluate("before", model)
     fitted = unlearner.fit(prepared.forget, prepared.retain, progress=tell, resume=resume)
-    judging.judge("after", model, prepared.attacks)
+    evaluations.evaluate("after", model)
+    results = Results.of(
+        evaluations.made,
+        evaluations.attacks,
+        notes=[*fitted.notes, *evaluations.notes()],
+        trajectory=fitted.trajectory,
+        steps=fitted.steps,
+        data=fitted.data,
+    )
     if recipe.merges:
         model = merged(model)
-    write_model(folder / "model", model, tokenizer)
-    results = {
-        "schema": SCHEMA,
-        **judging.values(),
-        "intervals": judging.intervals(),
-        "sets": judging.sets(),
-        "trajectory": fitted.trajectory,
-        "attacks": judging.attacks(),
-        "lm_eval": judging.lm_eval(),
-        "steps": fitted.steps,
-        "seconds": round(time.monotonic() - started, 2),
-        "data": fitted.data,
-        "notes": [*fitted.notes, *judging.notes()],
-        "environment": environment(device),
-    }
-    write_table(folder / "examples.parquet", judging.records())
-    write_json(folder / "results.json", results)
-    barrier()  # no rank reads, or leaves, before everything is there
-    return RunResult(folder, results)
+    return folder.finish(model, tokenizer, prepared.device, results, evaluations.made)
+
+
+def _trainable(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model with what the recipe trains of it, and nothing else, requiring gradients."""
+    if recipe.lora is not None:
+        model = with_lora(model, recipe.lora)
+    if recipe.trainable is not None:
+        train_only(model, recipe.trainable)
+    return model
 
 
 def _silent(what: str, done: int, total: int) -> None:

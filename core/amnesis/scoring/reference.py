@@ -6,15 +6,17 @@ import copy
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amnesis.data.batches import Batch, collate
-from amnesis.data.examples import Example
+from amnesis.data.examples import Example, ExampleSet
 from amnesis.models.fingerprint import fingerprint
-from amnesis.models.quantization import copy_in_8_bits
+from amnesis.models.quantization import quantized_copy
+from amnesis.models.trainable import adds_nothing
+from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import as_own, evaluating, score
 from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.scores import Needs, Scores, unpack
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-Progress = Callable[[str, int, int], None]
+# Reference logits are cached up to this many bytes of main memory; beyond, a copy is run.
+LOGITS_IN_MEMORY = 1 << 30
 
 
 class Reference(Protocol):
@@ -44,7 +47,7 @@ class FrozenCopy:
         In 8 bits it takes about a quarter of float32's memory, and is only nearly the model: a
         divergence from it starts near 0, not at 0.
         """
-        made = copy_in_8_bits(model) if in_8_bits else copy.deepcopy(model)
+        made = quantized_copy(model) if in_8_bits else copy.deepcopy(model)
         self._model = made.eval().requires_grad_(False)
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
@@ -122,7 +125,7 @@ def cached(
     cache: Path | None = None,
     precision: str = "float32",
     batch_size: int = 16,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Cached:
     """Score every example under the model as it is now, reading what ``cache`` already holds.
 
@@ -174,6 +177,54 @@ def cached(
     if folder is not None and fresh:
         _write(folder, fresh)
     return Cached(logps | fresh, logits, top)
+
+
+def build_references(
+    model: PreTrainedModel,
+    streams: Mapping[str, tuple[ExampleSet, Needs]],
+    *,
+    pad_token_id: int,
+    cache: Path | None = None,
+    precision: str = "float32",
+    copy_in_8_bits: bool = False,
+    progress: ProgressCallback | None = None,
+) -> dict[str, Reference]:
+    """Return, for each stream that reads it, the cheapest reference that gives what it needs.
+
+    Scores are computed once and kept where they fit; otherwise the model is run beside itself
+    with its adapter off, or, as the last resort, as a copy, which streams share.
+    """
+    references: dict[str, Reference] = {}
+    whole: Reference | None = None
+    for name, (examples, needs) in streams.items():
+        if not needs.reference:
+            continue
+        if _cacheable(model, examples, needs):
+            references[name] = cached(
+                model,
+                examples.examples,
+                needs,
+                pad_token_id=pad_token_id,
+                cache=cache,
+                precision=precision,
+                progress=progress,
+            )
+            continue
+        if whole is None:
+            switchable = hasattr(model, "disable_adapter") and adds_nothing(model)
+            whole = AdapterOff(model) if switchable else FrozenCopy(model, copy_in_8_bits)
+        references[name] = whole
+    return references
+
+
+def _cacheable(model: PreTrainedModel, examples: ExampleSet, needs: Needs) -> bool:
+    if needs.ref_hidden:
+        return False
+    if not (needs.ref_logits or needs.ref_top):
+        return True
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    size = logit_bytes(examples.examples, needs, vocabulary, model.dtype.itemsize)
+    return size <= LOGITS_IN_MEMORY
 
 
 def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, element: int) -> int:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import TrainerCallback
 
 from amnesis.progress import ProgressCallback
-from amnesis_plugins.g_effect.pictures import heat_maps, layers_by_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from amnesis.contracts.probe import Probe
+    from amnesis.training.report import StepLog
 
 
 class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Writes every logged number as a scalar under its own name.
 
     Those of single examples, ``<name>/examples/<row>``, become one histogram ``<name>/examples``.
-    At the end G-effects by layer become a picture of layers × steps, if matplotlib is installed.
+    At the end come the figures that the run's probes make of it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, probes: Sequence[Probe] = ()) -> None:
         """Write into ``folder``, which is made when the first number comes."""
-        self._folder = folder
+        self._folder, self._probes = folder, tuple(probes)
         self._writer: Any = None
 
     def on_log(
@@ -51,11 +57,14 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Draw the run, flush and close."""
         if self._writer is not None:
-            for prefix in ("g_effect", "g_effect/sets"):
-                maps = layers_by_step(state.log_history, prefix)
-                figure = heat_maps(maps) if maps else None
-                if figure is not None:
-                    self._writer.add_figure(f"{prefix}/layers", figure, state.global_step)
+            for probe in self._probes:
+                try:
+                    figures = probe.figures(state.log_history)
+                except Exception as error:  # an observer may fail without stopping the run
+                    self._writer.add_text("notes", f"{probe.label} drew nothing: {error}")
+                    continue
+                for name, figure in figures.items():
+                    self._writer.add_figure(name, figure, state.global_step)
             self._writer.close()
             self._writer = None
 
@@ -73,20 +82,35 @@ class StepProgress(TrainerCallback):  # type: ignore[misc]  # transformers is no
             self._progress(self._what, state.global_step, state.max_steps)
 
 
-class JudgeAlong(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Judges the model every k-th step; the values join those that the step logs."""
+class EvaluateAlong(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Evaluates the model every k-th step; the values join those that the step logs."""
 
     def __init__(
         self,
         every: int,
-        judge: Callable[[], Mapping[str, float]],
-        values: Callable[[], dict[str, float]],
+        evaluate: Callable[[PreTrainedModel], Mapping[str, float]],
+        log: StepLog,
     ) -> None:
-        """Take how often, what judges, and where the values go."""
-        self._every, self._judge, self._values = every, judge, values
+        """Take how often, what evaluates, and where the values go."""
+        self._every, self._evaluate, self._log = every, evaluate, log
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Judge after every k-th step, and see that it is logged."""
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Evaluate after every k-th step, and see that it is logged."""
         if state.global_step % self._every == 0:
-            self._values().update(self._judge())
+            with _own_forward(model):
+                self._log.add(self._evaluate(model))
             control.should_log = True
+
+
+@contextmanager
+def _own_forward(model: Any) -> Iterator[None]:
+    """Let the model compute without the run's autocast, as before and after the run."""
+    original, wrapped = vars(model).get("_original_forward"), model.forward
+    if original is None:
+        yield
+        return
+    model.forward = original
+    try:
+        yield
+    finally:
+        model.forward = wrapped

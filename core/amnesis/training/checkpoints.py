@@ -1,20 +1,65 @@
-"""Checkpoints: written whole beside the old ones, recognised when they are not."""
+"""Checkpoints: what of them is ours; written whole beside the old ones, recognised when not."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amnesis.distributed.processes import barrier, world
 from amnesis.storage import sync_folder
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MARKER = "complete.json"
 _PARTIAL = ".partial"
+_STATE, _MEMORY = "amnesis.json", "combiner.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """What a checkpoint holds beside the Trainer's own files.
+
+    Attributes:
+        trajectory: the logged values of each step so far.
+        notes: what was said beside them.
+        probes: the probe runner's state.
+        limits_passed: for how many steps each limit has been passed.
+        data: the digest of the examples that the run draws from.
+        memory: what the combiner remembers, by parameter name.
+    """
+
+    trajectory: list[dict[str, float]]
+    notes: list[str]
+    probes: dict[str, Any]
+    limits_passed: dict[str, int]
+    data: str
+    memory: Mapping[str, Tensor]
+
+    def write(self, folder: Path) -> None:
+        """Write it into a checkpoint that is being staged."""
+        from safetensors.torch import save_file
+
+        document = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
+        (folder / _STATE).write_text(json.dumps(document), encoding="utf-8")
+        if self.memory:
+            tensors = {name: tensor.contiguous() for name, tensor in self.memory.items()}
+            save_file(tensors, folder / _MEMORY)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunState:
+        """Read what :meth:`write` wrote."""
+        from safetensors.torch import load_file
+
+        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        memory = folder / _MEMORY
+        return cls(**document, memory=load_file(memory) if memory.is_file() else {})
 
 
 @contextmanager
@@ -60,6 +105,11 @@ def latest(folder: Path) -> tuple[Path | None, list[str]]:
 def step_of(checkpoint: Path) -> int:
     """Give the number of optimizer steps that were done when it was written."""
     return int(checkpoint.name)
+
+
+def trainer_folder(checkpoint: Path) -> Path:
+    """Return the folder in it that the Trainer wrote and reads, which holds our state too."""
+    return checkpoint / f"checkpoint-{step_of(checkpoint)}"
 
 
 def _numbered(folder: Path) -> list[Path]:

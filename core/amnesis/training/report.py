@@ -1,7 +1,8 @@
-"""What the two gradients of a step looked like before they were combined."""
+"""What is logged of a step: its two gradients before they were combined, and all that was seen."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,8 +13,48 @@ from amnesis.contracts.stream import StreamLoss
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What every step logs, or may: the names of its own values begin so.
+STEP_VALUES = ("forget/loss", "retain/loss", "forget/weight/", "retain/weight/", "gradients/")
+Values = dict[str, float]
+Available = dict[Product, tuple[Product, float]]
 
-@dataclass(frozen=True)
+
+@dataclass
+class StepLog:
+    """The values of the present step, and of the run its trajectory and notes.
+
+    All who see something of a step put it here: the streams, probes, evaluations along the run.
+    """
+
+    values: Values = field(default_factory=dict)
+    trajectory: list[Values] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def begin(self, values: Mapping[str, float]) -> None:
+        """Begin a step with its first values, in place of the last step's."""
+        self.values = dict(values)
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Add values to the present step."""
+        self.values.update(values)
+
+    def note(self, text: str) -> None:
+        """Say something of the run beside its numbers."""
+        self.notes.append(text)
+
+    def close(self, step: int, **further: float) -> Values:
+        """Add the present step to the trajectory, and return what was logged of it.
+
+        A value that is not finite is left out: it is not defined on this step, or a loss scaler is
+        about to skip the step.
+        """
+        values = {**self.values, **further}
+        logged = {name: value for name, value in values.items() if math.isfinite(value)}
+        self.trajectory.append({"step": step, **logged})
+        return logged
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamReport:
     """What the two gradients looked like before they were combined.
 
@@ -27,6 +68,17 @@ class StreamReport:
     conflict_share: float | None = None
     zero_forget_share: float | None = None
     products: Mapping[Product, Mapping[str, float]] = field(default_factory=dict)
+
+    def values(self) -> Values:
+        """Return what is known, under the names that it is logged by."""
+        named = {
+            "gradients/forget_norm": self.forget_norm,
+            "gradients/retain_norm": self.retain_norm,
+            "gradients/cosine": self.cosine,
+            "gradients/conflict_share": self.conflict_share,
+            "gradients/zero_forget_share": self.zero_forget_share,
+        }
+        return {name: value for name, value in named.items() if value is not None}
 
 
 class Tally:
@@ -88,12 +140,6 @@ def _to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, floats, strict=True))
 
 
-Values = dict[str, float]
-
-
-Available = dict[Product, tuple[Product, float]]
-
-
 def at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None) -> Available:
     """Map each product asked for to one that can be had, and a factor.
 
@@ -121,15 +167,3 @@ def products_of(available: Available, report: StreamReport) -> dict[Product, dic
         pair: {name: factor * value for name, value in report.products[had].items()}
         for pair, (had, factor) in available.items()
     }
-
-
-def described(report: StreamReport) -> Values:
-    """Give what a report says, under the names that it is logged by."""
-    named = {
-        "gradients/forget_norm": report.forget_norm,
-        "gradients/retain_norm": report.retain_norm,
-        "gradients/cosine": report.cosine,
-        "gradients/conflict_share": report.conflict_share,
-        "gradients/zero_forget_share": report.zero_forget_share,
-    }
-    return {name: value for name, value in named.items() if value is not None}

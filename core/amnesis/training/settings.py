@@ -55,7 +55,7 @@ class TrainingSettings(Settings):
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
 
-    def examine_on(self, device: str) -> None:
+    def check_on(self, device: str) -> None:
         """See that the precision can be computed in on a device.
 
         Raises:

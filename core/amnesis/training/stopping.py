@@ -1,12 +1,13 @@
-"""Stopping a run by what its probes see: ``stop_when: {retain_over_unlearn: {above: .5}}``."""
+"""Stopping a run early: by a limit on a logged value, or because the user asks for it."""
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 from transformers.trainer_callback import TrainerCallback
@@ -15,7 +16,9 @@ from amnesis.config.settings import Settings
 from amnesis.config.validation import validated
 from amnesis.errors import RecipeError, did_you_mean
 
-SHORT = {"retain_over_unlearn": "g_effect/retain_over_unlearn"}
+if TYPE_CHECKING:
+    from amnesis.contracts.probe import Probe
+    from amnesis.training.report import StepLog
 
 
 class Limit(Settings):
@@ -32,27 +35,25 @@ class Limit(Settings):
         return self
 
     def passed(self, value: float) -> bool:
-        """Say whether a value is outside the bounds."""
+        """Whether a value is outside the bounds."""
         over = self.above is not None and value > self.above
         return over or (self.below is not None and value < self.below)
 
 
-StopWhen = Mapping[str, Limit]
-
-
-def limits_of(choice: Mapping[str, Any] | None) -> dict[str, Limit]:
-    """Read ``{value: {above | below: x, for_steps: n}}``; ``retain_over_unlearn`` needs no path.
+def limits_of(choice: Mapping[str, Any] | None, probes: Sequence[Probe] = ()) -> dict[str, Limit]:
+    """Read ``{value: {above | below: x, for_steps: n}}``, by the values' whole names.
 
     Raises:
         RecipeError: a limit is not one.
     """
-    limits: dict[str, Limit] = {}
-    for name, limit in (choice or {}).items():
-        limits[SHORT.get(name, name)] = validated(Limit, limit, f"stop_when.{name}")
-    return limits
+    names = {short: name for probe in probes for short, name in probe.short_names.items()}
+    return {
+        names.get(name, name): validated(Limit, limit, f"stop_when.{name}")
+        for name, limit in (choice or {}).items()
+    }
 
 
-class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+class StopAtLimits(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Ends a run once a limit was passed for long enough.
 
     ``counts`` is how long each limit has been passed; a checkpoint keeps it.
@@ -60,54 +61,53 @@ class Stopping(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
 
     def __init__(
         self,
-        limits: StopWhen,
-        values: Callable[[], Mapping[str, float]],
-        note: Callable[[str], None],
-        judged_every: int | None = None,
+        limits: Mapping[str, Limit],
+        log: StepLog,
+        probes: Sequence[Probe] = (),
+        evaluate_every: int | None = None,
     ) -> None:
-        """Take the limits, what gives the values of the step, and what takes a note of the run.
+        """Take the limits, the log of the run, and what brings values that its steps lack.
 
-        ``judged_every``: every so many steps a judgement brings values that others do not have.
+        Probes do so on the first step, evaluations along the run on every ``evaluate_every``-th.
         """
-        self._limits, self._values, self._note = limits, values, note
-        self._judged_every = judged_every
+        self._limits, self._log = limits, log
+        prefixes = tuple(prefix for probe in probes for prefix in probe.logs)
+        seen = [name for name in limits if name.startswith(prefixes)] if prefixes else []
+        evaluated = [name for name in limits if name not in seen]
+        self._expected = {1: seen}
+        self._expected.setdefault(evaluate_every or 1, []).extend(evaluated)
         self.counts = dict.fromkeys(limits, 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Look at the values of the step that just ended.
 
         Raises:
-            RecipeError: no probe of the run gives the value that a limit is on.
+            RecipeError: nothing in the run gives the value that a limit is on.
         """
-        values = self._values()
-        if state.global_step == 1:  # every probe observes the first step
-            self._refuse_missing([n for n in self._limits if n.startswith("g_effect")], values)
-        if state.global_step == (self._judged_every or 1):
-            judged = [n for n in self._limits if not n.startswith("g_effect")]
-            self._refuse_missing(judged, values)
+        values = self._log.values
+        self._check_there(self._expected.get(state.global_step, ()))
         for name, limit in self._limits.items():
-            if name not in values:
-                continue  # its probe does not observe this step
-            self.counts[name] = self.counts[name] + 1 if limit.passed(values[name]) else 0
+            if math.isnan(value := values.get(name, math.nan)):
+                continue  # not observed on this step, or not defined
+            self.counts[name] = self.counts[name] + 1 if limit.passed(value) else 0
             if self.counts[name] >= limit.for_steps:
                 control.should_training_stop = control.should_log = True
-                self._note(
-                    f"stopped after step {state.global_step}: {name} was {values[name]:.4g}, "
+                self._log.note(
+                    f"stopped after step {state.global_step}: {name} was {value:.4g}, "
                     f"outside its limit for {limit.for_steps} step(s) in a row (of those with it)"
                 )
 
-    def _refuse_missing(self, names: Sequence[str], values: Mapping[str, float]) -> None:
+    def _check_there(self, names: Sequence[str]) -> None:
         for name in names:
-            if name in values or name.replace("retain_over_unlearn", "retain") in values:
-                continue  # there is no ratio on a step that does not forget
-            raise RecipeError(
-                f"stop_when: neither a probe nor a judgement of this run gives {name!r}; "
-                f"{did_you_mean(name, values)}; for the G-effect add the probe 'g_effect' (its "
-                f"ratio needs a regularizer) or 'g_effect_sets', for a metric evaluate.every"
-            )
+            if name not in self._log.values:
+                raise RecipeError(
+                    f"stop_when: neither a probe nor an evaluation of this run gives {name!r}; "
+                    f"{did_you_mean(name, self._log.values)}; add the probe that gives it (some "
+                    f"values need a regularizer too), or evaluate.every for a metric"
+                )
 
 
-class StopWhenAsked(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+class StopWhenInterrupted(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Turns the first Ctrl-C during training into an orderly stop; the second one is immediate."""
 
     def __init__(self) -> None:

@@ -60,7 +60,7 @@ class Streams:
     ) -> None:
         """Take named parameters; those that do not require a gradient are left alone.
 
-        ``combiner`` None is for a forget stream alone: its gradient is used as it is.
+        ``combiner`` None adds the two gradients; that of a forget stream alone is used as it is.
         """
         self._names = {p: name for name, p in parameters if p.requires_grad}
         self._combiner = combiner
@@ -159,7 +159,6 @@ class Streams:
             self._reduce is None
             and self._scale is None
             and not self._sharded
-            and self._combiner is not None
             and not self._needs_total_gram
         )
 
@@ -221,13 +220,14 @@ class Streams:
         if p.grad is not None:  # called by backward: the gradient has just been completed
             self._held["retain"][p] = p.grad
         f, r = self._pair(p)
+        alone = p not in self._held["retain"]
         gram = self._look(p, f, r)
         for held in self._held.values():
             held.pop(p, None)
-        if self._combiner is None:
-            p.grad = laid_as(f, p)
-            return
         self._finished.add(p)
+        if self._combiner is None:
+            p.grad = laid_as(f if alone else linear(f, r, (1.0, 1.0)), p)
+            return
         kept = self._recalled(p, r)
         if kept is not r:
             r, gram = r.copy_(kept), None

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
-from amnesis.contracts import StepContext
 from amnesis.contracts.stream import StreamLoss, risk
 from amnesis.data.batches import Batch
 from amnesis.data.sampling import StepBatches, StepPlan
@@ -25,10 +22,9 @@ from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.reference import Reference
 from amnesis.scoring.scores import Needs
 from amnesis.training import checkpoints
-from amnesis.training.callbacks import JudgeAlong
-from amnesis.training.probing import UpdateWatch
-from amnesis.training.report import Values, at_hand, described, products_of
-from amnesis.training.stopping import Stopping, StopWhenAsked
+from amnesis.training.probing import ProbeRunner, run_view
+from amnesis.training.report import StepLog, at_hand, products_of
+from amnesis.training.stopping import StopAtLimits
 from amnesis.training.streams import Streams
 
 if TYPE_CHECKING:
@@ -36,30 +32,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.trainer_callback import TrainerCallback
 
-    from amnesis.contracts import Combiner, Probe, Product
-    from amnesis.contracts.probe import RunView
+    from amnesis.data.examples import ExampleSet
+    from amnesis.discovery.resolve import Method
     from amnesis.training.settings import TrainingSettings
     from amnesis.training.stopping import Limit
-
-_PROGRESS = "amnesis.json"  # what of a checkpoint is ours: trajectory, notes, probes' states
-_MEMORY = "combiner.safetensors"
-
-
-class Run(Protocol):
-    """What a Trainer is to know of a run; an Unlearner is one."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    forget_loss: StreamLoss
-    retain_loss: StreamLoss | None
-    combiner: Combiner | None
-    probes: tuple[Probe, ...]
-    training: TrainingSettings
-    seed: int
-    callbacks: tuple[TrainerCallback, ...]
-    stop_when: dict[str, Limit]
-    judge: Callable[[PreTrainedModel], Mapping[str, float]] | None
-    judge_every: int | None
 
 
 class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
@@ -69,44 +45,52 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
     optimizer, the schedule and checkpoints remain the Trainer's.
     """
 
-    def __init__(self, run: Run, steps: int, output: Path, device: str | None) -> None:
-        """Prepare a Trainer for ``run``; ``plan`` and ``references`` are set before training."""
-        if (getattr(run.model, "_tp_size", None) or 1) > 1:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        method: Method,
+        plan: StepPlan,
+        settings: TrainingSettings,
+        *,
+        references: Callable[[], Mapping[str, Reference]],
+        output: Path,
+        device: str | None,
+        log: StepLog,
+        limits: Mapping[str, Limit],
+        evaluate_every: int | None,
+        callbacks: Sequence[TrainerCallback],
+        watched_retain: ExampleSet | None,
+    ) -> None:
+        """Prepare to make the steps of ``plan``.
+
+        ``references`` makes the frozen scores of each stream once the model is on its device;
+        ``watched_retain`` is the retain set that probes see, also where no stream trains on it.
+        """
+        if (getattr(model, "_tp_size", None) or 1) > 1:
             raise RecipeError(
                 "tensor parallelism is not supported: use FSDP2 "
                 "(accelerate launch --use_fsdp --fsdp_version 2)"
             )
-        self.run = run
-        self.plan: StepPlan
-        self.references: dict[str, Reference] = {}
-        self.trajectory: list[Values] = []
-        self.notes: list[str] = []
-        self.interruption = StopWhenAsked()
-        self.view: RunView | None = None
-        every = run.judge_every if run.judge is not None else None
-        self._stopping = Stopping(run.stop_when, lambda: self._values, self._note, every)
+        self._method, self._plan, self._log, self._settings = method, plan, log, settings
         self._staging: Path | None = None
-        self._states = [probe.initial_state() for probe in run.probes]
-        self._failed: set[int] = set()
-        self._streams: Streams | None = None
-        self._head = ChunkedHead(run.model)
-        self._reduce = sum_over_ranks if world()[1] > 1 else None
-        self._values: Values = {}
+        self._two_streams: Streams | None = None
+        self._head = ChunkedHead(model)
         super().__init__(
-            model=run.model,
-            args=run.training.arguments(steps, output, run.seed, device),
-            processing_class=run.tokenizer,
-            callbacks=[
-                UpdateWatch(
-                    run.probes, self._due, self._context, self._of_step, self._probe_failed
-                ),
-                *self._judge_along(),
-                self._stopping,
-                *run.callbacks,
-                self.interruption,
-            ],
+            model=model,
+            args=settings.arguments(plan.steps, output, plan.seed, device),
+            processing_class=tokenizer,
         )
         self.remove_callback(PrinterCallback)
+        with self.accelerator.autocast():  # θ° as the student sees it at the first step
+            self._references = references()
+        reference = self._references.get("forget")
+        view = run_view(plan, watched_retain, method.forget, reference, self.args.device)
+        self._probes = ProbeRunner(method.probes, log, view, limits)
+        self._stopping = StopAtLimits(limits, log, method.probes, evaluate_every)
+        # What is seen of a step is logged before a limit on it is looked at.
+        for callback in (self._probes, *callbacks, self._stopping):
+            self.add_callback(callback)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Keep accelerate from wrapping the model in DDP: the two streams are reduced by us."""
@@ -125,8 +109,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             )
 
     def get_train_dataloader(self) -> DataLoader[StepBatches]:
-        """Give the plan, one optimizer step at a time, already sharded by rank."""
-        return DataLoader(self.plan, batch_size=1, collate_fn=_only, shuffle=False)  # type: ignore[arg-type]
+        """Return the plan, one optimizer step at a time, already sharded by rank."""
+        return DataLoader(self._plan, batch_size=1, collate_fn=_only, shuffle=False)  # type: ignore[arg-type]
 
     def _get_num_items_in_batch(self, batch_samples: Any, device: Any) -> None:
         """Not the Trainer's to count: each term says what its mean runs over."""
@@ -139,19 +123,13 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
     ) -> Tensor:
         """Run both streams' backward passes and leave their combination in ``p.grad``."""
         model.train()
-        run, step = self.run, self.state.global_step
-        forget, retain = run.forget_loss.at(step), run.retain_loss and run.retain_loss.at(step)
-        streams = self._two_streams()
-        due = self._due()
-        asked = tuple(dict.fromkeys(pair for i in due for pair in run.probes[i].products))
-        available = at_hand(asked, forget, retain)
+        step, method = self.state.global_step, self._method
+        forget, retain = method.forget.at(step), method.retain and method.retain.at(step)
+        available = at_hand(self._probes.products(step), forget, retain)
         # What is seen now and then, and the end of the run, must not fall between logs.
-        self.control.should_log = (
-            any(run.probes[i].every > 1 for i in due) or step + 1 == self.state.max_steps
-        )
-        logged = self.control.should_log or self._logs(step + 1)
-        streams.watch(
-            statistics=logged and run.combiner is not None,
+        self.control.should_log = self._probes.wants_log(step) or step + 1 == self.state.max_steps
+        self._streams().watch(
+            statistics=retain is not None and (self.control.should_log or self._logs(step + 1)),
             products=tuple(dict.fromkeys(pair for pair, _ in available.values())),
         )
         risks = {gradient for pair, _ in available.values() for gradient in pair}
@@ -160,30 +138,30 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         if retain is not None:
             losses["retain/loss"] = self._run_stream(retain, inputs.retain, risks)
             weights |= retain.scheduled_weights()
-        report = streams.combine()
-        self._values = losses | weights | described(report)
-        self._observe(due, products_of(available, report))
+        report = self._streams().combine()
+        self._log.begin(losses | weights | report.values())
+        self._probes.observe(step, self.model, products_of(available, report))
         return torch.tensor(sum(losses.values()), device=self.args.device)
 
     def _run_stream(
         self, loss: StreamLoss, batches: Sequence[Batch], gradients: Collection[str]
     ) -> float:
-        """Run one stream's micro-batches; give its loss over the whole step and all ranks."""
-        streams = self._two_streams()
+        """Run one stream's micro-batches; return its loss over the whole step and all ranks."""
+        streams = self._streams()
         risk_name = f"{loss.name}_risk"
         wants_risk = risk_name in gradients
         needs = loss.needs | Needs(logps=True) if wants_risk else loss.needs
         counts = added_over_ranks(loss.counts(batches))
-        reference = self.references.get(loss.name)
+        reference = self._references.get(loss.name)
         total = 0.0
         for index, batch in enumerate(batches):
             batch = batch.to(self.args.device)
-            known = None
+            frozen = None
             if reference is not None:
                 with self.accelerator.autocast():  # which the model's own forward brings along
-                    known = reference.scores(batch, loss.needs)
+                    frozen = reference.scores(batch, loss.needs)
             with self.compute_loss_context_manager():
-                scores = score(self.model, batch, needs, known, self._head)
+                scores = score(self.model, batch, needs, frozen, self._head)
                 try:
                     share = loss(scores, counts)
                 except NonFiniteError as error:
@@ -202,22 +180,23 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             total += share.item()
         return added_over_ranks({"loss": total})["loss"]
 
-    def _two_streams(self) -> Streams:
-        if self._streams is None:
+    def _streams(self) -> Streams:
+        """Return the run's streams, made at its first step: FSDP has sharded the model by then."""
+        if self._two_streams is None:
             scaler = self.accelerator.scaler
-            self._streams = Streams(
+            self._two_streams = Streams(
                 self.model.named_parameters(),
-                self.run.combiner,
-                self._reduce,
+                self._method.combiner,
+                sum_over_ranks if world()[1] > 1 else None,
                 None if scaler is None else lambda: float(scaler.get_scale()),
             )
             if world()[1] > 1:
                 self._head.decide()  # a forward pass, which a sharded model runs on all ranks
-        return self._streams
+        return self._two_streams
 
     def _logs(self, step: int) -> bool:
         """Whether the Trainer logs after a step, counted from 1."""
-        return step == 1 or step % self.run.training.log_every == 0
+        return step == 1 or step % self._settings.log_every == 0
 
     def _backward(self, loss: Tensor, **options: Any) -> None:
         if self.is_fsdp_enabled:
@@ -225,64 +204,12 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         scaler = self.accelerator.scaler
         (loss if scaler is None else scaler.scale(loss)).backward(**options)
 
-    def _observe(self, due: Sequence[int], products: Mapping[Product, Mapping[str, float]]) -> None:
-        for index in due:
-            try:
-                context = self._context(products)
-                seen, self._states[index] = self.run.probes[index].report(
-                    context, self._states[index]
-                )
-                self._values |= seen
-            except Exception as error:  # an observer may fail without stopping the run
-                self._probe_failed(index, error)
-
-    def _judge_along(self) -> list[JudgeAlong]:
-        judge, every = self.run.judge, self.run.judge_every
-        if judge is None or every is None:
-            return []
-
-        def judged() -> Mapping[str, float]:
-            with _own_forward(self.model):
-                return judge(self.model)
-
-        return [JudgeAlong(every, judged, self._of_step)]
-
-    def _due(self) -> list[int]:
-        """Give the probes that observe this step."""
-        step = self.state.global_step
-        probes = enumerate(self.run.probes)
-        return [i for i, p in probes if p.due(step) and i not in self._failed]
-
-    def _context(
-        self, products: Mapping[Product, Mapping[str, float]] | None = None
-    ) -> StepContext:
-        step, values = self.state.global_step, dict(self._values)
-        return StepContext(step, self.model, values, products or {}, self.view)
-
-    def _of_step(self) -> Values:
-        return self._values
-
-    def all_notes(self) -> list[str]:
-        """Give what is to be said of the run beside its numbers."""
-        return [*self.notes, *([self._head.note] if self._head.note else [])]
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def _probe_failed(self, index: int, error: Exception) -> None:
-        self._failed.add(index)
-        self._note(
-            f"{self.run.probes[index].label} failed at step {self.state.global_step} and is "
-            f"off from there: {type(error).__name__}: {error}"
-            + ("; a limit of stop_when on what it gives ends nothing" if self.run.stop_when else "")
-        )
-
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
-        """Give the norm before clipping, refusing to step along a gradient that is not finite."""
+        """Return the norm before clipping, refusing to step along a gradient that is not finite."""
         norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
         if not math.isfinite(norm) and self.accelerator.scaler is None:
             norms = {
-                stream: self._values.get(f"gradients/{stream}_norm", 0.0)
+                stream: self._log.values.get(f"gradients/{stream}_norm", 0.0)
                 for stream in ("forget", "retain")
             }
             whose = [s for s, n in norms.items() if not math.isfinite(n)] or ["combined"]
@@ -290,8 +217,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         return norm
 
     def _not_finite(self, what: str) -> NonFiniteError:
-        found, _ = checkpoints.latest(Path(self.args.output_dir))
-        kept = f"; the checkpoint of step {checkpoints.step_of(found)} is kept" if found else ""
+        newest, _ = checkpoints.latest(Path(self.args.output_dir))
+        kept = f"; the checkpoint of step {checkpoints.step_of(newest)} is kept" if newest else ""
         return NonFiniteError(
             f"step {self.state.global_step}: {what}{kept}; lower training.learning_rate, set "
             f"training.max_grad_norm, or look at the terms' hyper-parameters"
@@ -301,83 +228,65 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         """Log the streams' own values in place of the Trainer's one loss."""
         if "learning_rate" not in logs:
             return  # the Trainer's closing summary of a loss that two streams do not have
-        values = {
-            **self._values,
-            "gradient_norm": float(logs.get("grad_norm", 0.0)),
-            "learning_rate": float(logs["learning_rate"]),
-        }
-        # Only a step that a loss scaler skips comes here with numbers that are not finite.
-        values = {name: value for name, value in values.items() if math.isfinite(value)}
-        self.trajectory.append({"step": self.state.global_step, **values})
+        values = self._log.close(
+            self.state.global_step,
+            gradient_norm=float(logs.get("grad_norm", 0.0)),
+            learning_rate=float(logs["learning_rate"]),
+        )
         super().log(values, start_time)
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of the run beside its numbers."""
+        return [*self._log.notes, *([self._head.note] if self._head.note else [])]
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or self.args.output_dir)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that is whole or not there."""
-        step, keep = self.state.global_step, self.run.training.keep_checkpoints
+        step, keep = self.state.global_step, self._settings.keep_checkpoints
         with checkpoints.staged(Path(self.args.output_dir), step, keep) as staging:
             self._staging = staging
             try:
                 super()._save_checkpoint(model, trial)
             finally:
                 self._staging = None
-            written = staging / f"checkpoint-{step}"
             if self.args.should_save:
-                self._save_progress(written)
+                self._run_state().write(staging / f"checkpoint-{step}")
 
-    def _save_progress(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        progress = {
-            "trajectory": self.trajectory,
-            "notes": self.notes,
-            "probes": self._states,
-            "failed": sorted(self._failed),
-            "limits_passed": self._stopping.counts,
-            "data": self.plan.digest,
-        }
-        (folder / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
-        memory = self._two_streams().state_dict()
-        if memory:
-            save_file({name: t.contiguous() for name, t in memory.items()}, folder / _MEMORY)
+    def _run_state(self) -> checkpoints.RunState:
+        return checkpoints.RunState(
+            trajectory=self._log.trajectory,
+            notes=self._log.notes,
+            probes=self._probes.state_dict(),
+            limits_passed=self._stopping.counts,
+            data=self._plan.digest,
+            memory=self._streams().state_dict(),
+        )
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint, to the bit."""
-        from safetensors.torch import load_file
+        """Go on from a checkpoint, exactly as if the run had not been cut off.
 
-        folder = checkpoint / f"checkpoint-{checkpoints.step_of(checkpoint)}"
-        progress = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
-        if progress["data"] != self.plan.digest:
+        Raises:
+            DataError: the checkpoint is of a run over other rows.
+        """
+        folder = checkpoints.trainer_folder(checkpoint)
+        state = checkpoints.RunState.read(folder)
+        if state.data != self._plan.digest:
             raise DataError(
                 f"{checkpoint}: was written by a run over other rows: resume with the data (and "
                 f"template) that it began with, or start anew in another folder"
             )
-        self.trajectory, self.notes = progress["trajectory"], progress["notes"]
-        self._states, self._failed = progress["probes"], set(progress["failed"])
-        self._stopping.counts = progress["limits_passed"]
-        if (folder / _MEMORY).is_file():
-            self._two_streams().load_state_dict(load_file(folder / _MEMORY))
+        self._log.trajectory, self._log.notes = state.trajectory, state.notes
+        self._probes.load_state_dict(state.probes)
+        self._stopping.counts = state.limits_passed
+        if state.memory:
+            self._streams().load_state_dict(state.memory)
         self.train(resume_from_checkpoint=str(folder))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the Trainer's estimate knows one forward pass over one batch."""
         return 0
-
-
-@contextmanager
-def _own_forward(model: Any) -> Iterator[None]:
-    """Let the model compute without the run's autocast, as it is judged before and after."""
-    original, wrapped = vars(model).get("_original_forward"), model.forward
-    if original is None:
-        yield
-        return
-    model.forward = original
-    try:
-        yield
-    finally:
-        model.forward = wrapped
 
 
 def _only(items: list[StepBatches]) -> StepBatches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,18 @@ from amnesis.data.batches import pad_token_id
 from amnesis.data.examples import ExampleSet, Mixture, encode_mixture, shared_examples
 from amnesis.data.sampling import StepPlan
 from amnesis.data.templates import AnyTemplate, Row, Template
-from amnesis.discovery.resolve import Choice, combiner_of, probes_of, stream_of
-from amnesis.distributed.processes import world
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import Choice, Method, build, build_stream
+from amnesis.distributed.processes import join, world
 from amnesis.errors import Interrupted, RecipeError, ResourceError
-from amnesis.models.devices import examined_device
-from amnesis.models.trainable import adds_nothing
-from amnesis.scoring.reference import AdapterOff, Cached, FrozenCopy, Reference, cached, logit_bytes
+from amnesis.models.devices import check_device
+from amnesis.progress import ProgressCallback
+from amnesis.scoring.reference import Reference, build_references
 from amnesis.training import checkpoints
-from amnesis.training.probing import run_view
-from amnesis.training.report import Values
+from amnesis.training.callbacks import EvaluateAlong
+from amnesis.training.report import StepLog, Values
 from amnesis.training.settings import TrainingSettings
-from amnesis.training.stopping import limits_of
+from amnesis.training.stopping import StopWhenInterrupted, limits_of
 from amnesis.training.trainer import TwoStreamTrainer
 
 if TYPE_CHECKING:
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
     from transformers.trainer_callback import TrainerCallback
 
     from amnesis.discovery.registry import Registry
-    from amnesis.scoring.scores import Needs
-
-# Reference logits are cached up to this many bytes of main memory; beyond, a copy is run.
-LOGITS_IN_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,8 @@ class Unlearner:
     """Makes ``model`` forget, by any objective, regularizer and combiner.
 
     Each is a name, a mapping ``{"name": ..., hyper-parameters}``, a component, or (terms only) a
-    list of those with ``weight``. Without a regularizer there is no retain stream.
+    list of those with ``weight``. Without a regularizer there is no retain stream; without a
+    combiner the two gradients are added.
 
         Unlearner(model, tokenizer, objective="wga", regularizer="kl", combiner="sago").fit(
             forget, retain
@@ -63,11 +62,12 @@ class Unlearner:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        objective: Choice,
+        objective: Choice | None = None,
         regularizer: Choice | None = None,
         combiner: Choice | None = None,
         probes: Sequence[Choice] = (),
         *,
+        method: Method | None = None,
         training: TrainingSettings | Mapping[str, Any] | None = None,
         template: AnyTemplate | None = None,
         seed: int = 0,
@@ -77,29 +77,35 @@ class Unlearner:
         device: str | None = None,
         output: Path | None = None,
         stop_when: Mapping[str, Any] | None = None,
-        judge: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
-        judge_every: int | None = None,
+        evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
+        evaluate_every: int | None = None,
     ) -> None:
-        """Resolve every name at once; nothing is computed yet.
+        """Resolve every name at once, or take the ``method`` that was resolved before.
+
+        Nothing is computed yet. ``evaluate`` is called every ``evaluate_every`` steps, and its
+        values join those of the step.
 
         Raises:
             AmnesisError: a name or a hyper-parameter is wrong, or a combiner has no retain stream.
         """
         self.model, self.tokenizer = model, tokenizer
-        self.forget_loss = stream_of("forget", "objective", objective, registry)
-        self.retain_loss = (
-            None
-            if regularizer is None
-            else stream_of("retain", "regularizer", regularizer, registry)
-        )
-        if self.retain_loss is None and combiner is not None:
-            raise RecipeError("a combiner needs a retain stream: give a regularizer, such as 'kl'")
-        self.combiner = (
-            None if self.retain_loss is None else combiner_of(combiner or "sum", registry)
-        )
-        self.probes = probes_of(probes, registry)
-        self.stop_when = limits_of(stop_when)
-        self.judge, self.judge_every = judge, judge_every
+        if method is None:
+            if objective is None:
+                raise RecipeError("name an objective, such as objective='npo'")
+            names = registry or default_registry()
+            method = Method(
+                forget=build_stream("forget", "objective", objective, names),
+                retain=None
+                if regularizer is None
+                else build_stream("retain", "regularizer", regularizer, names),
+                combiner=None if combiner is None else build("combiner", combiner, names),
+                probes=tuple(build("probe", probe, names) for probe in probes),
+                registry=names,
+            )
+        elif objective is not None or regularizer is not None or combiner is not None or probes:
+            raise RecipeError("give a method, or the names that one is built from, not both")
+        self.method = method
+        self.limits = limits_of(stop_when, method.probes)
         self.training = (
             training
             if isinstance(training, TrainingSettings)
@@ -108,19 +114,21 @@ class Unlearner:
         self.template = template or Template()
         self.seed, self.device, self.output = seed, device, output
         self.reference_cache, self.callbacks = reference_cache, tuple(callbacks)
+        self._evaluate = evaluate
+        self._evaluate_every = None if evaluate is None else evaluate_every
 
     def fit(
         self,
         forget: Iterable[Row] | Mixture,
         retain: Iterable[Row] | Mixture | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: ProgressCallback | None = None,
         *,
         resume: bool = False,
     ) -> FitResult:
         """Unlearn ``forget`` while keeping ``retain``; rows have the template's fields.
 
         The model is changed in place. ``resume`` goes on from the last whole checkpoint in
-        ``output``, to the bit, or starts where there is none.
+        ``output``, exactly as if nothing had happened, or starts where there is none.
 
         Raises:
             DataError: a row lacks a field, or a set is empty.
@@ -128,53 +136,88 @@ class Unlearner:
             ResourceError: memory does not suffice.
             Interrupted: Ctrl-C was pressed; a checkpoint was written if there is an ``output``.
         """
-        if self.retain_loss is not None and retain is None:
+        method = self.method
+        if method.retain is not None and retain is None:
             raise RecipeError("a regularizer needs retain rows: fit(forget, retain)")
-        self._examine()
-        forget_set = self._encode("forget", forget, self.forget_loss)
-        retain_set = (
-            None
-            if self.retain_loss is None or retain is None
-            else self._encode("retain", retain, self.retain_loss)
-        )
-        steps, draws = self.training.length(len(forget_set))
+        self._check_trainable()
+        join(self.device)
+        streams = {"forget": (self._encode("forget", forget, method.forget), method.forget)}
+        watched = None
+        if method.retain is not None and retain is not None:
+            watched = self._encode("retain", retain, method.retain)
+            streams["retain"] = watched, method.retain
+        elif retain is not None and method.probes:
+            watched = self._encode("retain", retain, StreamLoss("retain", ()))
+        log, interruption = StepLog(), StopWhenInterrupted()
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = TwoStreamTrainer(self, steps, self.output or Path(scratch), self.device)
-            rank, ranks = world()
-            trainer.plan = StepPlan(
-                forget_set,
-                retain_set,
-                steps,
-                self.training.batch_size,
-                self.training.micro_batch_size or self.training.batch_size,
-                pad_token_id(self.tokenizer),
-                self.training.retain_batch_size,
-                draws,
-                self.seed,
-                rank,
-                ranks,
+            trainer = TwoStreamTrainer(
+                self.model,
+                self.tokenizer,
+                method,
+                self._plan({name: examples for name, (examples, _) in streams.items()}),
+                self.training,
+                references=partial(self._references, streams, progress),
+                output=self.output or Path(scratch),
+                device=self.device,
+                log=log,
+                limits=self.limits,
+                evaluate_every=self._evaluate_every,
+                callbacks=(*self._evaluate_along(log), *self.callbacks, interruption),
+                watched_retain=watched,
             )
-            with trainer.accelerator.autocast():  # θ° as the student sees it at the first step
-                trainer.references = self._references(forget_set, retain_set, progress)
-            shown = retain_set
-            if shown is None and retain is not None and self.probes:
-                shown = self._encode("retain", retain, StreamLoss("retain", ()))
-            reference = trainer.references.get("forget")
-            trainer.view = run_view(
-                trainer.plan, self.forget_loss, shown, reference, trainer.args.device
-            )
-            self._train(trainer, resume)
-        data = {s.name: s.summary() for s in (forget_set, retain_set) if s is not None}
-        if retain_set is not None:
-            data["retain"]["also_in_forget"] = shared_examples(retain_set, forget_set)
-        return FitResult(trainer.state.global_step, trainer.trajectory, data, trainer.all_notes())
+            passed_over = self._train(trainer, interruption, resume)
+        data = {name: examples.summary() for name, (examples, _) in streams.items()}
+        if "retain" in streams:
+            shared = shared_examples(streams["retain"][0], streams["forget"][0])
+            data["retain"]["also_in_forget"] = shared
+        notes = [*passed_over, *trainer.notes()]
+        return FitResult(trainer.state.global_step, log.trajectory, data, notes)
 
-    def _examine(self) -> None:
-        """See that what is to train can, on the device that is asked for."""
+    def _plan(self, sets: Mapping[str, ExampleSet]) -> StepPlan:
+        """Return which examples this rank sees at each step."""
+        steps, draws = self.training.length(len(sets["forget"]))
+        rank, ranks = world()
+        return StepPlan(
+            sets["forget"],
+            sets.get("retain"),
+            steps,
+            self.training.batch_size,
+            self.training.micro_batch_size or self.training.batch_size,
+            pad_token_id(self.tokenizer),
+            self.training.retain_batch_size,
+            draws,
+            self.seed,
+            rank,
+            ranks,
+        )
+
+    def _evaluate_along(self, log: StepLog) -> list[EvaluateAlong]:
+        if self._evaluate is None or self._evaluate_every is None:
+            return []
+        return [EvaluateAlong(self._evaluate_every, self._evaluate, log)]
+
+    def _references(
+        self,
+        streams: Mapping[str, tuple[ExampleSet, StreamLoss]],
+        progress: ProgressCallback | None,
+    ) -> Mapping[str, Reference]:
+        """Return the frozen scores that each stream reads, of the model as it is now."""
+        return build_references(
+            self.model,
+            {name: (examples, loss.needs) for name, (examples, loss) in streams.items()},
+            pad_token_id=pad_token_id(self.tokenizer),
+            cache=self.reference_cache,
+            precision=self.training.precision,
+            copy_in_8_bits=self.training.reference_copy == "int8",
+            progress=progress,
+        )
+
+    def _check_trainable(self) -> None:
+        """Refuse what cannot train, or not on the device that is asked for."""
         import torch
 
         if self.device is not None:
-            examined_device(self.device)
+            check_device(self.device)
             index = torch.device(self.device).index
             if index and world()[1] == 1:
                 raise RecipeError(
@@ -182,7 +225,7 @@ class Unlearner:
                     f"another by CUDA_VISIBLE_DEVICES={index}"
                 )
         device = self.device or str(self.model.device)
-        self.training.examine_on(device)
+        self.training.check_on(device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if not trained:
             raise RecipeError("no parameter of the model trains: all of them are frozen")
@@ -192,18 +235,21 @@ class Unlearner:
                 "in float32 or bfloat16 (model.dtype) and compute in float16 (training.precision)"
             )
 
-    def _train(self, trainer: TwoStreamTrainer, resume: bool) -> None:
+    def _train(
+        self, trainer: TwoStreamTrainer, interruption: StopWhenInterrupted, resume: bool
+    ) -> list[str]:
+        """Train to the end; return notes on checkpoints that were passed over."""
         import torch
 
-        found: Path | None = None
-        notes: list[str] = []
+        checkpoint: Path | None = None
+        passed_over: list[str] = []
         if resume and self.output is not None:
-            found, notes = checkpoints.latest(self.output)
+            checkpoint, passed_over = checkpoints.latest(self.output)
         try:
-            if found is None:
+            if checkpoint is None:
                 trainer.train()
             else:
-                trainer.resume(found)
+                trainer.resume(checkpoint)
         except torch.OutOfMemoryError as error:
             size = self.training.micro_batch_size or self.training.batch_size
             raise ResourceError(
@@ -213,14 +259,14 @@ class Unlearner:
                 f"training.gradient_checkpointing: true"
             ) from error
         finally:
-            trainer.interruption.restore()
+            interruption.restore()
             if not trainer.is_fsdp_enabled:  # whoever runs the model next chooses the precision
                 trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        trainer.notes[:0] = notes
-        if trainer.interruption.asked and trainer.state.global_step < trainer.state.max_steps:
+        if interruption.asked and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(
                 f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}"
             )
+        return passed_over
 
     def _encode(self, name: str, rows: Iterable[Row] | Mixture, loss: StreamLoss) -> ExampleSet:
         template = self.template.within(self.model.config)
@@ -232,42 +278,3 @@ class Unlearner:
         mixture = rows if isinstance(rows, Mixture) else Mixture(((1.0, list(rows)),))
         texts = further_texts([loss], [row for _, part in mixture.parts for row in part])
         return encode_mixture(mixture, self.tokenizer, template, name=name, answers=texts)
-
-    def _references(
-        self,
-        forget: ExampleSet,
-        retain: ExampleSet | None,
-        progress: Callable[[str, int, int], None] | None,
-    ) -> dict[str, Reference]:
-        references: dict[str, Reference] = {}
-        for examples, loss in ((forget, self.forget_loss), (retain, self.retain_loss)):
-            if examples is None or loss is None or not loss.needs.reference:
-                continue
-            if self._cacheable(examples, loss.needs):
-                references[loss.name] = cached(
-                    self.model,
-                    examples.examples,
-                    loss.needs,
-                    pad_token_id=pad_token_id(self.tokenizer),
-                    cache=self.reference_cache,
-                    precision=self.training.precision,
-                    progress=progress,
-                )
-            else:
-                known = [r for r in references.values() if not isinstance(r, Cached)]
-                references[loss.name] = known[0] if known else self._whole_reference()
-        return references
-
-    def _cacheable(self, examples: ExampleSet, needs: Needs) -> bool:
-        if needs.ref_hidden:
-            return False
-        if not (needs.ref_logits or needs.ref_top):
-            return True
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        size = logit_bytes(examples.examples, needs, vocabulary, self.model.dtype.itemsize)
-        return size <= LOGITS_IN_MEMORY
-
-    def _whole_reference(self) -> Reference:
-        if hasattr(self.model, "disable_adapter") and adds_nothing(self.model):
-            return AdapterOff(self.model)
-        return FrozenCopy(self.model, in_8_bits=self.training.reference_copy == "int8")

@@ -6,15 +6,15 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
+from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.data.templates import Template
 from amnesis.errors import DataError
-from amnesis_evaluation.attacks.attacking import forms_of, judged_by, judged_sets
+from amnesis.progress import ProgressCallback
+from amnesis_evaluation.attacks.attacking import MetricsAttack, evaluated_sets, forms_of
 from amnesis_evaluation.inference.answers import Form
-from amnesis_evaluation.inference.batching import Progress
 
 
-class Paraphrase(Attack):
+class Paraphrase(MetricsAttack):
     """Judges the sets with each question replaced by its paraphrase, the answers as they are.
 
     Source: paraphrased questions as in TOFU, arXiv 2401.06121, and in Patil et al. 2024,
@@ -34,10 +34,10 @@ class Paraphrase(Attack):
         subject: Subject,
         benchmark: Benchmark,
         settings: EvaluationSettings,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Evaluation:
         """Ask in other words; the model itself is not changed."""
-        known, forms = judged_sets(benchmark), forms_of(benchmark, subject)
+        known, forms = evaluated_sets(benchmark), forms_of(benchmark, subject)
         asked = {}
         for name in self.sets:
             template = forms.get(name, Form()).template or subject.template
@@ -52,4 +52,4 @@ class Paraphrase(Attack):
                     f"{name!r}"
                 )
             asked[name] = [{**row, template.question: row[self.field]} for row in rows]
-        return judged_by(self.metrics, subject, asked, settings, progress, forms)
+        return self.evaluated(subject, asked, settings, progress, forms)

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.errors import RecipeError, one_line
+from amnesis.progress import ProgressCallback
 from amnesis_evaluation.attacks.attacking import copied
-from amnesis_evaluation.inference.batching import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class Quantization(Attack):
         subject: Subject,
         benchmark: Benchmark,
         settings: EvaluationSettings,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Evaluation:
         """Judge a quantised copy by the whole benchmark."""
         backend = self.backend if self.backend != "auto" else self._found(subject)

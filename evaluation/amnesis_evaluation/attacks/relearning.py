@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from amnesis.contracts import (
-    Attack,
     Benchmark,
     Evaluation,
     EvaluationSettings,
@@ -17,12 +16,12 @@ from amnesis.contracts import (
 )
 from amnesis.data.templates import AnyTemplate
 from amnesis.errors import DataError, did_you_mean
-from amnesis_evaluation.attacks.attacking import copied, forms_of, judged_by, judged_sets
+from amnesis.progress import ProgressCallback
+from amnesis_evaluation.attacks.attacking import MetricsAttack, copied, evaluated_sets, forms_of
 from amnesis_evaluation.inference.answers import Form, Forms
-from amnesis_evaluation.inference.batching import Progress
 
 
-class Relearning(Attack):
+class Relearning(MetricsAttack):
     """Finetunes a copy for ``steps`` steps on k rows, and judges it along the way.
 
     On forget rows it asks how much the rest of the forget set comes back with them: ``unseen`` are
@@ -57,10 +56,10 @@ class Relearning(Attack):
         subject: Subject,
         benchmark: Benchmark,
         settings: EvaluationSettings,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Evaluation:
         """Relearn on a copy, and on a model that never knew where one is given."""
-        known, forms = judged_sets(benchmark), dict(forms_of(benchmark, subject))
+        known, forms = evaluated_sets(benchmark), dict(forms_of(benchmark, subject))
         if strangers := [name for name in self.sets if name not in known]:
             raise DataError(
                 f"attack 'relearning': sets: the benchmark judges no set {strangers[0]!r}; "
@@ -98,7 +97,7 @@ class Relearning(Attack):
         taught: Sequence[Row],
         judged: Mapping[str, Sequence[Row]],
         settings: EvaluationSettings,
-        progress: Progress | None,
+        progress: ProgressCallback | None,
         forms: Forms,
     ) -> Evaluation:
         from amnesis import Unlearner
@@ -109,7 +108,7 @@ class Relearning(Attack):
         student.model.requires_grad_(True)
 
         def judge_at(step: int) -> None:
-            found = judged_by(self.metrics, student, judged, settings, forms=forms)
+            found = self.evaluated(student, judged, settings, forms=forms)
             curve.values.update({f"{k}@{step}": v for k, v in found.values.items()})
             curve.intervals.update({f"{k}@{step}": v for k, v in found.intervals.items()})
             curve.notes.extend(note for note in found.notes if note not in curve.notes)

@@ -12,7 +12,8 @@ from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings,
 from amnesis.data.batches import pad_token_id
 from amnesis.data.examples import encode_rows
 from amnesis.errors import DataError, did_you_mean
-from amnesis_evaluation.attacks.attacking import forms_of, judged_sets
+from amnesis.progress import ProgressCallback
+from amnesis_evaluation.attacks.attacking import evaluated_sets, forms_of
 from amnesis_evaluation.evaluator.bootstrap import Bootstrap
 from amnesis_evaluation.inference.answers import (
     Fit,
@@ -22,7 +23,6 @@ from amnesis_evaluation.inference.answers import (
     stopped,
     text_of,
 )
-from amnesis_evaluation.inference.batching import Progress
 from amnesis_evaluation.inference.generation import end_tokens, generate
 from amnesis_evaluation.metrics.rouge_l import rouge_l_recall, without_words
 
@@ -47,10 +47,10 @@ class Sampling(Attack):
         subject: Subject,
         benchmark: Benchmark,
         settings: EvaluationSettings,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Evaluation:
         """Sample answers and keep the worst; the model itself is not changed."""
-        known, forms = judged_sets(benchmark), forms_of(benchmark, subject)
+        known, forms = evaluated_sets(benchmark), forms_of(benchmark, subject)
         found = Evaluation()
         for name in self.sets:
             if name not in known:
@@ -70,7 +70,7 @@ class Sampling(Attack):
         form: Form,
         settings: EvaluationSettings,
         found: Evaluation,
-        progress: Progress | None,
+        progress: ProgressCallback | None,
     ) -> None:
         whole = form.template or subject.template
         template = whole.within(subject.model.config)

@@ -62,7 +62,7 @@ class Muse(SetsBenchmark):
             {name: partial(self._rows, "raw", split, "text") for name, split in splits.items()}
         )
 
-    def judged_sets(self) -> Mapping[str, Sequence[Row]]:
+    def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the continuations, the questions, and the texts for membership inference."""
         verbatim = self._rows("verbmem", "forget", "prompt", "gt")
         return {

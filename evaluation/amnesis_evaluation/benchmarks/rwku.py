@@ -62,7 +62,7 @@ class Rwku(SetsBenchmark):
         )
         return [{**row, "text": row[self.corpus_field]} for row in rows]
 
-    def judged_sets(self) -> Mapping[str, Sequence[Row]]:
+    def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the probes, as questions and answers."""
         sets = {}
         for name, config in _PROBES.items():

@@ -14,21 +14,22 @@ from amnesis.contracts import (
     Subject,
 )
 from amnesis.data.templates import AnyTemplate
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build_metrics
 from amnesis.distributed.processes import from_first_rank
-from amnesis_evaluation.evaluator.cache import judgement_key, remember, remembered
-from amnesis_evaluation.evaluator.evaluate import judge
+from amnesis.progress import ProgressCallback
+from amnesis_evaluation.evaluator.cache import evaluation_key, remember, remembered
+from amnesis_evaluation.evaluator.evaluate import evaluate
 from amnesis_evaluation.evaluator.selection import select
 from amnesis_evaluation.harness.tasks import lm_eval_values
 from amnesis_evaluation.inference.answers import Forms
-from amnesis_evaluation.inference.batching import Progress
 from amnesis_evaluation.reports.stored import load_evaluation
 
 
 class SetsBenchmark(Benchmark):
-    """Judges a model on the sets that :meth:`judged_sets` gives, by metrics' names.
+    """Judges a model on the sets that :meth:`evaluated_sets` gives, by metrics' names.
 
-    ``metrics`` are the ones that a judgement makes where the settings name none: those that the
-    sets do not allow are noted, one line each. A metric that is asked for is refused instead.
+    Metrics that are still names are looked up among what is installed.
     """
 
     metrics: ClassVar[tuple[str | dict[str, Any], ...]] = (
@@ -38,7 +39,7 @@ class SetsBenchmark(Benchmark):
         "exact_memorization",
     )
 
-    def judged_sets(self) -> Mapping[str, Sequence[Row]]:
+    def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the sets that are judged; others than a run trains on where a benchmark says so."""
         return self.sets()
 
@@ -50,7 +51,7 @@ class SetsBenchmark(Benchmark):
         self,
         subject: Subject,
         settings: EvaluationSettings,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         *,
         retrained: Evaluation | None = None,
     ) -> Evaluation:
@@ -62,16 +63,17 @@ class SetsBenchmark(Benchmark):
         """
         if retrained is None and settings.retrained is not None:
             retrained = load_evaluation(settings.retrained)
-        chosen = self.metrics if settings.metrics is None else settings.metrics
-        sets = self.judged_sets() if chosen else {}
-        selection = select(
-            sets, chosen, retrained=retrained is not None, optional=settings.metrics is None
+        own = settings.metrics is None
+        chosen = build_metrics(
+            self.metrics if own else settings.metrics or (), default_registry(), optional=own
         )
+        sets = self.evaluated_sets() if chosen else {}
+        selection = select(sets, chosen, retrained=retrained is not None)
         forms = self.forms(subject.template)
 
         def whole(lm_eval: LmEvalSettings | None) -> Evaluation:
-            judged = judge(subject, sets, selection, settings, progress, retrained, forms)
-            return _with_tasks(judged, subject, lm_eval)
+            made = evaluate(subject, sets, selection, settings, progress, retrained, forms)
+            return _with_tasks(made, subject, lm_eval)
 
         folder, lm_eval = settings.cache, settings.lm_eval
         if folder is None:
@@ -80,7 +82,7 @@ class SetsBenchmark(Benchmark):
         digestible = lm_eval is not None and set(lm_eval.tasks) <= set(lm_eval.data)
         inside, beside = (lm_eval, None) if digestible else (None, lm_eval)
         keyed = settings.model_copy(update={"lm_eval": inside})
-        key = judgement_key(subject, sets, selection, keyed, retrained, forms)
+        key = evaluation_key(subject, sets, selection, keyed, retrained, forms)
         # One rank looks for all: what lies in another's cache would part the ranks.
         known = from_first_rank(lambda: remembered(folder, key))
         if known is None:
@@ -89,7 +91,7 @@ class SetsBenchmark(Benchmark):
         return _with_tasks(known, subject, beside)
 
 
-def _with_tasks(judged: Evaluation, subject: Subject, lm_eval: LmEvalSettings | None) -> Evaluation:
+def _with_tasks(made: Evaluation, subject: Subject, lm_eval: LmEvalSettings | None) -> Evaluation:
     if lm_eval is not None:
-        judged.values.update(lm_eval_values(subject, lm_eval))
-    return judged
+        made.values.update(lm_eval_values(subject, lm_eval))
+    return made

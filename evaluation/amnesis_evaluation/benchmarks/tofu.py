@@ -58,7 +58,7 @@ class Tofu(SetsBenchmark):
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the rows that a run trains on, and those beside them; ``retain`` once it is read."""
-        judged = self.judged_sets()
+        judged = self.evaluated_sets()
         if self.train_retain == "retain_perturbed":
             return judged
         readers: dict[str, Callable[[], Sequence[Row]]] = {
@@ -66,7 +66,7 @@ class Tofu(SetsBenchmark):
         }
         return ReadOnAccess(readers | {"retain": partial(self._rows, _RETAIN[self.split])})
 
-    def judged_sets(self) -> Mapping[str, Sequence[Row]]:
+    def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
         """Give the rows that a model is judged on."""
         forget = self._rows(self.split)
         perturbed = f"{self.split}_perturbed"

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from amnesis.contracts import Evaluation, EvaluationSettings, LmEvalSettings, Row, Subject
 from amnesis.errors import RecipeError
+from amnesis.progress import ProgressCallback
 from amnesis_evaluation.benchmarks.published import (
     ReadOnAccess,
     check_folder,
@@ -18,7 +19,6 @@ from amnesis_evaluation.benchmarks.published import (
     with_fields,
 )
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
-from amnesis_evaluation.inference.batching import Progress
 
 _HUB = "cais/wmdp-corpora"
 
@@ -62,7 +62,7 @@ class Wmdp(SetsBenchmark):
         self,
         subject: Subject,
         settings: EvaluationSettings,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         *,
         retrained: Evaluation | None = None,
     ) -> Evaluation:

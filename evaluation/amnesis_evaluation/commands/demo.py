@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from amnesis.contracts import ProgressCallback
+    from amnesis.discovery.registry import Registry
+    from amnesis.runs.results import Results
 
 # A Llama small enough to be trained on a laptop while one watches, that knows what it was told.
 MODEL = {
@@ -40,7 +46,7 @@ UNLEARNING = {
 }
 SHOWN = ("extraction_strength", "probability", "rouge_l")
 CAPTION = (
-    "{people} invented people were to be forgotten. 'never knew' is the same model trained without "
+    "{people} invented people were to be forgotten. 'retrained' is the same model trained without "
     "them: the goal. The facts are never seen while it unlearns, so they show collateral damage; "
     "the retain rows are the ones that the regularizer trains on. A model this small shows that "
     "the forgotten text is no longer produced, not how a large model behaves, and it knows nothing "
@@ -49,6 +55,7 @@ CAPTION = (
 
 
 def demo(
+    context: typer.Context,
     out: Annotated[
         Path | None, typer.Option(help="Folder for everything; default: a new runs/demo-<time>.")
     ] = None,
@@ -56,30 +63,42 @@ def demo(
     overwrite: Annotated[bool, typer.Option(help="Replace a demo that is there.")] = False,
 ) -> None:
     """Watch a small language model forget ten people and keep the rest (about two minutes)."""
-    from rich.console import Console
-
-    from amnesis.cli.console import quiet_libraries
-    from amnesis.progress import Progress
-    from amnesis.runs.folder import new_folder
+    from amnesis.cli import (
+        ProgressBars,
+        console,
+        new_folder,
+        print_notes,
+        quiet_libraries,
+        registry_of,
+    )
 
     quiet_libraries()
     folder = out or new_folder("demo")
-    with Progress() as progress:
-        results = make_demo(folder, seed=seed, overwrite=overwrite, progress=progress)
-    console = Console()
-    console.print(_table(results))
-    for note in results["notes"]:
-        console.print(f"note: {note}")
-    console.print(
-        f"{results['steps']} steps; everything is in {folder}. "
+    with ProgressBars() as progress:
+        results = make_demo(
+            folder,
+            seed=seed,
+            overwrite=overwrite,
+            progress=progress,
+            registry=registry_of(context),
+        )
+    console().print(_table(results))
+    print_notes(results.notes)
+    console().print(
+        f"{results.steps} steps; everything is in {folder}. "
         f"Watch the run: tensorboard --logdir {folder}"
     )
 
 
 def make_demo(
-    folder: Path, *, seed: int = 0, overwrite: bool = False, progress: Any = None
-) -> dict[str, Any]:
-    """Train a model that knows and one that never knew, unlearn, judge; give the results.
+    folder: Path,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    registry: Registry | None = None,
+) -> Results:
+    """Train a model that knows and one that never did, unlearn, evaluate; return the results.
 
     Raises:
         OutputError: ``folder`` is not empty and ``overwrite`` was not asked for.
@@ -95,7 +114,7 @@ def make_demo(
 
         def tell(what: str, done: int, total: int, name: str = name) -> None:
             if progress is not None:
-                progress(f"{'knows' if name == 'target' else 'never knew'}: {what}", done, total)
+                progress(f"{'knows' if name == 'target' else 'retrained'}: {what}", done, total)
 
         finetune(
             {
@@ -112,6 +131,7 @@ def make_demo(
             overwrite=overwrite,
             device="cpu",
             progress=tell,
+            registry=registry,
         )
     result = amnesis.run(
         {
@@ -130,20 +150,19 @@ def make_demo(
         overwrite=True,  # claimed above
         device="cpu",
         progress=progress,
+        registry=registry,
     )
     return result.results
 
 
-def _table(results: Mapping[str, Any]) -> Any:
+def _table(results: Results) -> Table:
     from rich.table import Table
 
-    table = Table(
-        "set", "metric", "before", "after", "never knew", caption=CAPTION.format(people="Ten")
-    )
+    table = Table("set", "metric", *results.phases(), caption=CAPTION.format(people="Ten"))
     for set_name in ("forget", "retain", "facts", "holdout"):
         for metric in SHOWN:
             key = f"{set_name}/{metric}"
-            cells = [results[phase].get(key) for phase in ("before", "after", "retrained")]
+            cells = [values.get(key) for values in results.phases().values()]
             if any(cell is not None for cell in cells):
                 table.add_row(
                     set_name if metric == SHOWN[0] else "",

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings
-    from amnesis.data.templates import AnyTemplate
-    from amnesis.runs.recipe import Recipe
-    from amnesis_evaluation.reports.stored import FurtherRecipe
+    from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings
+    from amnesis.discovery.registry import Registry
+    from amnesis.runs.recipe import PartialRecipe
+    from amnesis.runs.subject import ModelPlace
 
 
 def evaluate(
@@ -71,13 +68,16 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Judge a model by the field's benchmarks, or read an original TOFU evaluation log."""
+    from amnesis.cli import registry_of
+    from amnesis.discovery.resolve import build
     from amnesis.errors import RecipeError
-    from amnesis_evaluation.reports.stored import refuse_place
+    from amnesis.runs.subject import ModelPlace
+    from amnesis_evaluation.reports.stored import check_place
 
     if from_log is not None:
         if model is not None:
             raise RecipeError("give a MODEL or --from-log, not both")
-        _refuse_further_options(context)
+        _check_log_options(context)
         _show_log(from_log, retain_log, as_json)
         return
     if retain_log is not None:
@@ -93,35 +93,38 @@ def evaluate(
         "generate_rows": generate_rows,
         "max_new_tokens": max_new_tokens,
     }
-    source, known = _source(model, recipe)
-    wanted = _settings(known, settings, cache=cache)
+    place, registry = ModelPlace.of(model, recipe), registry_of(context)
+    wanted = _settings(place.recipe, settings, cache=cache)
     if out is not None:
-        inputs = [Path(source), *([wanted.retrained] if wanted.retrained is not None else [])]
-        refuse_place(out, [path for path in inputs if path.exists()], overwrite=overwrite)
-    judged = _judged(
-        source,
-        _benchmark(known, benchmark, {"split": split, "path": data}, hyper or []),
-        known.template if known else None,
+        inputs = [Path(place.path), *([wanted.retrained] if wanted.retrained is not None else [])]
+        check_place(out, [path for path in inputs if path.exists()], overwrite=overwrite)
+    suite = _benchmark(
+        place.recipe, benchmark, {"split": split, "path": data}, hyper or [], registry
+    )
+    evaluation = _evaluated(
+        place,
+        suite,
         wanted,
-        attack or [],
+        [build("attack", name, registry) for name in attack or ()],
         out,
+        registry,
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    _show(judged, as_json)
+    _show(evaluation, as_json)
 
 
 # All that --from-log goes together with.
-_OF_LOGS = {"from_log", "retain_log", "as_json"}
+_LOG_OPTIONS = {"from_log", "retain_log", "as_json"}
 
 
-def _refuse_further_options(context: typer.Context) -> None:
+def _check_log_options(context: typer.Context) -> None:
     from amnesis.errors import RecipeError
 
     given = [
         _written(parameter, context.params[str(parameter.name)])
         for parameter in context.command.params
-        if parameter.name not in _OF_LOGS and _is_given(context, str(parameter.name))
+        if parameter.name not in _LOG_OPTIONS and _is_given(context, str(parameter.name))
     ]
     if given:
         raise RecipeError(
@@ -139,28 +142,16 @@ def _written(parameter: Any, value: Any) -> str:
     return str(parameter.secondary_opts[0] if value is False else parameter.opts[0])
 
 
-def _source(model: str, recipe: Path | None) -> tuple[str, Recipe | FurtherRecipe | None]:
-    """Give where the model is, and the recipe that goes with it: a run's folder holds both."""
-    from amnesis_evaluation.reports.stored import recipe_of
-
-    folder = Path(model)
-    if recipe is None and (folder / "recipe.yaml").is_file():
-        recipe = folder / "recipe.yaml"
-    if (folder / "model").is_dir():
-        model = str(folder / "model")
-    return model, None if recipe is None else recipe_of(recipe)
-
-
 def _benchmark(
-    recipe: Recipe | FurtherRecipe | None,
+    recipe: PartialRecipe | None,
     name: str | None,
     options: dict[str, Any],
     hyper: list[str],
+    registry: Registry,
 ) -> Benchmark:
     import yaml
 
-    from amnesis.contracts import Benchmark
-    from amnesis.discovery.resolve import component_of
+    from amnesis.discovery.resolve import build
     from amnesis.errors import RecipeError
 
     choice: dict[str, Any] = {}
@@ -180,14 +171,12 @@ def _benchmark(
             choice[key] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise RecipeError(f"--with {pair!r}: {text!r} is not a YAML value") from None
-    benchmark = component_of(("benchmark",), choice)
-    if not isinstance(benchmark, Benchmark):
-        raise RecipeError(f"{benchmark.label} is not a benchmark")
+    benchmark: Benchmark = build("benchmark", choice, registry)
     return benchmark
 
 
 def _settings(
-    recipe: Recipe | FurtherRecipe | None, given: dict[str, Any], *, cache: bool
+    recipe: PartialRecipe | None, given: dict[str, Any], *, cache: bool
 ) -> EvaluationSettings:
     from pydantic import ValidationError
 
@@ -209,104 +198,95 @@ def _settings(
         raise RecipeError(f"--{option}: {first['msg']} (got {first['input']!r})") from None
 
 
-def _judged(
-    source: str,
+def _evaluated(
+    place: ModelPlace,
     benchmark: Benchmark,
-    template: AnyTemplate | None,
     settings: EvaluationSettings,
-    attacks: list[str],
+    attacks: list[Attack],
     out: Path | None,
+    registry: Registry,
     *,
     device: str | None,
     trust_remote_code: bool,
 ) -> Evaluation:
-    from amnesis.cli.console import quiet_libraries
-    from amnesis.contracts import Subject
-    from amnesis.contracts.attack import keyed
-    from amnesis.data.templates import Template
-    from amnesis.models.devices import examined_device
-    from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
-    from amnesis.progress import Progress
-    from amnesis.runs.results import environment
-    from amnesis_evaluation.attacks.attacking import attacks_of
+    from amnesis.cli import ProgressBars, load_subject, quiet_libraries
+    from amnesis.discovery.resolve import build_metrics
+    from amnesis.runs.evaluations import attacks_by_name
+    from amnesis.runs.results import Results, environment
     from amnesis_evaluation.reports.stored import save_evaluation
 
     quiet_libraries()
     benchmark.sets()
-    chosen = keyed(attacks_of(attacks))
-    place = ModelSettings(path=source)
-    device = examined_device(device)
-    subject = Subject(
-        load_model(place, device=device, trust_remote_code=trust_remote_code),
-        load_tokenizer(place, trust_remote_code=trust_remote_code),
-        template or Template(),
+    own = settings.metrics is None
+    chosen = build_metrics(
+        benchmark.metrics if own else settings.metrics or (), registry, optional=own
     )
-    with Progress() as progress:
-        judged = benchmark.evaluate(subject, settings, progress)
+    settings = settings.model_copy(update={"metrics": chosen})
+    loaded = load_subject(place, device=device, trust_remote_code=trust_remote_code)
+    with ProgressBars() as progress:
+        made = benchmark.evaluate(loaded.subject, settings, progress)
         attacked = {
-            name: attack.attack(subject, benchmark, settings, progress)
-            for name, attack in chosen.items()
+            name: attack.attack(loaded.subject, benchmark, settings, progress)
+            for name, attack in attacks_by_name(attacks).items()
         }
-    for name, result in attacked.items():
-        judged.values.update({f"{name}/{key}": value for key, value in result.values.items()})
-        judged.intervals.update({f"{name}/{key}": v for key, v in result.intervals.items()})
-        judged.notes.extend(f"{name}: {note}" for note in result.notes)
+    for name, under in attacked.items():
+        made.values.update({f"{name}/{key}": value for key, value in under.values.items()})
+        made.intervals.update({f"{name}/{key}": v for key, v in under.intervals.items()})
+        made.notes.extend(f"{name}: {note}" for note in under.notes)
     if out is not None:
-        save_evaluation(
-            judged,
-            out,
-            attacks={
+        results = Results.of(
+            {"after": made},
+            {
                 name: {
-                    "before": {k: v for k, v in judged.values.items() if k in result.values},
-                    "after": result.values,
+                    "before": {k: v for k, v in made.values.items() if k in under.values},
+                    "after": under.values,
                 }
-                for name, result in attacked.items()
+                for name, under in attacked.items()
             },
-            model=source,
+            notes=made.notes,
+            model=place.path,
             benchmark={"name": benchmark.registered_name, **benchmark.model_dump(mode="json")},
-            environment=environment(device),
+            environment=environment(loaded.device),
         )
-    return judged
+        save_evaluation(made, results, out)
+    return made
 
 
-def _show(judged: Evaluation, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
+def _show(evaluation: Evaluation, as_json: bool) -> None:
     from rich.table import Table
+    from rich.text import Text
 
+    from amnesis.cli import console, print_notes
     from amnesis_evaluation.reports.tables import Number
 
     if as_json:
-        shown = {"values": judged.values, "intervals": judged.intervals, "notes": judged.notes}
+        shown = {
+            "values": evaluation.values,
+            "intervals": evaluation.intervals,
+            "notes": evaluation.notes,
+        }
         print(json.dumps(shown, indent=1, ensure_ascii=False))
         return
     table = Table("metric", "value", "interval")
-    for key, value in judged.values.items():
-        between = " – ".join(str(Number(end)) for end in judged.intervals.get(key, ()))
-        table.add_row(escape(key), str(Number(value)), between)
-    console = Console()
-    console.print(table)
-    _print_notes(console, judged.notes)
-
-
-def _print_notes(console: Console, notes: Sequence[str]) -> None:
-    for note in notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    for key, value in evaluation.values.items():
+        between = " – ".join(str(Number(end)) for end in evaluation.intervals.get(key, ()))
+        table.add_row(Text(key), str(Number(value)), between)
+    console().print(table)
+    print_notes(evaluation.notes)
 
 
 def _show_log(log: Path, retain_log: Path | None, as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from amnesis_evaluation.reports.tofu_log import CONVENTIONS, judged_log
+    from amnesis.cli import console, print_notes
+    from amnesis_evaluation.reports.tofu_log import CONVENTIONS, evaluated_log
 
-    judged = judged_log(log, retain_log)
+    found = evaluated_log(log, retain_log)
     if as_json:
-        print(json.dumps(judged, indent=1))
+        print(json.dumps(found, indent=1))
         return
     table = Table("part", *CONVENTIONS)
-    for key in judged[CONVENTIONS[0]]:
-        table.add_row(key, *(f"{judged[name][key]:.6g}" for name in CONVENTIONS))
-    console = Console()
-    console.print(table)
-    _print_notes(console, judged["notes"])
+    for key in found[CONVENTIONS[0]]:
+        table.add_row(key, *(f"{found[name][key]:.6g}" for name in CONVENTIONS))
+    console().print(table)
+    print_notes(found["notes"])

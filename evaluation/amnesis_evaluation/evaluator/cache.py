@@ -38,7 +38,7 @@ _LIBRARIES = (
 _NO_MATTER = {"cache", "batch_size", "retrained", "metrics", "every", "during"}
 
 
-def judgement_key(
+def evaluation_key(
     subject: Subject,
     sets: Mapping[str, Sequence[Row]],
     selection: Selection,

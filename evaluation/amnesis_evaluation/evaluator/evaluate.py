@@ -20,10 +20,10 @@ from amnesis.contracts import (
     Subject,
 )
 from amnesis.errors import DataError
+from amnesis.progress import ProgressCallback
 from amnesis_evaluation.evaluator.bootstrap import Bootstrap
 from amnesis_evaluation.evaluator.selection import Selection, describe
 from amnesis_evaluation.inference.answers import Asked, Forms, SetAnswers, answers_of
-from amnesis_evaluation.inference.batching import Progress
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from amnesis.contracts import ExampleValues, ReadingMetric
 
 
-def judge(
+def evaluate(
     subject: Subject,
     sets: Mapping[str, Sequence[Row]],
     selection: Selection,
     settings: EvaluationSettings,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     retrained: Evaluation | None = None,
     forms: Forms | None = None,
 ) -> Evaluation:
-    """Judge ``subject`` by the selected metrics; each set is read once, whatever their number.
+    """Evaluate ``subject`` by the selected metrics; each set is read once, whatever their number.
 
     A metric that fails is noted, and the others go on.
 
@@ -50,14 +50,14 @@ def judge(
     """
     asked = {name: Asked.by(metrics.values()) for name, metrics in selection.reading.items()}
     answered = answers_of(subject, sets, asked, settings, progress, forms)
-    judgement = _Judgement(settings, selection.notes)
+    evaluated = _Evaluated(settings, selection.notes)
     for name, metrics in selection.reading.items():
-        judgement.take_up(name, sets[name], answered[name])
+        evaluated.take_up(name, sets[name], answered[name])
         for metric in metrics.values():
-            judgement.read(name, metric, answered[name])
+            evaluated.read(name, metric, answered[name])
     for derived in selection.derived:
-        judgement.derive(derived, retrained)
-    return judgement.evaluation
+        evaluated.derive(derived, retrained)
+    return evaluated.evaluation
 
 
 def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[float64]]:
@@ -68,7 +68,7 @@ def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[floa
     return {key: np.array(values) for key, values in found.items()}
 
 
-class _Judgement:
+class _Evaluated:
     """What has been judged so far."""
 
     def __init__(self, settings: EvaluationSettings, notes: Sequence[str]) -> None:
@@ -132,7 +132,7 @@ class _Judgement:
     def derive(self, metric: DerivedMetric, retrained: Evaluation | None) -> None:
         wanted = [(name, part.key) for name, parts in metric.parts.items() for part in parts]
         try:
-            own = _picked(self._values, wanted, "this judgement lacks")
+            own = _picked(self._values, wanted, "this evaluation lacks")
             other = None
             if metric.needs_retrained and retrained is not None:
                 other = _picked(

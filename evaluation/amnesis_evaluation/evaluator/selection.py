@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from amnesis.contracts import DerivedMetric, Metric, ReadingMetric, Row
-from amnesis.discovery.resolve import component_of
+from amnesis.contracts import ChosenMetric, DerivedMetric, ReadingMetric, Row
 from amnesis.errors import AmnesisError, RecipeError, did_you_mean, one_line
 
-Choice = str | Mapping[str, Any] | Metric
 Sets = Mapping[str, Sequence[Row]]
 
 
@@ -27,24 +24,20 @@ class Selection:
         self.reading.setdefault(set_name, {}).setdefault(metric.key, metric)
 
 
-def select(
-    sets: Sets, choices: Sequence[Choice], *, retrained: bool, optional: bool = False
-) -> Selection:
-    """Resolve ``choices`` against the sets that there are.
+def select(sets: Sets, chosen: Sequence[ChosenMetric], *, retrained: bool) -> Selection:
+    """Return which of the sets that there are each metric is read from.
 
-    ``name`` asks for a metric on every set that allows it, ``set/name`` on one set. ``optional``
-    turns a missing need into a note; otherwise it is refused.
+    What an optional metric lacks is noted, what another lacks is refused.
 
     Raises:
-        PluginError: a name does not resolve.
         RecipeError: a metric needs a set, a field or a model that is not there.
     """
     selection = Selection()
-    for choice in choices:
+    for one in chosen:
         try:
-            _add(selection, sets, choice, retrained)
+            _add(selection, sets, one, retrained)
         except MissingNeedError as missing:
-            if not optional:
+            if not one.optional:
                 raise
             selection.notes.append(str(missing))
     return selection
@@ -54,13 +47,10 @@ class MissingNeedError(RecipeError):
     """A metric needs what is not there."""
 
 
-def _add(selection: Selection, sets: Sets, choice: Choice, retrained: bool) -> None:
-    only: str | None = None
-    if isinstance(choice, str) and "/" in choice:
-        only, _, choice = choice.partition("/")
-        if only not in sets:
-            raise RecipeError(f"metrics: no set is called {only!r}; {did_you_mean(only, sets)}")
-    metric = component_of(("metric",), choice)
+def _add(selection: Selection, sets: Sets, chosen: ChosenMetric, retrained: bool) -> None:
+    metric, only = chosen.metric, chosen.set_name
+    if only is not None and only not in sets:
+        raise RecipeError(f"metrics: no set is called {only!r}; {did_you_mean(only, sets)}")
     if isinstance(metric, DerivedMetric):
         if only is not None:
             raise RecipeError(

@@ -19,7 +19,7 @@ from amnesis.data.batches import pad_token_id
 from amnesis.data.examples import Example, encode_rows
 from amnesis.data.templates import AnyTemplate, Encoded, TextTemplate
 from amnesis.errors import DataError
-from amnesis_evaluation.inference.batching import Progress
+from amnesis.progress import ProgressCallback
 from amnesis_evaluation.inference.generation import Prompt, end_tokens, generate
 from amnesis_evaluation.inference.gradient_norm import gradient_norms
 from amnesis_evaluation.inference.teacher_forcing import read_texts
@@ -90,7 +90,7 @@ def answers_of(
     sets: Mapping[str, Sequence[Row]],
     asked: Mapping[str, Asked],
     settings: EvaluationSettings,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     forms: Forms | None = None,
 ) -> dict[str, SetAnswers]:
     """Read every set in one teacher-forced pass over all of them, and generate where asked.
@@ -211,7 +211,7 @@ def _scored(
     items: Sequence[_Item],
     asked: Mapping[str, Asked],
     settings: EvaluationSettings,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> dict[str, TokenScores]:
     """Give the scores of every text by its key; moments only where they are read."""
     deep = {i.encoded.key: i.encoded for i in items if asked[i.set_name].moments}
@@ -260,7 +260,7 @@ def _with_generated(
     answers: Sequence[Answer],
     asked: Mapping[str, Asked],
     settings: EvaluationSettings,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     forms: Forms,
 ) -> list[Answer]:
     chosen = [
@@ -328,7 +328,7 @@ def _with_gradients(
     items: Sequence[_Item],
     answers: Sequence[Answer],
     asked: Mapping[str, Asked],
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> list[Answer]:
     chosen = [i for i, item in enumerate(items) if asked[item.set_name].gradient]
     norms = gradient_norms(

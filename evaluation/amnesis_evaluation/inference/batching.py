@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from amnesis.distributed.processes import world
+from amnesis.progress import ProgressCallback
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 BatchSize = int | Literal["auto"]
-Progress = Callable[[str, int, int], None]
 
 _FIRST_TRY = {"cpu": 32, "cuda": 256}
 
@@ -24,7 +24,7 @@ def in_batches(
     batch_size: BatchSize,
     device: str,
     what: str,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[R]:
     """Give ``run``'s result for each item, in the items' order, on every rank.
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating
-from amnesis_evaluation.inference.batching import BatchSize, Progress, in_batches
+from amnesis_evaluation.inference.batching import BatchSize, in_batches
 from amnesis_evaluation.inference.teacher_forcing import accepts
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def generate(
     pad_token_id: int,
     batch_size: BatchSize = 32,
     temperature: float = 0.0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     what: str = "generating",
 ) -> list[list[int]]:
     """Give each prompt's continuation, without the token that ended it.

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from amnesis.data.batches import collate
 from amnesis.data.examples import Example
 from amnesis.data.templates import Encoded
+from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating, score
 from amnesis.scoring.scores import Needs
-from amnesis_evaluation.inference.batching import Progress, in_batches
+from amnesis_evaluation.inference.batching import in_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +22,7 @@ def gradient_norms(
     texts: Sequence[Encoded],
     *,
     pad_token_id: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[float]:
     """Give ``‖∇θ mean_i ℓ_i‖`` of each text over the trainable parameters, in order.
 

@@ -12,9 +12,10 @@ from amnesis.contracts import TokenScores
 from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import Example
 from amnesis.data.templates import Encoded
+from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating
 from amnesis.scoring.head import head_on
-from amnesis_evaluation.inference.batching import BatchSize, Progress, in_batches
+from amnesis_evaluation.inference.batching import BatchSize, in_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,7 @@ def read_texts(
     batch_size: BatchSize = 32,
     moments: bool = False,
     padding_side: Literal["left", "right"] = "right",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     what: str = "reading answers",
 ) -> list[TokenScores]:
     """Give what ``model`` says of each text's label tokens, in order.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from amnesis.contracts import ExampleMetric, ExampleValues
-from amnesis.errors import DataError
+from amnesis.contracts import DataError, ExampleMetric, ExampleValues
 from amnesis_evaluation.metrics.membership import MembershipInference, auc
 from amnesis_evaluation.metrics.mia_loss import LogLikelihood
 

@@ -2,86 +2,81 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from amnesis.errors import DataError, RecipeError, did_you_mean, one_line
-from amnesis_evaluation.reports.stored import RESULTS, load_results
-
-_MEND_RECIPE = "put the run's own recipe there, or take the file away"
+from amnesis.errors import DataError, RecipeError, did_you_mean
+from amnesis.runs.recipe import PartialRecipe
+from amnesis.runs.results import RESULTS, Results
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run left: its recipe (empty where it has none), and its results."""
+    """What one run left: its recipe, if it has one, and its results."""
 
     folder: Path
-    recipe: Mapping[str, Any]
-    results: Mapping[str, Any]
+    recipe: PartialRecipe | None
+    results: Results
 
     @classmethod
     def load(cls, folder: Path) -> Run:
         """Read a run's or an evaluation's folder, or the results file in it.
 
         Raises:
-            DataError: its results or its recipe cannot be read, or hold what is no result.
+            DataError: its results cannot be read, or hold no value after the run.
+            RecipeError: its recipe cannot be read.
         """
-        results = load_results(folder)
-        _check_results(folder / RESULTS if folder.is_dir() else folder, results)
+        results = Results.read(folder)
+        if results.after is None:
+            raise DataError(
+                f"{folder}: its results have no 'after' with values by set/metric; evaluate the "
+                f"model first"
+            )
         if folder.is_file() and folder.name == RESULTS:
             folder = folder.parent
-        return cls(folder, _recipe(folder / "recipe.yaml"), results)
+        recipe = folder / "recipe.yaml"
+        return cls(folder, PartialRecipe.load(recipe) if recipe.is_file() else None, results)
 
     @property
     def values(self) -> dict[str, float]:
         """What it came to."""
-        return {key: float(value) for key, value in self.results["after"].items()}
+        return self.results.after or {}
 
     @property
     def before(self) -> dict[str, float]:
-        """What it started from; empty where that was not judged."""
-        return {key: float(value) for key, value in (self.results.get("before") or {}).items()}
+        """What it started from; empty where that was not evaluated."""
+        return self.results.before or {}
 
     @property
     def identity(self) -> str:
         """Everything of the recipe but the seed: runs that agree in it are repetitions."""
-        if not self.recipe:
-            return str(self.folder.resolve())
-        kept = {key: value for key, value in self.recipe.items() if key != "seed"}
-        return json.dumps(kept, sort_keys=True, default=str)
+        return str(self.folder.resolve()) if self.recipe is None else self.recipe.but_the_seed()
 
     @property
     def name(self) -> str:
         """The method in short, ``wga + kl, sago``; the folder's name where there is no recipe."""
-        if "objective" not in self.recipe:
-            return self.folder.resolve().name
-        terms = [_named(self.recipe[k]) for k in ("objective", "regularizer") if self.recipe.get(k)]
-        combiner = self.recipe.get("combiner")
-        return " + ".join(terms) + (f", {_named(combiner)}" if combiner else "")
+        named = None if self.recipe is None else self.recipe.method_name
+        return self.folder.resolve().name if named is None else named
 
     def path_of(self, metric: str) -> list[tuple[float, float]]:
         """Give (step, value) of a metric along the run, from before to after."""
         points = {0.0: self.before[metric]} if metric in self.before else {}
         points |= self._along(metric)
-        steps = self.results.get("steps")
-        if metric in self.values and steps is not None:
-            points[float(steps)] = self.values[metric]
+        if metric in self.values and self.results.steps is not None:
+            points[float(self.results.steps)] = self.values[metric]
         return sorted(points.items())
 
-    def judged_along(self, metric: str) -> bool:
-        """Whether the metric was judged while it ran, and not only before and after."""
+    def evaluated_along(self, metric: str) -> bool:
+        """Whether the metric was evaluated while it ran, and not only before and after."""
         return bool(self._along(metric))
 
     def _along(self, metric: str) -> dict[float, float]:
-        entries = self.results.get("trajectory") or []
-        return {float(e["step"]): float(e[metric]) for e in entries if metric in e}
+        return {e["step"]: e[metric] for e in self.results.trajectory if metric in e}
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,7 @@ def _told_apart(group: Group, folders: Sequence[Path]) -> str:
     own = group.runs[0].folder.resolve()
     tails = (Path(*own.parts[-count:]) for count in range(1, len(own.parts) + 1))
     tail = next(t for t in tails if sum(f.parts[-len(t.parts) :] == t.parts for f in folders) == 1)
-    return f"{group.name} ({tail})" if group.runs[0].recipe else str(tail)
+    return f"{group.name} ({tail})" if group.runs[0].recipe is not None else str(tail)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
@@ -195,7 +190,7 @@ def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, 
         DataError: the run never reaches it, or has no trajectory of it.
     """
     path = run.path_of(target.metric)
-    if len(path) < 2 or not run.judged_along(target.metric):
+    if len(path) < 2 or not run.evaluated_along(target.metric):
         raise DataError(
             f"{run.folder}: has no trajectory of {target.metric!r}; judge it while it runs "
             f"(evaluate.every, evaluate.during) or {did_you_mean(target.metric, run.values)}"
@@ -213,7 +208,7 @@ def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, 
         known = dict(points)
         if step in known:
             found[metric] = known[step]
-        elif run.judged_along(metric) and points[0][0] < step < points[-1][0]:
+        elif run.evaluated_along(metric) and points[0][0] < step < points[-1][0]:
             steps, values = map(list, zip(*points, strict=True))
             found[metric] = float(np.interp(step, steps, values))
     return step, found
@@ -228,74 +223,3 @@ def _first_crossing(path: Sequence[tuple[float, float]], value: float) -> float 
         if min(a, b) <= value <= max(a, b):
             return left + (right - left) * (value - a) / (b - a)
     return None
-
-
-def _named(choice: Any) -> str:
-    listed = choice if isinstance(choice, list) else [choice]
-    names = [one["name"] if isinstance(one, Mapping) else str(one) for one in listed]
-    return " + ".join(map(str, names))
-
-
-def _recipe(file: Path) -> Mapping[str, Any]:
-    """Read a run's recipe as far as it is shown here; empty where there is none."""
-    import yaml
-
-    if not file.is_file():
-        return {}
-    try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{file}: not YAML: {one_line(error)}") from None
-    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
-        raise DataError(f"{file}: not a recipe, but {recipe!r:.60}; {_MEND_RECIPE}")
-    for key in ("objective", "regularizer", "combiner"):
-        choice = recipe.get(key)
-        for one in choice if isinstance(choice, list) else [choice]:
-            named = one.get("name") if isinstance(one, dict) else one
-            if not isinstance(named, str) and one is not None:
-                raise DataError(f"{file}: {key}: {one!r:.60} has no name; {_MEND_RECIPE}")
-    try:
-        json.dumps(recipe, sort_keys=True, default=str)  # what tells recipes apart
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{file}: not a recipe: {one_line(error)}; {_MEND_RECIPE}") from None
-    return recipe
-
-
-def _check_results(file: Path, results: Mapping[str, Any]) -> None:
-    """Refuse results of another form than a run writes, by the key that is wrong."""
-    for phase in ("before", "after"):
-        if results.get(phase) is not None:
-            _check_values(file, phase, results[phase])
-    steps = results.get("steps")
-    if steps is not None and not _is_number(steps):
-        raise _damaged(file, "steps", "a number", steps)
-    trajectory = results.get("trajectory")
-    if trajectory is not None and not isinstance(trajectory, list):
-        raise _damaged(file, "trajectory", "a list", trajectory)
-    for index, entry in enumerate(trajectory or ()):
-        _check_values(file, f"trajectory[{index}]", entry)
-        if "step" not in entry:
-            raise _damaged(file, f"trajectory[{index}]", "values with their step", entry)
-
-
-def _check_values(file: Path, where: str, values: Any) -> None:
-    if not isinstance(values, dict):
-        raise _damaged(file, where, "values by set/metric", values)
-    for key, value in values.items():
-        if not _is_number(value):
-            raise _damaged(file, f"{where}: {key!r}", "a number", value)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float holds
-        return False
-
-
-def _damaged(file: Path, where: str, wanted: str, found: Any) -> DataError:
-    return DataError(
-        f"{file}: {where} must be {wanted}, but is {found!r:.60}; judge or run it again"
-    )

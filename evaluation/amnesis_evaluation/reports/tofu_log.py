@@ -113,7 +113,7 @@ def forget_quality_of(
     return {"ks_statistic": statistic, "forget_quality": p}
 
 
-def judged_log(log: Path, retain_log: Path | None = None) -> dict[str, Any]:
+def evaluated_log(log: Path, retain_log: Path | None = None) -> dict[str, Any]:
     """Judge a log, and compare it with that of a retrained model where one is given."""
     sets = read_log(log)
     judged: dict[str, Any] = {name: utility_parts(sets, name) for name in CONVENTIONS}

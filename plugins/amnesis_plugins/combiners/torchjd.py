@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from amnesis.contracts import ProjectionCombiner
-from amnesis.errors import PluginError, RecipeError
+from amnesis.contracts import PluginError, ProjectionCombiner, RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from amnesis.errors import ModelError
 from amnesis.scoring.forward import evaluating, score
 from amnesis.scoring.scores import Needs, Scores
-from amnesis_plugins.g_effect.directions import refuse_sharded
+from amnesis_plugins.g_effect.directions import check_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def measure_tokens(
     Raises:
         ModelError: an operation of the model has no forward derivative, or it is sharded.
     """
-    refuse_sharded(model, "the G-effect by loss token")
+    check_whole(model, "the G-effect by loss token")
     scorer = _Scorer(model)
     held = dict(model.named_parameters())
     with (

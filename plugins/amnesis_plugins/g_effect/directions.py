@@ -91,7 +91,7 @@ def gradients_aside(parameters: Mapping[str, Parameter]) -> Iterator[None]:
             p.grad = held[name]
 
 
-def refuse_sharded(model: nn.Module, what: str) -> None:
+def check_whole(model: nn.Module, what: str) -> None:
     """Refuse parameters that no process holds whole.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import nn
 from amnesis.errors import ModelError
 from amnesis.scoring.forward import evaluating, score
 from amnesis.scoring.scores import Needs, Scores
-from amnesis_plugins.g_effect.directions import Direction, refuse_sharded, trained
+from amnesis_plugins.g_effect.directions import Direction, check_whole, trained
 from amnesis_plugins.g_effect.layers import layers_of
 from amnesis_plugins.g_effect.tangents import Call, tangent
 
@@ -49,7 +49,7 @@ class Ghost:
 
     def __init__(self, model: PreTrainedModel, directions: Sequence[Direction]) -> None:
         """Take directions over the parameters that the model trains."""
-        refuse_sharded(model, "the G-effect by example")
+        check_whole(model, "the G-effect by example")
         self._model, self._directions = model, directions
         self._layers = layers_of(model)
         self._armed = _armed(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -82,9 +83,9 @@ def effect_values(
 ) -> dict[str, float]:
     """Give the values to log of effects by layer, ``{"unlearn": {layer: e}, "retain": …}``.
 
-    ``<prefix>/unlearn[/kind]``, the same ``/<layer>``, and, where both effects are there and the
-    first is negative, as it must be to forget, ``<prefix>/retain_over_unlearn[/kind]``: 1 harms
-    both sets alike, ≤ 0 does no harm.
+    ``<prefix>/unlearn[/kind]``, the same ``/<layer>``, and, where both effects are there,
+    ``<prefix>/retain_over_unlearn[/kind]``: 1 harms both sets alike, ≤ 0 does no harm. It is NaN
+    where the first is not negative, as it must be to forget.
     """
     end = f"/{kind}" if kind else ""
     values: dict[str, float] = {}
@@ -92,6 +93,7 @@ def effect_values(
         values[f"{prefix}/{effect}{end}"] = sum(by.values())
         values |= {f"{prefix}/{effect}{end}/{layer}": value for layer, value in by.items()}
     unlearn, retain = (values.get(f"{prefix}/{effect}{end}") for effect in ("unlearn", "retain"))
-    if unlearn is not None and unlearn < 0 and retain is not None:
-        values[f"{prefix}/retain_over_unlearn{end}"] = retain / unlearn
+    if unlearn is not None and retain is not None:
+        ratio = retain / unlearn if unlearn < 0 else math.nan
+        values[f"{prefix}/retain_over_unlearn{end}"] = ratio
     return values

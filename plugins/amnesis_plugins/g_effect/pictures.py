@@ -57,6 +57,13 @@ def layers_by_step(
     return maps
 
 
+def layer_figures(trajectory: Sequence[Mapping[str, float]], prefix: str) -> dict[str, Any]:
+    """Return ``{<prefix>/layers: figure}`` of a run's layers × steps; empty without matplotlib."""
+    maps = layers_by_step(trajectory, prefix)
+    figure = heat_maps(maps) if maps else None
+    return {} if figure is None else {f"{prefix}/layers": figure}
+
+
 def _heat_map(panel: Any, rows: Rows, title: str) -> None:
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     values = [[row.get(column, float("nan")) for column in columns] for row in rows.values()]

@@ -79,9 +79,9 @@ def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
     if run is None:
         raise ContractError("the step's context says nothing of the run: its data are not there")
     return {
-        s.name: probe_set(s.name, s.examples[:count], run.pad_token_id, run.device)
-        for s in (run.forget, run.retain)
-        if s is not None
+        name: probe_set(name, examples[:count], run.pad_token_id, run.device)
+        for name, examples in (("forget", run.forget), ("retain", run.retain))
+        if examples
     }
 
 
@@ -93,8 +93,7 @@ def probe_batches(context: StepContext, count: int | None) -> dict[str, Sequence
     if run is None:
         raise ContractError("the step's context says nothing of the run: its data are not there")
     coming = run.batches(context.step + 1)
-    found = {"forget": coming.forget, "retain": coming.retain}
-    return {name: [b.to(run.device) for b in own] for name, own in found.items() if own}
+    return {name: [b.to(run.device) for b in own] for name, own in coming.items() if own}
 
 
 def cells(batch: Batch, sequence: str, kind: Cell) -> tuple[Tensor, Tensor]:

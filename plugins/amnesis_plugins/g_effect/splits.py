@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from amnesis.contracts import TermBase
 from amnesis.contracts.stream import Counts, StreamLoss, WeightedTerm
-from amnesis.discovery.resolve import Choice, stream_of
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import Choice, build_stream
 from amnesis.errors import RecipeError
 from amnesis.scoring.forward import evaluating, score
 from amnesis.scoring.scores import Needs, Scores
@@ -245,9 +246,10 @@ def named_losses(choices: Sequence[Choice], registry: Registry | None = None) ->
     """
     if isinstance(choices, str) or not choices:
         raise RecipeError("objectives: give a list of at least one objective")
+    names = registry or default_registry()
     losses: list[NamedLoss] = []
     for choice in choices:
-        terms = stream_of("forget", "objective", choice, registry).terms
+        terms = build_stream("forget", "objective", choice, names).terms
         kinds = {_is_regularizer(t.term) for t in terms}
         if len(kinds) > 1:
             raise RecipeError(
@@ -263,7 +265,7 @@ def named_losses(choices: Sequence[Choice], registry: Registry | None = None) ->
 
 
 def _is_regularizer(term: TermBase) -> bool:
-    return term._entry is not None and term._entry.kind == "regularizer"
+    return term.registered_kind == "regularizer"
 
 
 def _shown(weighted: WeightedTerm) -> str:

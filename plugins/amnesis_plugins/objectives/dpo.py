@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from amnesis.contracts import Term
-from amnesis.data.batches import MeanOver
-from amnesis.scoring.scores import Needs, Scores
+from amnesis.contracts import MeanOver, Needs, Scores, Term
 from amnesis_plugins.objectives.probabilities import log_ratio
 from amnesis_plugins.objectives.refusals import REFUSALS, refusal_of
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from amnesis.contracts import Term
-from amnesis.scoring.scores import Needs, Scores
+from amnesis.contracts import Needs, Scores, Term
 
 if TYPE_CHECKING:
     from torch import Tensor

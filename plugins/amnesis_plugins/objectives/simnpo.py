@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from amnesis.contracts import LikelihoodTerm
-from amnesis.data.batches import MeanOver
+from amnesis.contracts import LikelihoodTerm, MeanOver
 
 if TYPE_CHECKING:
     from torch import Tensor

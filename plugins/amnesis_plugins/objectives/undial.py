@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from amnesis.contracts import Term
-from amnesis.scoring.scores import Needs, Scores
+from amnesis.contracts import Needs, Scores, Term
 from amnesis_plugins.distributions import expected, log_distribution
 
 if TYPE_CHECKING:

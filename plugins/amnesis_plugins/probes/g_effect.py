@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from amnesis.contracts import Probe, Product, StepContext
 from amnesis_plugins.g_effect import by_layer, effect_values
+from amnesis_plugins.g_effect.pictures import layer_figures
 
 
 class GEffect(Probe):
@@ -26,6 +27,10 @@ class GEffect(Probe):
         ("forget", "forget_risk"),
         ("forget", "retain_risk"),
     )
+    logs: ClassVar[tuple[str, ...]] = ("g_effect/unlearn", "g_effect/retain")
+    short_names: ClassVar[Mapping[str, str]] = {
+        "retain_over_unlearn": "g_effect/retain_over_unlearn"
+    }
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
         """Give ``g_effect/unlearn``, ``g_effect/retain`` and their ratio, in total and by layer.
@@ -38,3 +43,7 @@ class GEffect(Probe):
             if pair in context.products
         }
         return effect_values(layers), state
+
+    def figures(self, trajectory: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
+        """Return the picture ``g_effect/layers``, layers × steps."""
+        return layer_figures(trajectory, "g_effect")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from amnesis.contracts import Probe, StepContext
 from amnesis_plugins.g_effect import EFFECTS, effect_values
+from amnesis_plugins.g_effect.pictures import layer_figures
 
 
 class SetGEffect(Probe):
@@ -22,6 +23,8 @@ class SetGEffect(Probe):
 
     formula: ClassVar[str] = "⟨∇L(D_forget), ∇R(D)⟩ = Σ_b e_b"
     source: ClassVar[str] = "Wang et al. 2025, arXiv 2502.19301"
+
+    logs: ClassVar[tuple[str, ...]] = ("g_effect/sets/",)
 
     every: int = Field(10, ge=1, description="measure the first and then every k-th step")
     examples: int = Field(16, ge=1, description="how many of each set, from its beginning")
@@ -52,3 +55,7 @@ class SetGEffect(Probe):
             shares = table.totals("example", set=name)
             values |= {f"{prefix}/{row}": share for row, share in shares.items()}
         return values, state
+
+    def figures(self, trajectory: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
+        """Return the picture ``g_effect/sets/layers``, layers × steps."""
+        return layer_figures(trajectory, "g_effect/sets")

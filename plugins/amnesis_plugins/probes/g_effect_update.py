@@ -43,6 +43,13 @@ class UpdateGEffect(Probe):
     formula: ClassVar[str] = "−⟨Δθ, ∇R(D)⟩, beside −(R(D; θ+Δθ) − R(D; θ))"
     source: ClassVar[str] = "this project, after Wang et al. 2025, arXiv 2502.19301"
 
+    logs: ClassVar[tuple[str, ...]] = (
+        "g_effect/unlearn/",
+        "g_effect/retain/",
+        "g_effect/retain_over_unlearn/",
+        "risk/",
+    )
+
     on: Literal["next", "sets"] = Field("next", description="the next batches, or fixed examples")
     examples: int = Field(16, ge=1, description="of each set, where on is 'sets'")
 

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from amnesis.contracts import Term
-from amnesis.data.batches import MeanOver
-from amnesis.scoring.scores import Needs, Scores
+from amnesis.contracts import MeanOver, Needs, Scores, Term
 from amnesis_plugins.distributions import expected, log_distribution, with_tail
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field
 
 import amnesis
-from amnesis.cli.plugins import described, listed, plugins_command, type_text
+from amnesis.cli.plugins import described, listed, show_plugins, type_text
 from amnesis.contracts import LikelihoodTerm
 from amnesis.discovery.manager import Plugin, build_manager
 from amnesis.discovery.registry import Registry, default_registry
@@ -65,12 +65,12 @@ def registry() -> Registry:
 
 
 def _shown(registry: Registry, capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    plugins_command(registry, *arguments, as_json=False)
+    show_plugins(registry, *arguments, as_json=False)
     return capsys.readouterr().out
 
 
 def _json(registry: Registry, capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
-    plugins_command(registry, *arguments, as_json=True)
+    show_plugins(registry, *arguments, as_json=True)
     return json.loads(capsys.readouterr().out)
 
 
@@ -175,13 +175,13 @@ def test_wide_lists_name_the_distribution(
 
 def test_unknown_names_and_kinds_are_refused(registry: Registry) -> None:
     with pytest.raises(PluginError, match="no plugin component is called 'shwn'; did you mean"):
-        plugins_command(registry, "shwn", None, as_json=False)
+        show_plugins(registry, "shwn", None, as_json=False)
     with pytest.raises(PluginError, match=r"no regularizer is called 'shown'; .*available: both"):
-        plugins_command(registry, "shown", "regularizer", as_json=False)
+        show_plugins(registry, "shown", "regularizer", as_json=False)
     with pytest.raises(PluginError, match="'metrics'; did you mean 'metric'"):
-        plugins_command(registry, None, "metrics", as_json=True)
+        show_plugins(registry, None, "metrics", as_json=True)
     with pytest.raises(PluginError, match="'nowhere_at_all:Lost' failed"):
-        plugins_command(registry, "lost", None, as_json=True)
+        show_plugins(registry, "lost", None, as_json=True)
 
 
 def test_a_kind_that_nobody_brings_is_said_to_be_empty(

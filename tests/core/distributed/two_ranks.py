@@ -16,7 +16,8 @@ from amnesis.contracts.stream import StreamLoss
 from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import Example
 from amnesis.data.templates import Encoded
-from amnesis.discovery.resolve import stream_of
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build_stream
 from amnesis.distributed.processes import added_over_ranks, sum_over_ranks
 from amnesis.distributed.shards import is_sharded
 from amnesis.scoring.forward import score
@@ -71,7 +72,9 @@ def run(model: Any, mine: list[Example], micro: int, streams: Streams, reduce_co
     half = len(mine) // 2
     for name, chosen in (("forget", mine[:half]), ("retain", mine[half:])):
         kind = "objective" if name == "forget" else "regularizer"
-        loss: StreamLoss = stream_of(name, kind, "wga" if name == "forget" else "nll")
+        loss: StreamLoss = build_stream(
+            name, kind, "wga" if name == "forget" else "nll", default_registry()
+        )
         batches: list[Batch] = [
             collate(chosen[k : k + micro], 0) for k in range(0, len(chosen), micro)
         ]

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import amnesis
+from amnesis import contracts
 from amnesis.contracts.stream import StreamLoss, WeightedTerm
 from amnesis.data.batches import collate
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template
-from amnesis.discovery.resolve import stream_of
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build_stream
 from amnesis.errors import ContractError
 from amnesis.scoring.forward import score
 from amnesis.training.streams import Streams
@@ -44,7 +46,7 @@ def gradients(
         reference = None
         if loss.needs.reference:
             with torch.no_grad():
-                reference = score(model, batch, amnesis.Needs(logps=True, logits=True))
+                reference = score(model, batch, contracts.Needs(logps=True, logits=True))
         with streams.collect(how):
             loss(score(model, batch, loss.needs, reference), counts).backward()
 
@@ -68,8 +70,8 @@ def test_accumulation_is_exact(
     """8 × 1, 4 × 2 and 2 × 4 ragged examples give each stream the gradient of 1 × 8."""
     model = tiny_llama.to(dtype)
     losses = {
-        "forget": stream_of("forget", "objective", objective),
-        "retain": stream_of("retain", "regularizer", regularizer),
+        "forget": build_stream("forget", "objective", objective, default_registry()),
+        "retain": build_stream("retain", "regularizer", regularizer, default_registry()),
     }
     if regularizer == "kl":  # at the reference its gradient is zero: compare away from it
         other = type(model)(model.config).to(dtype)
@@ -98,7 +100,7 @@ def divergence(other: Any) -> Any:
     class Distance(Term):
         @property
         def needs(self) -> Any:
-            return amnesis.Needs(logits=True)
+            return contracts.Needs(logits=True)
 
         def terms(self, scores: Any) -> torch.Tensor:
             q = torch.full_like(scores.logits, -1.0).log_softmax(-1)
@@ -118,7 +120,7 @@ def test_streams_equal_combining_by_hand(
     parameters = list(tiny_llama.parameters())
 
     def loss(batch: Any) -> torch.Tensor:
-        return score(tiny_llama, batch, amnesis.Needs(logps=True)).logps.sum()
+        return score(tiny_llama, batch, contracts.Needs(logps=True)).logps.sum()
 
     f = torch.autograd.grad(loss(forget), parameters)
     r = torch.autograd.grad(-loss(retain), parameters)
@@ -268,6 +270,6 @@ def test_frozen_parameters_are_left_alone(tiny_llama: Any, examples: Any) -> Non
     streams = Streams(tiny_llama.named_parameters(), build({"name": "sum"}))
     for stream in (streams.forget(), streams.retain(last=True)):
         with stream:
-            score(tiny_llama, batch, amnesis.Needs(logps=True)).logps.sum().backward()
+            score(tiny_llama, batch, contracts.Needs(logps=True)).logps.sum().backward()
     streams.combine()
     assert frozen.grad is None

@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amnesis
+from amnesis import contracts
 from amnesis.contracts.stream import Schedule
 from amnesis.data.examples import encode_rows
 from amnesis.data.sampling import StepPlan
 from amnesis.data.templates import Template
-from amnesis.discovery.resolve import stream_of
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build_stream
 from amnesis.scoring.forward import score
 from amnesis.training.trainer import TwoStreamTrainer
 
@@ -102,9 +104,9 @@ def test_logged_g_effects_equal_the_naive_computation(
             output.logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()
         )
 
-    loss = stream_of("forget", "objective", objective)
-    reference = score(start, forget, amnesis.Needs(logps=True)).logps.detach()
-    scores = score(start, forget, amnesis.Needs(logps=True))
+    loss = build_stream("forget", "objective", objective, default_registry())
+    reference = score(start, forget, contracts.Needs(logps=True)).logps.detach()
+    scores = score(start, forget, contracts.Needs(logps=True))
     term = loss.terms[0].term
     value = term.loss(scores.logps, scores.mask, reference)
     named = dict(start.named_parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ DEFAULT = "ga,npo,simnpo,wga,tnpo"
 
 
 def probe(
+    context: typer.Context,
     model: inputs.Model,
     forget: inputs.Forget = None,
     retain: inputs.Retain = None,
@@ -58,11 +60,15 @@ def probe(
     trust_remote_code: inputs.TrustRemoteCode = False,
 ) -> None:
     """Show what objectives do to the risk on both sets: by layer, example and token."""
-    from rich.console import Console
-
-    from amnesis.cli.console import quiet_libraries
-    from amnesis.progress import Progress
-    from amnesis.runs.folder import new_folder
+    from amnesis.cli import (
+        ProgressBars,
+        console,
+        load_subject,
+        new_folder,
+        print_notes,
+        quiet_libraries,
+        registry_of,
+    )
     from amnesis.storage import write_text
     from amnesis_evaluation.commands.probe.page import page
     from amnesis_evaluation.commands.probe.picture import save_heat_maps
@@ -70,14 +76,16 @@ def probe(
 
     quiet_libraries()
     folder = out or new_folder("probe")
-    inputs.refuse_place(folder, NAMES, overwrite=overwrite)
+    inputs.check_place(folder, NAMES, overwrite=overwrite)
     choices = [choice_of(text) for text in objectives.split(",")]
-    named_losses(choices)
-    rows = inputs.sets_of(forget, retain, benchmark, limit)
-    subject = inputs.load_subject(model, device, trust_remote_code)
-    other = inputs.load_subject(reference, device, trust_remote_code) if reference else None
+    registry = registry_of(context)
+    named_losses(choices, registry)
+    rows = inputs.sets_of(forget, retain, benchmark, limit, registry)
+    load = partial(load_subject, device=device, trust_remote_code=trust_remote_code)
+    subject = load(model).subject
+    other = load(reference).subject if reference else None
     inputs.make_place(folder)
-    with Progress() as progress:
+    with ProgressBars() as progress:
         tables = measure(
             subject.model,
             subject.tokenizer,
@@ -89,6 +97,7 @@ def probe(
             template=subject.template,
             batch_size=batch_size,
             progress=progress,
+            registry=registry,
         )
         pairs = (
             entangle(subject, rows, entanglement, batch_size, progress) if entanglement else None
@@ -100,14 +109,11 @@ def probe(
     if pairs is not None:
         pairs.to_parquet(folder / "entanglement.parquet")
     write_text(folder / "g_effect.html", page(model, tables, rows, pairs))
-    console = Console()
-    console.print(summary(next(iter(tables.values()))))
-    for note in dict.fromkeys(n for table in tables.values() for n in table.notes):
-        console.print(f"note: {note}", markup=False)
+    console().print(summary(next(iter(tables.values()))))
     missing = save_heat_maps(folder / "g_effect.png", tables)
-    if missing:
-        console.print(f"note: {missing}", markup=False)
-    console.print(f"everything is in {folder}; open {folder / 'g_effect.html'}", markup=False)
+    notes = [note for table in tables.values() for note in table.notes]
+    print_notes(dict.fromkeys([*notes, *([missing] if missing else [])]))
+    console().print(f"everything is in {folder}; open {folder / 'g_effect.html'}")
 
 
 def measure(
@@ -138,7 +144,9 @@ def measure(
     tables = {"g_effect": one(choices, [part for part in by if part != "token"])}
     factorising = [
         choice
-        for choice, named in zip(choices, named_losses(choices), strict=True)
+        for choice, named in zip(
+            choices, named_losses(choices, options.get("registry")), strict=True
+        )
         if named.likelihood
     ]
     if factorising:

@@ -18,6 +18,7 @@ CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/s
 
 
 def suggest(
+    context: typer.Context,
     model: inputs.Model,
     forget: inputs.Forget = None,
     retain: inputs.Retain = None,
@@ -46,15 +47,19 @@ def suggest(
     trust_remote_code: inputs.TrustRemoteCode = False,
 ) -> None:
     """Try candidates out in short disposable runs; rank them by damage at equal forgetting."""
-    from rich.console import Console
-
-    from amnesis.cli.console import quiet_libraries
+    from amnesis.cli import (
+        ProgressBars,
+        console,
+        load_subject,
+        print_notes,
+        quiet_libraries,
+        registry_of,
+    )
     from amnesis.errors import RecipeError
-    from amnesis.progress import Progress
     from amnesis.storage import write_json
     from amnesis_evaluation.commands.suggest.trials import (
         candidate_of,
-        examine_candidates,
+        check_candidates,
         rank,
         start_of,
         try_out,
@@ -64,11 +69,12 @@ def suggest(
         raise RecipeError(f"--at must be a probability between 0 and 1, not {at}")
     quiet_libraries()
     if out is not None:
-        inputs.refuse_place(out, NAMES, overwrite=overwrite)
+        inputs.check_place(out, NAMES, overwrite=overwrite)
     chosen = [candidate_of(text) for text in candidates.split(",")]
-    examine_candidates(chosen)
-    rows = inputs.sets_of(forget, retain, benchmark, limit)
-    subject = inputs.load_subject(model, device, trust_remote_code)
+    registry = registry_of(context)
+    check_candidates(chosen, registry)
+    rows = inputs.sets_of(forget, retain, benchmark, limit, registry)
+    subject = load_subject(model, device=device, trust_remote_code=trust_remote_code).subject
     start = start_of(subject, rows, examples)
     if at is not None and at >= start:
         raise RecipeError(
@@ -83,7 +89,7 @@ def suggest(
         "batch_size": batch_size,
         "schedule": "constant",
     }
-    with Progress() as progress:
+    with ProgressBars() as progress:
         tried = try_out(
             subject,
             rows,
@@ -92,6 +98,7 @@ def suggest(
             examples=examples,
             lora_rank=lora,
             seed=seed,
+            registry=registry,
             told=progress,
         )
     ranking = rank(tried.trials, at)
@@ -104,13 +111,11 @@ def suggest(
         ),
         *(f"{name} is left out: {why}" for name, why in tried.failed.items()),
     ]
-    console = Console()
-    console.print(_table(ranking))
-    for note in notes:
-        console.print(f"note: {note}", markup=False)
+    console().print(_table(ranking))
+    print_notes(notes)
     if out is not None:
         write_json(out / NAMES[0], _record(ranking, tried, training, notes))
-        console.print(f"every step of every candidate is in {out / NAMES[0]}", markup=False)
+        console().print(f"every step of every candidate is in {out / NAMES[0]}")
 
 
 def _table(ranking: Ranking) -> Any:

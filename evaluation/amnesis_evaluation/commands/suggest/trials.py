@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amnesis.errors import NonFiniteError, RecipeError
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from amnesis.contracts import Subject
+    from amnesis.discovery.registry import Registry
 
 Told = Callable[[str, int, int], None]
 
@@ -150,14 +150,14 @@ def rank(trials: Sequence[Trial], probability: float | None = None) -> Ranking:
     return Ranking(used, tuple(ranked), short, tuple(notes))
 
 
-def examine_candidates(candidates: Sequence[Candidate]) -> None:
+def check_candidates(candidates: Sequence[Candidate], registry: Registry) -> None:
     """Resolve every name and hyper-parameter, before the first run costs anything.
 
     Raises:
         RecipeError: listing every candidate that cannot be tried.
     """
     from amnesis.config.problems import Problems
-    from amnesis.discovery.resolve import combiner_of, stream_of
+    from amnesis.discovery.resolve import build, build_stream
 
     problems, known = Problems(), set[str]()
     for candidate in candidates:
@@ -166,11 +166,11 @@ def examine_candidates(candidates: Sequence[Candidate]) -> None:
         if candidate.name in known:
             problems.found.append(f"{where}: is named twice")
         known.add(candidate.name)
-        problems.attempt(where, partial(stream_of, "forget", "objective", candidate.objective))
+        problems.attempt(where, build_stream, "forget", "objective", candidate.objective, registry)
         if regularizer is not None:
-            problems.attempt(where, partial(stream_of, "retain", "regularizer", regularizer))
+            problems.attempt(where, build_stream, "retain", "regularizer", regularizer, registry)
         if combiner is not None:
-            problems.attempt(where, partial(combiner_of, combiner))
+            problems.attempt(where, build, "combiner", combiner, registry)
             if regularizer is None:
                 problems.found.append(
                     f"{where}: a combiner needs a regularizer: objective+regularizer/combiner"
@@ -198,6 +198,7 @@ def try_out(
     examples: int,
     lora_rank: int | None,
     seed: int,
+    registry: Registry,
     told: Told,
 ) -> Tried:
     """Run each candidate on a disposable adapter or copy; the subject is left as it was.
@@ -211,7 +212,7 @@ def try_out(
         told("candidates", done, len(candidates))
         try:
             with disposable(subject.model, lora_rank, seed) as model:
-                path = _run(model, subject, rows, candidate, training, examples, seed)
+                path = _run(model, subject, rows, candidate, training, examples, seed, registry)
         except NonFiniteError as error:  # of this candidate only: the others may well be stable
             failed[candidate.name] = str(error)
         else:
@@ -231,6 +232,7 @@ def _run(
     training: Mapping[str, Any],
     examples: int,
     seed: int,
+    registry: Registry,
 ) -> tuple[Moment, ...]:
     from amnesis.training.unlearner import Unlearner
 
@@ -245,6 +247,7 @@ def _run(
         template=subject.template,
         seed=seed,
         device=str(subject.model.device),
+        registry=registry,
     ).fit(rows["forget"], rows["retain"])
     unseen = [note for note in fitted.notes if "g_effect_update" in note]
     if unseen:
