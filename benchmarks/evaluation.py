@@ -1,4 +1,4 @@
-"""How long a judgement takes: the shared pass against one pass per metric, and against plain texts.
+"""How long a evaluation takes: the shared pass against one pass per metric, and against plain texts.
 
     python benchmarks/evaluation.py --data ../shared/data/tofu [--rows 60] [--rounds 5]
 
@@ -78,37 +78,37 @@ RowPassed = list[list[Passed]]
 
 
 def mean_of(passed: Passed) -> float:
-    """Give the mean log-probability of one text."""
+    """Return the mean log-probability of one text."""
     return statistics.fmean(passed[0])
 
 
 def ratio(row: RowPassed) -> float:
-    """Give the geometric mean of the wrong answers' probabilities over the right one's."""
+    """Return the geometric mean of the wrong answers' probabilities over the right one's."""
     (right, *_), wrong = row
     return math.exp(statistics.fmean(map(mean_of, wrong)) - mean_of(right))
 
 
 def option(row: RowPassed) -> float:
-    """Give the right answer's share of the probability of all that are offered."""
+    """Return the right answer's share of the probability of all that are offered."""
     (right,), wrong = row
     offered = [math.exp(mean_of(passed)) for passed in (right, *wrong)]
     return offered[0] / sum(offered)
 
 
 def strength(row: RowPassed) -> float:
-    """Give the share of the answer that follows its last token that is not greedy."""
+    """Return the share of the answer that follows its last token that is not greedy."""
     hits = row[0][0][1]
     return sum(all(hits[k:]) for k in range(len(hits))) / len(hits)
 
 
 def lowest(row: RowPassed) -> float:
-    """Give the mean of the lowest 40 % of the answer's log-probabilities."""
+    """Return the mean of the lowest 40 % of the answer's log-probabilities."""
     logps = sorted(row[0][0][0])
     return statistics.fmean(logps[: max(1, int(0.4 * len(logps)))])
 
 
 def area(members: Sequence[float], others: Sequence[float]) -> float:
-    """Give the share of pairs in which the member scores higher, ties counted half."""
+    """Return the share of pairs in which the member scores higher, ties counted half."""
     wins = [(member > other) + (member == other) / 2 for member in members for other in others]
     return statistics.fmean(wins)
 
@@ -160,10 +160,10 @@ class Suite:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         tofu = amnesis.create("benchmark", "tofu", split="forget10", path=arguments.data)
-        judged: Mapping[str, Sequence[Any]] = tofu.judged_sets()
-        self.sets = {name: list(rows)[: arguments.rows] for name, rows in judged.items()}
+        evaluated: Mapping[str, Sequence[Any]] = tofu.evaluated_sets()
+        self.sets = {name: list(rows)[: arguments.rows] for name, rows in evaluated.items()}
         # Members against others: the retain rows stand for a holdout set here, for time only.
-        self.sets["holdout"] = list(judged["retain"])[-arguments.rows :]
+        self.sets["holdout"] = list(evaluated["retain"])[-arguments.rows :]
         rows = [row for rows in self.sets.values() for row in rows]
         texts = [f"Question: {row['question']}\nAnswer: {row['answer']}" for row in rows]
         tokenizer = train_tokenizer(texts, arguments.vocabulary)
@@ -224,17 +224,17 @@ class Suite:
         ]
 
     def sets_of(self, metric: str) -> list[str]:
-        """Give the sets that a metric is read from."""
+        """Return the sets that a metric is read from."""
         return ["forget", "holdout"] if metric.startswith("mia") else list(self.sets)
 
     def shared(self) -> dict[str, float]:
-        """Judge with our pass."""
-        from amnesis_evaluation.evaluator.evaluate import judge
+        """Evaluate with our pass."""
+        from amnesis_evaluation.evaluator.evaluate import evaluate
         from amnesis_evaluation.evaluator.selection import select
 
         selection = select(self.sets, TEACHER_FORCED, retrained=False)
         settings = EvaluationSettings(batch_size=self.batch_size, bootstrap=0)
-        return judge(self.subject, self.sets, selection, settings).values
+        return evaluate(self.subject, self.sets, selection, settings).values
 
     def per_metric(self) -> dict[str, float]:
         """Forward every text again for every metric that reads it, unsorted, with full logits."""
@@ -263,7 +263,7 @@ class Suite:
             self.full_pass(self.texts_of(name, [f for f in fields if f in rows[0]]))
 
     def full_pass(self, texts: Sequence[Encoded], *, greedy: bool = False) -> list[Passed]:
-        """Give each text's log-probabilities, and what is greedy, from logits of every place."""
+        """Return each text's log-probabilities, and what is greedy, from logits of every place."""
         found: list[Passed] = []
         with torch.no_grad():
             for start in range(0, len(texts), self.batch_size):
@@ -354,7 +354,7 @@ class Suite:
 def compared(
     metric: str, ours: Mapping[str, float], theirs: Mapping[str, float]
 ) -> dict[str, float]:
-    """Give how many values of a metric were compared, their range, and the largest difference."""
+    """Return how many values of a metric were compared, their range, and the largest difference."""
     keys = {key for key in (*ours, *theirs) if key.rpartition("/")[2] == metric}
     # What only one side has a number of is a difference too, and ends the script.
     return {

@@ -55,7 +55,7 @@ class Workbench:
 
     @property
     def counts(self) -> Counts:
-        """Give what a mean over label tokens runs over."""
+        """Return what a mean over label tokens runs over."""
         return {("answer", "tokens"): self.forget.count("tokens")}
 
     def ascent(self, scores: Scores) -> torch.Tensor:

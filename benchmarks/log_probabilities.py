@@ -23,7 +23,7 @@ BARS = {"time": 1.2, "peak": 0.2}
 def alternatives_of(
     tokens: int, width: int, vocabulary: int, frozen: bool, device: str
 ) -> dict[str, Run]:
-    """Give the three ways, on the same inputs."""
+    """Return the three ways, on the same inputs."""
     torch.manual_seed(0)
     hidden = torch.randn(tokens, width, device=device, requires_grad=True)
     weight = torch.randn(vocabulary, width, device=device).div_(width**0.5)

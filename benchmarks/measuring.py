@@ -20,7 +20,7 @@ Run = Callable[[], None]
 def rounds_of(
     alternatives: Mapping[str, Run], rounds: int, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Give each alternative's seconds, one value a round; every round runs all, in another order.
+    """Return each alternative's seconds, one value a round; every round runs all, in another order.
 
     Interleaving makes a busy neighbour everybody's: ratios within a round stay meaningful.
     """
@@ -41,7 +41,7 @@ def rounds_of(
 
 
 def peak_bytes(run: Run) -> int:
-    """Give the most memory that tensors made by one run hold at once, in bytes.
+    """Return the most memory that tensors made by one run hold at once, in bytes.
 
     On a GPU the allocator counts. Elsewhere every storage that an operation gives out is counted
     from then until it is freed, backward included; scratch memory inside a single operation is
@@ -117,7 +117,7 @@ def table(
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Give lower quartile, median and upper quartile."""
+    """Return lower quartile, median and upper quartile."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
 

@@ -3,8 +3,8 @@
     python benchmarks/methods.py --out benchmarks/results          # saved as it goes, resumable
     python benchmarks/methods.py --out benchmarks/results --table  # the table of what is there
 
-Each run stops at the first judgement whose forget probability is below the target; what is shown
-is interpolated between that judgement and the one before it, so methods are compared at the same
+Each run stops at the first evaluation whose forget probability is below the target; what is shown
+is interpolated between that evaluation and the one before it, so methods are compared at the same
 forgetting, with the steps that each took. All use the demo's optimizer settings; none was tuned.
 """
 
@@ -51,7 +51,7 @@ TRAINING = {
 
 
 class UntilForgotten(TrainerCallback):
-    """Judges the forget set every few steps, and ends the run once the target is passed."""
+    """Evaluates the forget set every few steps, and ends the run once the target is passed."""
 
     def __init__(self, subject: Subject, benchmark: Any, before: Mapping[str, float]) -> None:
         self.subject, self.benchmark = subject, benchmark
@@ -60,18 +60,18 @@ class UntilForgotten(TrainerCallback):
         self.reached = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Judge, and stop where the target is passed."""
+        """Evaluate, and stop where the target is passed."""
         if state.global_step % EVERY:
             return
-        forgotten = judge(self.subject, self.benchmark, ["forget/probability"])[
+        forgotten = evaluate(self.subject, self.benchmark, ["forget/probability"])[
             "forget/probability"
         ]
         if forgotten < TARGET:
-            after = judge(self.subject, self.benchmark, KEPT)
+            after = evaluate(self.subject, self.benchmark, KEPT)
             now = self._copied()
             self.subject.model.load_state_dict(self._weights)
             step, probability, _ = self.points[-1]
-            before = judge(self.subject, self.benchmark, KEPT)
+            before = evaluate(self.subject, self.benchmark, KEPT)
             self.subject.model.load_state_dict(now)
             self.points = [(step, probability, before), (state.global_step, forgotten, after)]
             self.reached = control.should_training_stop = True
@@ -83,7 +83,7 @@ class UntilForgotten(TrainerCallback):
         return copy.deepcopy(self.subject.model.state_dict())
 
     def at_target(self) -> dict[str, float] | None:
-        """Interpolate linearly between the judgements on either side of the target."""
+        """Interpolate linearly between the evaluations on either side of the target."""
         if not self.reached:
             return None
         (one_step, one, before), (two_step, two, after) = self.points[-2:]
@@ -92,14 +92,14 @@ class UntilForgotten(TrainerCallback):
         return {**values, "steps": one_step + share * (two_step - one_step)}
 
 
-def judge(subject: Subject, benchmark: Any, metrics: list[str]) -> dict[str, float]:
-    """Judge by a few metrics, without intervals."""
+def evaluate(subject: Subject, benchmark: Any, metrics: list[str]) -> dict[str, float]:
+    """Evaluate by a few metrics, without intervals."""
     settings = EvaluationSettings(metrics=tuple(metrics), bootstrap=0, batch_size=64)
     return dict(benchmark.evaluate(subject, settings).values)
 
 
 def combinations() -> Iterator[tuple[str, str, str, int]]:
-    """Give every (objective, regularizer, combiner, seed), seed by seed."""
+    """Return every (objective, regularizer, combiner, seed), seed by seed."""
     for seed in range(SEEDS):
         for objective in OBJECTIVES:
             for regularizer in ("nll", "kl"):
@@ -141,7 +141,7 @@ def run_one(
     )
     benchmark = amnesis.create("benchmark", "fictional", seed=seed)
     subject = Subject(model, tokenizer, unlearner.template)
-    before = judge(subject, benchmark, [*KEPT, "forget/probability"])
+    before = evaluate(subject, benchmark, [*KEPT, "forget/probability"])
     until = UntilForgotten(subject, benchmark, before)
     unlearner.callbacks = (until,)
     sets = benchmark.sets()
@@ -181,7 +181,7 @@ def table(records: list[dict[str, Any]]) -> str:
 
 
 def spread(values: list[float], digits: int) -> str:
-    """Give mean ± standard error."""
+    """Return mean ± standard error."""
     mean = statistics.mean(values)
     if len(values) == 1:
         return f"{mean:.{digits}f}"

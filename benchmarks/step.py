@@ -77,7 +77,7 @@ class Bench:
         self.forget, self.retain = torch.randint(case.vocabulary, shape, device=device)
 
     def loss(self, ids: Tensor, sign: float) -> Tensor:
-        """Give the signed mean negative log-likelihood of a batch."""
+        """Return the signed mean negative log-likelihood of a batch."""
         logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1]
         return sign * cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 

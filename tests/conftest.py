@@ -101,7 +101,7 @@ def tiny_folder(tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any) -> Path:
 
 @pytest.fixture
 def write_rows(tmp_path: Path) -> Callable[..., dict[str, Path]]:
-    """Give a function that writes each named set's rows to a file, and says to which."""
+    """Return a function that writes each named set's rows to a file, and says to which."""
 
     def write_rows(**sets: list[dict[str, Any]]) -> dict[str, Path]:
         files = {name: tmp_path / f"{name}.jsonl" for name in sets}
@@ -114,7 +114,7 @@ def write_rows(tmp_path: Path) -> Callable[..., dict[str, Path]]:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Give a function that installs a module as a distribution and gives its entry points."""
+    """Return a function that installs a module as a distribution and gives its entry points."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))

@@ -64,7 +64,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Give an error's message without its line breaks."""
+    """Return an error's message without its line breaks."""
     return " ".join(str(error).split())
 
 

@@ -1,1 +1,1 @@
-"""The judgement."""
+"""The evaluation."""

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def log_distribution(logits: Tensor) -> Tensor:
-    """Give ``log softmax(z)`` over the last axis; half precision is computed in float32."""
+    """Return ``log softmax(z)`` over the last axis; half precision is computed in float32."""
     wide = logits.float() if logits.element_size() < 4 else logits
     return wide.log_softmax(-1)
 
 
 def expected(p: Tensor, values: Tensor) -> Tensor:
-    """Give ``Σ_v p(v)·values(v)`` over the last axis, with ``0·(±∞) = 0``."""
+    """Return ``Σ_v p(v)·values(v)`` over the last axis, with ``0·(±∞) = 0``."""
     return (p * values.masked_fill(p == 0, 0)).sum(-1)
 
 

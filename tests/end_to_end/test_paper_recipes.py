@@ -36,7 +36,7 @@ Command = tuple[Path, tuple[str, ...]]
 
 
 def commands_of(path: Path) -> Iterator[tuple[str, ...]]:
-    """Give the overrides of every command in a recipe's header."""
+    """Return the overrides of every command in a recipe's header."""
     header = path.read_text(encoding="utf-8").partition("\nmodel:")[0]
     for line in header.replace("\\\n#", " ").splitlines():
         words = shlex.split(line.removeprefix("#")) if " amnesis run " in line else []
@@ -184,7 +184,7 @@ def data(tmp_path_factory: Any, qa_rows: list[dict[str, Any]]) -> Path:
 
 
 def reduced(recipe: Recipe, models: dict[str, Path], data: Path) -> Recipe:
-    """Give the recipe with a tiny model, a few rows and three steps in float32, else as it is."""
+    """Return the recipe with a tiny model, a few rows and three steps in float32, else as it is."""
     document = recipe.model_dump(mode="json", exclude_none=True)
     document["model"] |= {"path": str(models[ARCHITECTURES[recipe.model.path]]), "dtype": "float32"}
     document["benchmark"]["path"] = str(data)
@@ -234,7 +234,7 @@ def test_it_runs_three_steps_on_a_tiny_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # lm-eval lists the installed packages with every judgement, at a second each.
+    # lm-eval lists the installed packages with every evaluation, at a second each.
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     recipe = reduced(Recipe.load(path), models, data)
     results = amnesis.run(recipe, tmp_path / "out", device="cpu").results
@@ -275,7 +275,7 @@ def test_with_alpha_zero_the_retain_stream_is_measured_and_moves_nothing(
 
 
 def trained(recipe: Recipe) -> tuple[Any, list[dict[str, float]]]:
-    """Unlearn as a run does, without judging; give the model and its trajectory."""
+    """Unlearn as a run does, without evaluating; give the model and its trajectory."""
     prepared = prepare(recipe, device="cpu")
     model = load_model(recipe.model, device="cpu")
     if recipe.trainable is not None:

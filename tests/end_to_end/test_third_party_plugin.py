@@ -50,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Python:
-    """Give a function that runs Python with a folder of plugins before everything else."""
+    """Return a function that runs Python with a folder of plugins before everything else."""
 
     def python(plugins: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
         environment = {
@@ -150,7 +150,7 @@ def recipe(tmp_path: Path, tiny_folder: Path, qa_rows: Any) -> Path:
     return path
 
 
-def test_it_trains_and_judges_in_a_run(
+def test_it_trains_and_evaluates_in_a_run(
     site: Path, python: Python, recipe: Path, tmp_path: Path, qa_rows: Any
 ) -> None:
     assert f"amnesis run RECIPE.yaml {' '.join(CHOSEN)}" in (EXAMPLE / "README.md").read_text()
@@ -190,7 +190,7 @@ OURS = {"objective": "wga", "regularizer": "kl", "combiner": "sago"}
 def fit(
     monkeypatch: pytest.MonkeyPatch, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
 ) -> Iterator[Callable[..., tuple[str | None, bool]]]:
-    """Give a function that trains here with a folder's plugins, and says how it went."""
+    """Return a function that trains here with a folder's plugins, and says how it went."""
 
     def fit(plugins: Path, choices: Mapping[str, str]) -> tuple[str | None, bool]:
         monkeypatch.syspath_prepend(str(plugins))

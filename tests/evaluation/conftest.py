@@ -1,4 +1,4 @@
-"""Models and rows for the judgement's tests."""
+"""Models and rows for the evaluation's tests."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Laboratory:
     batches: dict[str, list[Batch]]  # two micro-batches of each stream
 
     def shares(self, loss: StreamLoss) -> Iterator[torch.Tensor]:
-        """Give the micro-batches' shares of a stream's loss."""
+        """Return the micro-batches' shares of a stream's loss."""
         batches = self.batches[loss.name]
         counts: Counts = loss.counts(batches)
         for batch in batches:
@@ -77,7 +77,7 @@ class Laboratory:
             yield loss(score(self.model, batch, loss.needs, known), counts)
 
     def gradients(self, loss: StreamLoss | None) -> list[torch.Tensor | None]:
-        """Give one stream's gradient by itself."""
+        """Return one stream's gradient by itself."""
         if loss is not None:
             sum(self.shares(loss), torch.zeros(())).backward()
         grads = [p.grad for p in self.model.parameters()]

@@ -169,7 +169,7 @@ def dot(left: list[list[float]], right: list[list[float]]) -> float:
 def plus(
     a: float, left: list[list[float]], b: float, right: list[list[float]]
 ) -> list[list[float]]:
-    """Give ``a·left + b·right``."""
+    """Return ``a·left + b·right``."""
     pairs = zip(left, right, strict=True)
     return [[a * x + b * y for x, y in zip(u, v, strict=True)] for u, v in pairs]
 

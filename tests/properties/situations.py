@@ -26,7 +26,7 @@ class Text:
     ref_hidden: Tensor
 
     def scores(self, **sequences: Scores) -> Scores:
-        """Give what the core would hand to a term."""
+        """Return what the core would hand to a term."""
         own, ref = self.logits[self.mask], self.ref_logits[self.mask].detach()
         targets = self.labels[self.mask]
         return Scores(
@@ -44,7 +44,7 @@ class Text:
         )
 
     def examples(self, chosen: Tensor | slice) -> Text:
-        """Give the text of some examples, in the order in which they are named."""
+        """Return the text of some examples, in the order in which they are named."""
         return Text(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
@@ -56,11 +56,11 @@ class Situation:
     refusal: Text
 
     def scores(self) -> Scores:
-        """Give what the core would hand to a term."""
+        """Return what the core would hand to a term."""
         return self.answer.scores(refusal=self.refusal.scores())
 
     def examples(self, chosen: Tensor | slice) -> Situation:
-        """Give some of the examples."""
+        """Return some of the examples."""
         return Situation(self.answer.examples(chosen), self.refusal.examples(chosen))
 
     @property
@@ -69,16 +69,16 @@ class Situation:
         return [t for text in (self.answer, self.refusal) for t in (text.logits, text.hidden)]
 
     def saying(self, said: list[Tensor]) -> Situation:
-        """Give the same batch with other words in the model's mouth."""
+        """Return the same batch with other words in the model's mouth."""
         answer = replace(self.answer, logits=said[0], hidden=said[1])
         return Situation(answer, replace(self.refusal, logits=said[2], hidden=said[3]))
 
     def with_gradient(self) -> Situation:
-        """Give the same batch with leaves that collect gradients."""
+        """Return the same batch with leaves that collect gradients."""
         return self.saying([t.detach().clone().requires_grad_() for t in self.said])
 
     def at_reference(self) -> Situation:
-        """Give the batch as it is before unlearning: the model says what its reference says."""
+        """Return the batch as it is before unlearning: the model says what its reference says."""
         answer, refusal = self.answer, self.refusal
         return self.saying(
             [answer.ref_logits, answer.ref_hidden, refusal.ref_logits, refusal.ref_hidden]

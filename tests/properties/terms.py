@@ -22,13 +22,13 @@ SMALLEST = torch.tensor(torch.finfo(torch.float32).tiny * 2.0**-23).log()  # flo
 
 
 def loss(term: TermBase, situation: Situation) -> Tensor:
-    """Give the reduced loss of one batch, as the core reduces it."""
+    """Return the reduced loss of one batch, as the core reduces it."""
     scores = situation.scores()
     return term.summed(scores) / term.count(scores)
 
 
 def gradient(term: TermBase, situation: Situation) -> list[Tensor]:
-    """Give the loss's gradient with respect to everything that the model says."""
+    """Return the loss's gradient with respect to everything that the model says."""
     situation = situation.with_gradient()
     loss(term, situation).backward()
     return [torch.zeros_like(t) if t.grad is None else t.grad for t in situation.said]
@@ -242,7 +242,7 @@ def agrees_with(naive: Callable[[Any, Situation], float], tolerance: float = 1e-
 
 
 def token_logps(text: Text, reference: bool = False) -> list[list[float]]:
-    """Give each example's label log-probabilities, by the definition, as plain numbers."""
+    """Return each example's label log-probabilities, by the definition, as plain numbers."""
     said = (text.ref_logits if reference else text.logits).tolist()
     return [
         [
@@ -255,7 +255,7 @@ def token_logps(text: Text, reference: bool = False) -> list[list[float]]:
 
 
 def log_softmax(logits: list[float]) -> list[float]:
-    """Give log softmax by the definition."""
+    """Return log softmax by the definition."""
     import math
 
     top = max(logits)

@@ -78,7 +78,7 @@ def _place(error: BaseException) -> str:
 
 
 def _owner(error: BaseException, registry: Registry | None) -> Plugin | None:
-    """Give the third party's plugin in whose code, or in what it called, the error arose."""
+    """Return the third party's plugin in whose code, or in what it called, the error arose."""
     plugins: dict[str, Plugin] = {}
     for entry in registry or ():
         for module in (getattr(entry.plugin.module, "__name__", ""), entry.target):

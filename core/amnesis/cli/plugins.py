@@ -74,7 +74,7 @@ def show_plugins(registry: Registry, name: str | None, kind: str | None, *, as_j
 
 
 def listed(entry: Entry) -> dict[str, Any]:
-    """Give what is known of an entry without importing its target."""
+    """Return what is known of an entry without importing its target."""
     target = entry.target if isinstance(entry.target, str) else _path(entry.target)
     return {
         "kind": entry.kind,
@@ -88,7 +88,7 @@ def listed(entry: Entry) -> dict[str, Any]:
 
 
 def listed_fault(fault: Fault) -> dict[str, str]:
-    """Give a fault as a record."""
+    """Return a fault as a record."""
     return {
         "distribution": fault.plugin.distribution,
         "version": fault.plugin.version,
@@ -141,7 +141,7 @@ def _constraints(metadata: Iterable[Any]) -> Iterable[str]:
 
 
 def type_text(annotation: Any) -> str:
-    """Give a type as a person would write it: ``int | None``, ``'labels' | 'all'``."""
+    """Return a type as a person would write it: ``int | None``, ``'labels' | 'all'``."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(map(repr, arguments))
@@ -158,7 +158,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _origin(target: Any) -> str:
-    """Give ``file:line`` where the target is defined, or its module where there is no file."""
+    """Return ``file:line`` where the target is defined, or its module where there is no file."""
     try:
         return f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
     except (OSError, TypeError):

@@ -44,7 +44,7 @@ def validated(
 
 
 def problems(record: type[BaseModel], error: ValidationError) -> list[str]:
-    """Give every problem that pydantic found in a document for ``record``, in words."""
+    """Return every problem that pydantic found in a document for ``record``, in words."""
     tags = _tags_by_field(record)
     found = [
         Problem(tuple(map(str, one["loc"])), one, tags)

@@ -1,4 +1,4 @@
-"""Benchmarks: the sets that a run forgets and retains, and the judgement over them."""
+"""Benchmarks: the sets that a run forgets and retains, and the evaluation over them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Subject:
 
 
 class LmEvalSettings(Settings):
-    """Which tasks of lm-evaluation-harness are judged, and on which data."""
+    """Which tasks of lm-evaluation-harness are evaluated, and on which data."""
 
     tasks: tuple[str, ...] = Field(min_length=1, description="names, such as mmlu or wmdp_bio")
     data: dict[str, dict[str, Path]] = Field(
@@ -49,7 +49,7 @@ class LmEvalSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """What a judgement computes; part of a recipe, under ``evaluate``."""
+    """What a evaluation computes; part of a recipe, under ``evaluate``."""
 
     metrics: tuple[MetricChoice, ...] | None = Field(
         None,
@@ -57,7 +57,7 @@ class EvaluationSettings(Settings):
         "with hyper-parameters; None: the benchmark's own",
     )
     every: int | None = Field(
-        None, ge=1, description="judge every k-th step of a run too, into its trajectory"
+        None, ge=1, description="evaluate every k-th step of a run too, into its trajectory"
     )
     during: tuple[MetricChoice, ...] | None = Field(
         None, description="the metrics of those evaluations, where not the same"
@@ -73,22 +73,22 @@ class EvaluationSettings(Settings):
         None, gt=0, description="longest generated answer as a multiple of its reference's tokens"
     )
     lm_eval: LmEvalSettings | None = Field(None, description="tasks of lm-evaluation-harness")
-    limit: int | None = Field(None, ge=1, description="judge the first k rows of each set only")
+    limit: int | None = Field(None, ge=1, description="evaluate the first k rows of each set only")
     bootstrap: int = Field(1000, ge=0, description="resamples for the intervals; 0: no intervals")
     confidence: float = Field(0.95, gt=0, lt=1, description="level of the bootstrap intervals")
     seed: int = Field(0, description="of the bootstrap")
     retrained: Path | None = Field(
         None, description="results of a model that never saw the forget set (a folder or file)"
     )
-    cache: Path | None = Field(None, description="a folder in which judgements are kept")
+    cache: Path | None = Field(None, description="a folder in which evaluations are kept")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The judgement: ``values`` by ``set/metric``, and one record per example and metric.
+    """The evaluation: ``values`` by ``set/metric``, and one record per example and metric.
 
     ``intervals`` holds the bootstrap interval of each value over examples, ``notes`` what could
-    not be judged and why, ``data`` a digest of each set's rows, where the judge gives one.
+    not be evaluated and why, ``data`` a digest of each set's rows, where the evaluate gives one.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Benchmark(Component):
 
     @abstractmethod
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give every set's rows; ``forget`` and ``retain`` are what a run trains on.
+        """Return every set's rows; ``forget`` and ``retain`` are what a run trains on.
 
         Raises:
             DataError: a file is missing or a row cannot be used.
@@ -124,8 +124,8 @@ class Benchmark(Component):
         *,
         retrained: Evaluation | None = None,
     ) -> Evaluation:
-        """Judge a model; ``progress(what, done, total)`` is called as it goes.
+        """Evaluate a model; ``progress(what, done, total)`` is called as it goes.
 
-        ``retrained`` is the judgement of a model that never saw the forget set, for the metrics
+        ``retrained`` is the evaluation of a model that never saw the forget set, for the metrics
         that compare with one.
         """

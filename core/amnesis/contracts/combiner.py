@@ -31,7 +31,7 @@ class Combiner(Component):
     alpha: float = Field(1.0, ge=0, description="α, the weight of the retain gradient")
 
     def remember(self, r: Tensor, last: Tensor | None) -> Tensor | None:
-        """Give what stands in r's place from here on; it is carried to the next step as ``last``.
+        """Return what stands in r's place from here on; it is carried to the next step as ``last``.
 
         This is the whole of a combiner's state: one tensor per parameter, passed in and returned,
         kept and checkpointed by whoever runs the steps. ``None`` (the default): there is none,
@@ -95,7 +95,7 @@ class ElementwiseCombiner(Combiner):
         return [self.checked_tensor(f.clone(), r.clone()) for f, r in pairs]
 
     def checked_tensor(self, f: Tensor, r: Tensor) -> Tensor:
-        """Give :meth:`combine_tensor`, holding it to shape and dtype."""
+        """Return :meth:`combine_tensor`, holding it to shape and dtype."""
         shape, dtype = r.shape, r.dtype
         out = self.combine_tensor(f, r)
         if not hasattr(out, "shape"):
@@ -122,10 +122,10 @@ class ProjectionCombiner(Combiner):
 
     @abstractmethod
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Give (a, b) from the Gram matrix ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64."""
+        """Return (a, b) from the Gram matrix ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64."""
 
     def total_coefficients(self, gram: Tensor) -> tuple[float, float]:
-        """Give (a, b) for all tensors at once, as numbers: the step's only synchronisation."""
+        """Return (a, b) for all tensors at once, as numbers: the step's only synchronisation."""
         a, b = self.coefficients(gram)
         return float(a), float(b)
 
@@ -144,7 +144,7 @@ class ProjectionCombiner(Combiner):
 
 
 def linear(f: Tensor, r: Tensor, coefficients: Coefficients) -> Tensor:
-    """Give ``a·f + b·r`` in the memory of r, without waiting for the device."""
+    """Return ``a·f + b·r`` in the memory of r, without waiting for the device."""
     a, b = coefficients
     if r.element_size() < 4:
         # A coefficient rounded to half precision would leave as much of a conflict behind.
@@ -156,7 +156,7 @@ def linear(f: Tensor, r: Tensor, coefficients: Coefficients) -> Tensor:
 
 
 def gram_matrix(f: Tensor, r: Tensor) -> Tensor:
-    """Give the 2 × 2 matrix of inner products of two tensors, in float64, on their device."""
+    """Return the 2 × 2 matrix of inner products of two tensors, in float64, on their device."""
     import torch
 
     ff, fr, rr = inner_product(f, f), inner_product(f, r), inner_product(r, r)

@@ -93,7 +93,7 @@ class ExampleMetric(ReadingMetric):
 
     @abstractmethod
     def value(self, answer: Answer) -> float:
-        """Give the value of one example."""
+        """Return the value of one example."""
 
 
 class SetMetric(ReadingMetric):
@@ -101,7 +101,7 @@ class SetMetric(ReadingMetric):
 
     @abstractmethod
     def value(self, answers: Sequence[Answer]) -> float:
-        """Give the value of one set."""
+        """Return the value of one set."""
 
 
 ExampleValues = Mapping[tuple[str, str], "NDArray[float64]"]
@@ -124,7 +124,7 @@ class DerivedMetric(Metric):
 
     @abstractmethod
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
-        """Give the value from ``{(set, key): (examples,)}`` of this and of the retrained model."""
+        """Return the value from ``{(set, key): (examples,)}`` of this and of the retrained model."""
 
 
 class ChangeMetric(Metric):
@@ -132,7 +132,7 @@ class ChangeMetric(Metric):
 
     @abstractmethod
     def value(self, before: float, after: float) -> float:
-        """Give the value; not a number where it is not defined."""
+        """Return the value; not a number where it is not defined."""
 
 
 @dataclass(frozen=True, kw_only=True)

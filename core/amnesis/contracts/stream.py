@@ -33,7 +33,7 @@ class Schedule:
     points: tuple[tuple[int, float], ...]
 
     def at(self, step: int) -> float:
-        """Give the weight of a step, counted from 0."""
+        """Return the weight of a step, counted from 0."""
         after = bisect_right(self.points, step, key=lambda point: point[0])
         if after in (0, len(self.points)):
             return self.points[max(after - 1, 0)][1]
@@ -50,7 +50,7 @@ class WeightedTerm:
     schedule: Schedule | None = None
 
     def at(self, step: int) -> WeightedTerm:
-        """Give the term with its weight at a step."""
+        """Return the term with its weight at a step."""
         return self if self.schedule is None else replace(self, weight=self.schedule.at(step))
 
 
@@ -74,11 +74,11 @@ class StreamLoss:
         return self.terms[0].weight * self.terms[0].term.risk_multiple
 
     def at(self, step: int) -> StreamLoss:
-        """Give the loss of a step, its weights where their schedules have them then."""
+        """Return the loss of a step, its weights where their schedules have them then."""
         return replace(self, terms=tuple(t.at(step) for t in self.terms))
 
     def scheduled_weights(self) -> dict[str, float]:
-        """Give the weights that move, under the names that they are logged by."""
+        """Return the weights that move, under the names that they are logged by."""
         return {
             f"{self.name}/weight/{t.term.registered_name}": t.weight
             for t in self.terms
@@ -95,7 +95,7 @@ class StreamLoss:
         }
 
     def __call__(self, scores: Scores, counts: Counts) -> Tensor:
-        """Give one micro-batch's share of the step's loss: the shares add up to the mean.
+        """Return one micro-batch's share of the step's loss: the shares add up to the mean.
 
         Raises:
             NonFiniteError: a term's value is not a finite number.
@@ -114,7 +114,7 @@ class StreamLoss:
 
 
 def further_texts(losses: Sequence[StreamLoss], rows: Sequence[Row]) -> dict[str, TextOf]:
-    """Give the further texts that losses of one set read, by name: how each follows from a row.
+    """Return the further texts that losses of one set read, by name: how each follows from a row.
 
     Raises:
         RecipeError: two terms ask for different texts of one name.
@@ -138,11 +138,11 @@ class Risk(LikelihoodTerm):
     risk_multiple: ClassVar[float | None] = 1.0
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give ``−ℓ_i``, ``(batch, tokens)``."""
+        """Return ``−ℓ_i``, ``(batch, tokens)``."""
         return -logps
 
 
 def risk(scores: Scores, counts: Counts) -> Tensor:
-    """Give one micro-batch's share of the risk R = −mean ℓ over the step's label tokens."""
+    """Return one micro-batch's share of the risk R = −mean ℓ over the step's label tokens."""
     share: Tensor = -scores.logps.sum() / max(counts["answer", "tokens"], 1)
     return share

@@ -42,7 +42,7 @@ class TermBase(Component):
         """The scores that :meth:`unreduced` reads; nothing else is computed or loaded for it."""
 
     def texts(self) -> Mapping[str, Callable[[Mapping[str, Any]], str]]:
-        """Give the further texts that it reads, by name: how each follows from an example's row.
+        """Return the further texts that it reads, by name: how each follows from an example's row.
 
         A text stands where the answer stands, after the same prompt. It must be the same whenever
         it is asked for, so that the reference's score of it can be cached.
@@ -51,10 +51,10 @@ class TermBase(Component):
 
     @abstractmethod
     def unreduced(self, scores: Scores) -> Tensor:
-        """Give the values before masking and averaging, from what the model said of a batch."""
+        """Return the values before masking and averaging, from what the model said of a batch."""
 
     def summed(self, scores: Scores) -> Tensor:
-        """Give the masked sum of the values: a scalar, before the step's one division.
+        """Return the masked sum of the values: a scalar, before the step's one division.
 
         Raises:
             ContractError: an undeclared score was read, or the shape is not the promised one.
@@ -63,7 +63,7 @@ class TermBase(Component):
         return self._masked_sum(values, scores.of(self.sequence))
 
     def count(self, scores: Scores) -> int:
-        """Give the number of items that the mean over this one batch runs over."""
+        """Return the number of items that the mean over this one batch runs over."""
         return scores.of(self.sequence).count(self.mean_over)
 
     def _masked_sum(self, values: Tensor, own: Scores) -> Tensor:
@@ -86,15 +86,15 @@ class Term(TermBase):
     """A loss of anything one forward pass says: hidden states, logits, reference scores."""
 
     def unreduced(self, scores: Scores) -> Tensor:
-        """Give :meth:`terms`."""
+        """Return :meth:`terms`."""
         return self.terms(scores)
 
     @abstractmethod
     def terms(self, scores: Scores) -> Tensor:
-        """Give ``(batch, tokens)`` or ``(batch,)`` values, as ``averaged_over`` promises."""
+        """Return ``(batch, tokens)`` or ``(batch,)`` values, as ``averaged_over`` promises."""
 
     def loss(self, scores: Scores) -> Tensor:
-        """Give the reduced loss of one batch, for use in a training loop of your own."""
+        """Return the reduced loss of one batch, for use in a training loop of your own."""
         return self.summed(scores) / max(self.count(scores), 1)
 
 
@@ -114,20 +114,20 @@ class LikelihoodTerm(TermBase):
         )
 
     def unreduced(self, scores: Scores) -> Tensor:
-        """Give :meth:`terms` of the sequence's log-probabilities."""
+        """Return :meth:`terms` of the sequence's log-probabilities."""
         own = scores.of(self.sequence)
         return self.terms(own.logps, own.mask, own.ref_logps if self.reads_reference else None)
 
     @abstractmethod
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give the values of each token ``(batch, tokens)`` or each example ``(batch,)``.
+        """Return the values of each token ``(batch, tokens)`` or each example ``(batch,)``.
 
         ``logps[b, i]`` is the log-probability of label token i, 0 where ``mask`` is False;
         ``ref_logps`` is the frozen reference's, without gradient.
         """
 
     def loss(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give the reduced loss of one batch, for use in a training loop of your own.
+        """Return the reduced loss of one batch, for use in a training loop of your own.
 
         ``logps``, ``mask`` and ``ref_logps`` are ``(batch, tokens)``.
 

@@ -43,17 +43,17 @@ class Batch:
         return self.attention_mask[:, 1:].bool()
 
     def of(self, sequence: str) -> Batch:
-        """Give the batch of one of the examples' texts: ``answer`` is this one."""
+        """Return the batch of one of the examples' texts: ``answer`` is this one."""
         return self if sequence == "answer" else self.sequences[sequence]
 
     def count(self, mean_over: MeanOver) -> int:
-        """Give the number of items that a mean over this batch runs over."""
+        """Return the number of items that a mean over this batch runs over."""
         if mean_over == "examples":
             return len(self.keys)
         return int((self.mask if mean_over == "tokens" else self.positions).sum())
 
     def to(self, device: torch.device | str) -> Batch:
-        """Give the same batch on ``device``."""
+        """Return the same batch on ``device``."""
         return replace(
             self,
             input_ids=self.input_ids.to(device),
@@ -76,7 +76,7 @@ def collate(
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give an id to pad with; masks never look at it, so any id will do."""
+    """Return an id to pad with; masks never look at it, so any id will do."""
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if candidate is not None:
             return int(candidate)

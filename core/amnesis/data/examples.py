@@ -49,7 +49,7 @@ class ExampleSet:
         return len(self.examples)
 
     def summary(self) -> dict[str, int]:
-        """Give the counts that a report shows."""
+        """Return the counts that a report shows."""
         return {
             "examples": len(self),
             "truncated": self.truncated,

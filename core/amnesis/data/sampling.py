@@ -94,13 +94,13 @@ class StepPlan:
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> tuple[int, int]:
-    """Give (steps, draws) that see each of ``examples`` ``epochs`` times."""
+    """Return (steps, draws) that see each of ``examples`` ``epochs`` times."""
     draws = max(1, round(epochs * examples))
     return math.ceil(draws / batch_size), draws
 
 
 def draw_of(weights: tuple[float, ...], seed: int, stream: str, k: int) -> tuple[int, int]:
-    """Give (part, its how-manieth draw) of draw ``k`` among parts with these weights.
+    """Return (part, its how-manieth draw) of draw ``k`` among parts with these weights.
 
     Every block of 1,000 draws holds each part in proportion, in a hashed order.
     """
@@ -131,7 +131,7 @@ def _quotas(weights: tuple[float, ...]) -> list[int]:
 
 @lru_cache(maxsize=16)
 def shuffled(size: int, seed: int, stream: str, epoch: int) -> tuple[int, ...]:
-    """Give ``range(size)`` in an order that is the same on every machine and rank."""
+    """Return ``range(size)`` in an order that is the same on every machine and rank."""
 
     def rank(index: int) -> bytes:
         key = f"{seed}/{stream}/{epoch}/{index}".encode()

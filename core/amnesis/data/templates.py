@@ -83,11 +83,11 @@ class Template(BaseTemplate):
         tokenizer: PreTrainedTokenizerBase | None = None,
         question: str | None = None,
     ) -> str:
-        """Give the text before the answer. Only ``{question}`` is filled in; braces are text."""
+        """Return the text before the answer. Only ``{question}`` is filled in; braces are text."""
         return self.prompt.replace("{question}", text_of(row, question or self.question))
 
     def answer_of(self, row: Row, answer: str | None = None) -> str:
-        """Give the row's answer."""
+        """Return the row's answer."""
         return text_of(row, answer or self.answer)
 
     def check(self, row: Row) -> None:
@@ -120,7 +120,7 @@ class ChatTemplate(Template):
         tokenizer: PreTrainedTokenizerBase | None = None,
         question: str | None = None,
     ) -> str:
-        """Give all that comes before the last answer.
+        """Return all that comes before the last answer.
 
         Raises:
             DataError: the tokenizer has no chat template, or the messages are not a conversation.
@@ -141,7 +141,7 @@ class ChatTemplate(Template):
         return text
 
     def answer_of(self, row: Row, answer: str | None = None) -> str:
-        """Give the assistant's last message, or the field named."""
+        """Return the assistant's last message, or the field named."""
         if answer is not None:
             return text_of(row, answer)
         return str(self._conversation(row)[-1]["content"])
@@ -193,11 +193,11 @@ class TextTemplate(BaseTemplate):
         tokenizer: PreTrainedTokenizerBase | None = None,
         question: str | None = None,
     ) -> str:
-        """Give nothing: plain text has no prompt."""
+        """Return nothing: plain text has no prompt."""
         return "" if question is None else text_of(row, question)
 
     def answer_of(self, row: Row, answer: str | None = None) -> str:
-        """Give the text."""
+        """Return the text."""
         return text_of(row, answer or self.text)
 
     def check(self, row: Row) -> None:
@@ -241,7 +241,7 @@ AnyTemplate = Annotated[
 
 
 def text_of(row: Row, name: str) -> str:
-    """Give a field of a row that must hold text.
+    """Return a field of a row that must hold text.
 
     Raises:
         DataError: it is missing, empty, or something else.

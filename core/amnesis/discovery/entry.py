@@ -114,7 +114,7 @@ def resolve_target(target: str) -> Any:
 
 
 def check_kind(kind: str) -> str:
-    """Give ``kind`` back if there is such a kind.
+    """Return ``kind`` back if there is such a kind.
 
     Raises:
         PluginError: there is none (with suggestions).

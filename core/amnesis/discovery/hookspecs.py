@@ -57,7 +57,7 @@ def register_metrics(register: Register) -> None:
 
 @hookspec
 def register_benchmarks(register: Register) -> None:
-    """Data sets and the judgement over them; each a :class:`~amnesis.contracts.Benchmark`."""
+    """Data sets and the evaluation over them; each a :class:`~amnesis.contracts.Benchmark`."""
 
 
 @hookspec

@@ -57,7 +57,7 @@ class Manager:
 
 
 def installed_entry_points() -> Sequence[EntryPoint]:
-    """Give the entry points of group ``amnesis``, each once, in a stable order."""
+    """Return the entry points of group ``amnesis``, each once, in a stable order."""
     found = {(e.name, e.value, e.dist.name if e.dist else ""): e for e in entry_points(group=GROUP)}
     return [found[key] for key in sorted(found)]
 
@@ -164,7 +164,7 @@ def _imported(plugin: Plugin) -> Plugin:
 
 
 def _implementations(module: Any) -> Mapping[str, Callable[..., Any]]:
-    """Give the functions marked as hooks, refusing one that only looks like a hook."""
+    """Return the functions marked as hooks, refusing one that only looks like a hook."""
     mark, spec = f"{hookspecs.PROJECT}_impl", f"{hookspecs.PROJECT}_spec"
     # Static first: a module may compute attributes, and importing something heavy is one way to.
     functions = {

@@ -84,15 +84,15 @@ class Registry:
                 yield from self._entries[kind][name]
 
     def names(self, kind: str) -> list[str]:
-        """Give the names of one kind, sorted."""
+        """Return the names of one kind, sorted."""
         return sorted(self._entries[check_kind(kind)])
 
     def find(self, name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Entry]:
-        """Give every entry called ``name`` among ``kinds``."""
+        """Return every entry called ``name`` among ``kinds``."""
         return [entry for kind in kinds for entry in self._entries[check_kind(kind)].get(name, [])]
 
     def get(self, kind: str, name: str) -> Entry:
-        """Give the one entry of this kind and name.
+        """Return the one entry of this kind and name.
 
         Raises:
             PluginError: the name is unknown (with suggestions), or has more than one owner.

@@ -20,7 +20,7 @@ BUCKET_ELEMENTS = 25_000_000  # about 100 MB of float32: enough to hide latency,
 
 
 def world() -> tuple[int, int]:
-    """Give (rank, number of processes); (0, 1) where there is no process group."""
+    """Return (rank, number of processes); (0, 1) where there is no process group."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def inner_product(left: Tensor, right: Tensor) -> Tensor:
-    """Give ⟨left, right⟩ over all elements as a float64 scalar on their device.
+    """Return ⟨left, right⟩ over all elements as a float64 scalar on their device.
 
     Half precision is widened to float32 first, so that products are exact; the sum of a tensor is
     taken by the linear-algebra library, sums over tensors belong in float64.
@@ -26,7 +26,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Give the elements that this rank holds; the tensor itself where it is not spread."""
+    """Return the elements that this rank holds; the tensor itself where it is not spread."""
     own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return own
 
@@ -48,7 +48,7 @@ def over_shards(value: Tensor, like: Tensor) -> Tensor:
 
 
 def laid_as(value: Tensor, like: Tensor) -> Tensor:
-    """Give this rank's elements the form of ``like``: a DTensor of the same placement, or as is."""
+    """Return this rank's elements the form of ``like``: a DTensor of the same placement, or as is."""
     if not hasattr(like, "placements"):
         return value
     from torch.distributed.tensor import DTensor

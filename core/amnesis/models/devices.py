@@ -6,7 +6,7 @@ from amnesis.errors import RecipeError
 
 
 def default_device() -> str:
-    """Give the accelerator if there is one (each rank its own), else the CPU."""
+    """Return the accelerator if there is one (each rank its own), else the CPU."""
     import torch
 
     from amnesis.distributed.processes import world
@@ -22,7 +22,7 @@ def default_device() -> str:
 
 
 def check_device(device: str | None) -> str:
-    """Give the device to compute on.
+    """Return the device to compute on.
 
     Raises:
         RecipeError: there is no such device here.

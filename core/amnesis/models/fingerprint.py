@@ -32,7 +32,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def _parts(tensor: Any) -> Iterator[Tensor]:
-    """Give the plain tensors that a (quantized) tensor is made of."""
+    """Return the plain tensors that a (quantized) tensor is made of."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _parts(getattr(tensor, name))

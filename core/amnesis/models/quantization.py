@@ -28,7 +28,7 @@ def check_quantization(asked: str | None, where: str) -> None:
 
 
 def loading_options(bits: Bits, device: torch.device | str) -> dict[str, Any]:
-    """Give what ``from_pretrained`` is told so that it loads weights in ``bits``."""
+    """Return what ``from_pretrained`` is told so that it loads weights in ``bits``."""
     import torch
     from transformers import BitsAndBytesConfig
 

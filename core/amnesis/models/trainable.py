@@ -33,7 +33,7 @@ class LoraSettings(Settings):
 
 
 def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
-    """Give the model with an adapter that trains while everything else is frozen.
+    """Return the model with an adapter that trains while everything else is frozen.
 
     Raises:
         RecipeError: a target module is not in the model.
@@ -107,7 +107,7 @@ def train_only(model: PreTrainedModel, patterns: Sequence[str]) -> None:
 
 
 def matching(model: PreTrainedModel, patterns: Sequence[str]) -> set[str]:
-    """Give the names of the parameters that match ``patterns`` (``*`` and ``?``, as for files).
+    """Return the names of the parameters that match ``patterns`` (``*`` and ``?``, as for files).
 
     Raises:
         RecipeError: a pattern matches nothing.
@@ -133,7 +133,7 @@ def adds_nothing(model: Any) -> bool:
 
 
 def merged(model: Any) -> Any:
-    """Give the base model with the adapter's update in its weights."""
+    """Return the base model with the adapter's update in its weights."""
     return model.merge_and_unload()
 
 

@@ -62,7 +62,7 @@ class BaseRecipe(Settings):
         return validated(cls, document, where)
 
     def to_yaml(self) -> str:
-        """Give the fully resolved recipe as YAML."""
+        """Return the fully resolved recipe as YAML."""
         import yaml
 
         document = self.model_dump(mode="json", exclude_none=True)
@@ -71,14 +71,14 @@ class BaseRecipe(Settings):
 
 
 class Recipe(BaseRecipe):
-    """An unlearning run: a model, what it forgets and keeps, how, and how that is judged."""
+    """An unlearning run: a model, what it forgets and keeps, how, and how that is evaluated."""
 
     model: ModelSettings
     objective: Named | list[Named] = Field(description="the forget stream's term or terms")
     regularizer: Named | list[Named] | None = Field(None, description="the retain stream's")
     combiner: Named | None = Field(None, description="how two gradients become one; None: added")
     probes: list[Named] = Field(default_factory=list)
-    benchmark: Named = Field(description="names the sets, and judges before and after")
+    benchmark: Named = Field(description="names the sets, and evaluates before and after")
     forget: list[Source] = Field(
         default_factory=lambda: [Source(set="forget")],
         description="what the forget stream draws from; default: the benchmark's forget set",
@@ -103,7 +103,7 @@ class Recipe(BaseRecipe):
         default_factory=list, description="attempts to bring the forgotten back, before and after"
     )
     retrained: ModelSettings | None = Field(
-        None, description="a model that never knew the forget set, judged beside"
+        None, description="a model that never knew the forget set, evaluated beside"
     )
     seed: int = Field(0, ge=0)
 

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 def label_logps_in_chunks(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int = 256
 ) -> Tensor:
-    """Give log-probabilities ``(rows,)`` of ``targets`` under the logits ``hidden·weightᵀ + bias``.
+    """Return log-probabilities ``(rows,)`` of ``targets`` under the logits ``hidden·weightᵀ + bias``.
 
     ``hidden`` is ``(rows, width)``, ``weight`` ``(vocabulary, width)``, ``bias`` ``(vocabulary,)``
     or None, ``targets`` ``(rows,)``. At most ``chunk`` rows of logits are held, forwards and

@@ -94,7 +94,7 @@ def _run(model: PreTrainedModel, batch: Batch, needs: Needs) -> Any:
 
 
 def _block(hidden_states: tuple[Tensor, ...], block: int) -> Tensor:
-    """Give a 0-based block's output at the label tokens themselves, ``(batch, tokens, width)``."""
+    """Return a 0-based block's output at the label tokens themselves, ``(batch, tokens, width)``."""
     # hidden_states[0] is the embedding; a label token's own state is one place to the right of
     # the place that predicts it.
     blocks = len(hidden_states) - 1
@@ -106,7 +106,7 @@ def _block(hidden_states: tuple[Tensor, ...], block: int) -> Tensor:
 
 
 def as_own(needs: Needs) -> Needs:
-    """Give what the reference itself must compute so that ``needs`` of it are met."""
+    """Return what the reference itself must compute so that ``needs`` of it are met."""
     return replace(
         Needs(),
         logps=needs.ref_logps,

@@ -35,7 +35,7 @@ class Reference(Protocol):
     """Gives what the frozen reference says of a batch."""
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
-        """Give the reference's own scores that meet ``needs``, without gradient."""
+        """Return the reference's own scores that meet ``needs``, without gradient."""
 
 
 class FrozenCopy:
@@ -228,7 +228,7 @@ def _cacheable(model: PreTrainedModel, examples: ExampleSet, needs: Needs) -> bo
 
 
 def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, element: int) -> int:
-    """Give the bytes that caching these examples' logits, or likeliest entries, would take."""
+    """Return the bytes that caching these examples' logits, or likeliest entries, would take."""
     rows = sum(
         len(encoded.input_ids) if needs.all_positions else encoded.label_count
         for example in examples

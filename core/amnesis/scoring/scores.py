@@ -120,7 +120,7 @@ class Scores:
         )
 
     def restricted_to(self, needs: Needs, reader: str) -> Scores:
-        """Give a view in which only declared scores can be read, naming ``reader`` if it errs."""
+        """Return a view in which only declared scores can be read, naming ``reader`` if it errs."""
         view = Scores(self.mask, self.positions, rows=self.rows, **self._values)
         view._sequences = {
             name: scores.restricted_to(needs, reader) for name, scores in self._sequences.items()
@@ -129,7 +129,7 @@ class Scores:
         return view
 
     def of(self, sequence: str) -> Scores:
-        """Give the scores of one of the examples' texts: ``answer`` is this one."""
+        """Return the scores of one of the examples' texts: ``answer`` is this one."""
         if sequence == "answer":
             return self
         if sequence not in self._sequences:
@@ -176,7 +176,7 @@ class Scores:
         return value
 
     def top(self, k: int) -> tuple[Tensor, Tensor]:
-        """Give the k likeliest entries at each place, likeliest first, as :attr:`ref_top` does."""
+        """Return the k likeliest entries at each place, likeliest first, as :attr:`ref_top` does."""
         if "top" in self._values:
             logps, indices = self._values["top"]
             return logps[:, :k], indices[:, :k]
@@ -196,7 +196,7 @@ class Scores:
         return unpack(self.rows, values)
 
     def count(self, mean_over: MeanOver) -> int:
-        """Give the number of items of this batch that a mean runs over."""
+        """Return the number of items of this batch that a mean runs over."""
         if mean_over == "examples":
             return self.mask.shape[0]
         return int((self.mask if mean_over == "tokens" else self.positions).sum())
@@ -227,7 +227,7 @@ class Scores:
 
 
 def label_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """Give log-probabilities ``(rows,)`` of ``targets`` under ``logits`` ``(rows, vocabulary)``.
+    """Return log-probabilities ``(rows,)`` of ``targets`` under ``logits`` ``(rows, vocabulary)``.
 
     Half precision is summed in float32; float32 and float64 stay what they are.
     """

@@ -88,7 +88,7 @@ def staged(folder: Path, step: int, keep: int) -> Iterator[Path]:
 
 
 def latest(folder: Path) -> tuple[Path | None, list[str]]:
-    """Give the newest whole checkpoint, and a note for each newer one that was passed over."""
+    """Return the newest whole checkpoint, and a note for each newer one that was passed over."""
     notes: list[str] = []
     if not folder.is_dir():
         return None, notes
@@ -103,7 +103,7 @@ def latest(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Give the number of optimizer steps that were done when it was written."""
+    """Return the number of optimizer steps that were done when it was written."""
     return int(checkpoint.name)
 
 

@@ -99,7 +99,7 @@ class Tally:
         self._products.setdefault(pair, {})[name] = value
 
     def report(self, asked: Sequence[Product]) -> StreamReport:
-        """Give the sums; reading them waits for the device, once."""
+        """Return the sums; reading them waits for the device, once."""
         products = {pair: _to_floats(self._products.get(pair, {})) for pair in asked}
         if not self._grams:
             return StreamReport(products=products)
@@ -162,7 +162,7 @@ def at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | N
 
 
 def products_of(available: Available, report: StreamReport) -> dict[Product, dict[str, float]]:
-    """Give the products asked for, from those that were had."""
+    """Return the products asked for, from those that were had."""
     return {
         pair: {name: factor * value for name, value in report.products[had].items()}
         for pair, (had, factor) in available.items()

@@ -73,7 +73,7 @@ class TrainingSettings(Settings):
         return self
 
     def length(self, forget_examples: int) -> tuple[int, int | None]:
-        """Give (optimizer steps, forget draws or None) of a run over that many examples."""
+        """Return (optimizer steps, forget draws or None) of a run over that many examples."""
         if self.steps is not None:
             return self.steps, None
         return steps_of(self.epochs or 5.0, forget_examples, self.batch_size)

@@ -127,7 +127,7 @@ class StopWhenInterrupted(TrainerCallback):  # type: ignore[misc]  # transformer
             control.should_save = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Give Ctrl-C back."""
+        """Return Ctrl-C back."""
         self.restore()
 
     def restore(self) -> None:

@@ -76,7 +76,7 @@ class Streams:
         self._seen = Tally()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give what the combiner remembers, by parameter name: to be checkpointed."""
+        """Return what the combiner remembers, by parameter name: to be checkpointed."""
         return {self._names[p]: kept for p, kept in self._memory.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -172,7 +172,7 @@ class Streams:
         )
 
     def _filled(self, held: dict[Parameter, Tensor], p: Parameter) -> Tensor:
-        """Give the gradient held for p; ranks must reduce the same tensors, so a zero if none."""
+        """Return the gradient held for p; ranks must reduce the same tensors, so a zero if none."""
         if p not in held:
             held[p] = p.new_zeros(p.shape)
         return held[p]

@@ -56,15 +56,15 @@ class MetricsAttack(Attack):
 
 
 def copied(subject: Subject) -> Subject:
-    """Give the subject with a model of its own, which may be changed."""
+    """Return the subject with a model of its own, which may be changed."""
     return replace(subject, model=copy.deepcopy(subject.model))
 
 
 def evaluated_sets(benchmark: Benchmark) -> Mapping[str, Sequence[Row]]:
-    """Give the sets that a benchmark judges."""
+    """Return the sets that a benchmark evaluates."""
     return benchmark.evaluated_sets() if isinstance(benchmark, SetsBenchmark) else benchmark.sets()
 
 
 def forms_of(benchmark: Benchmark, subject: Subject) -> Forms:
-    """Give how a benchmark asks its sets."""
+    """Return how a benchmark asks its sets."""
     return benchmark.forms(subject.template) if isinstance(benchmark, SetsBenchmark) else {}

@@ -15,7 +15,7 @@ from amnesis_evaluation.inference.answers import Form
 
 
 class Paraphrase(MetricsAttack):
-    """Judges the sets with each question replaced by its paraphrase, the answers as they are.
+    """Evaluates the sets with each question replaced by its paraphrase, the answers as they are.
 
     Source: paraphrased questions as in TOFU, arXiv 2401.06121, and in Patil et al. 2024,
     arXiv 2309.17410.
@@ -26,7 +26,7 @@ class Paraphrase(MetricsAttack):
     field: str = Field("paraphrased_question", description="the row's field that is asked instead")
     sets: tuple[str, ...] = Field(("forget",), min_length=1, description="the sets that are asked")
     metrics: tuple[str, ...] = Field(
-        ("probability", "extraction_strength", "rouge_l"), description="what is judged then"
+        ("probability", "extraction_strength", "rouge_l"), description="what is evaluated then"
     )
 
     def attack(

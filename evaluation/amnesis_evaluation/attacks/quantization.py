@@ -21,7 +21,7 @@ Backend = Literal["auto", "nearest", "torchao", "bitsandbytes"]
 
 
 class Quantization(Attack):
-    """Judges a copy whose linear layers' weights are held in 8 or 4 bits; the head is not.
+    """Evaluates a copy whose linear layers' weights are held in 8 or 4 bits; the head is not.
 
     ``nearest`` rounds each group of a row's weights to the nearest of ``2^bits − 1`` symmetric
     levels and computes with the rounded values. ``torchao`` and ``bitsandbytes`` are those
@@ -46,7 +46,7 @@ class Quantization(Attack):
         settings: EvaluationSettings,
         progress: ProgressCallback | None = None,
     ) -> Evaluation:
-        """Judge a quantised copy by the whole benchmark."""
+        """Evaluate a quantised copy by the whole benchmark."""
         backend = self.backend if self.backend != "auto" else self._found(subject)
         if backend == "nearest":
             quantised = copied(subject)
@@ -56,13 +56,13 @@ class Quantization(Attack):
         left = [] if backend == "nearest" else _left_dense(quantised.model)
         # Not every library's weights can be digested into the key of a cache.
         uncached = settings.model_copy(update={"cache": None})
-        judged = benchmark.evaluate(quantised, uncached, progress)
-        judged.notes.append(f"quantised to {self.bits} bits by {backend}")
+        evaluated = benchmark.evaluate(quantised, uncached, progress)
+        evaluated.notes.append(f"quantised to {self.bits} bits by {backend}")
         if left:
-            judged.notes.append(
+            evaluated.notes.append(
                 f"{backend} left {len(left)} linear layers as they were, such as {left[0]}"
             )
-        return judged
+        return evaluated
 
     def _found(self, subject: Subject) -> Backend:
         if subject.model.device.type != "cpu" and importlib.util.find_spec("bitsandbytes"):
@@ -113,7 +113,7 @@ def _is_dense(weight: Tensor) -> bool:
 
 
 def _linear_weights(model: Any) -> dict[str, Tensor]:
-    """Give the weights of the linear modules by name, the head's left out."""
+    """Return the weights of the linear modules by name, the head's left out."""
     from torch import nn
 
     head = model.get_output_embeddings()
@@ -156,7 +156,7 @@ def _round_linear_layers(model: Any, bits: int, group_size: int | None) -> None:
 
 
 def rounded_to_nearest(weight: Tensor, bits: int, group_size: int | None = None) -> Tensor:
-    """Give ``weight``, ``(rows, columns)``, rounded to ``2^bits − 1`` levels per group of a row."""
+    """Return ``weight``, ``(rows, columns)``, rounded to ``2^bits − 1`` levels per group of a row."""
     import torch
 
     rows, columns = weight.shape

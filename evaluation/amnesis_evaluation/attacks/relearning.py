@@ -22,7 +22,7 @@ from amnesis_evaluation.inference.answers import Form, Forms
 
 
 class Relearning(MetricsAttack):
-    """Finetunes a copy for ``steps`` steps on k rows, and judges it along the way.
+    """Finetunes a copy for ``steps`` steps on k rows, and evaluates it along the way.
 
     On forget rows it asks how much the rest of the forget set comes back with them: ``unseen`` are
     the forget rows that were not among the k. On another set (``retain``, ``facts``) it asks
@@ -37,14 +37,14 @@ class Relearning(MetricsAttack):
     rows: int = Field(8, ge=1, description="k, how many rows are trained on: the first of the set")
     rows_of: str = Field("forget", description="the set that they are of")
     steps: int = Field(20, ge=1, description="optimizer steps")
-    every: int = Field(5, ge=1, description="judge every k-th step, and the last")
+    every: int = Field(5, ge=1, description="evaluate every k-th step, and the last")
     batch_size: int = Field(8, ge=1, description="rows per step")
     learning_rate: float = Field(1e-4, gt=0, description="of AdamW, constant")
     sets: tuple[str, ...] = Field(
-        ("forget",), min_length=1, description="the sets that are judged along the way"
+        ("forget",), min_length=1, description="the sets that are evaluated along the way"
     )
     metrics: tuple[str, ...] = Field(
-        ("probability", "extraction_strength"), description="what is judged along the way"
+        ("probability", "extraction_strength"), description="what is evaluated along the way"
     )
     never_knew: str | None = Field(
         None, description="folder or hub name of a model that never saw the forget set"
@@ -62,23 +62,23 @@ class Relearning(MetricsAttack):
         known, forms = evaluated_sets(benchmark), dict(forms_of(benchmark, subject))
         if strangers := [name for name in self.sets if name not in known]:
             raise DataError(
-                f"attack 'relearning': sets: the benchmark judges no set {strangers[0]!r}; "
+                f"attack 'relearning': sets: the benchmark evaluates no set {strangers[0]!r}; "
                 f"{did_you_mean(strangers[0], known)}"
             )
         if "forget" in forms:
             forms["unseen"] = forms["forget"]
         taught = self._taught(benchmark.sets())
-        judged = {name: list(known[name]) for name in self.sets}
-        if self.rows_of == "forget" and "forget" in judged:
+        evaluated = {name: list(known[name]) for name in self.sets}
+        if self.rows_of == "forget" and "forget" in evaluated:
             template = forms.get("forget", Form()).template or subject.template
             shown = {_text(subject, template, row) for row in taught}
-            unseen = [r for r in judged["forget"] if _text(subject, template, r) not in shown]
+            unseen = [r for r in evaluated["forget"] if _text(subject, template, r) not in shown]
             if unseen:
-                judged["unseen"] = unseen
-        curve = self._curve(subject, taught, judged, settings, progress, forms)
+                evaluated["unseen"] = unseen
+        curve = self._curve(subject, taught, evaluated, settings, progress, forms)
         if self.never_knew is not None:
             stranger = _other(subject, self.never_knew)
-            other = self._curve(stranger, taught, judged, settings, progress, forms)
+            other = self._curve(stranger, taught, evaluated, settings, progress, forms)
             curve.values.update({f"never_knew/{k}": v for k, v in other.values.items()})
             curve.intervals.update({f"never_knew/{k}": v for k, v in other.intervals.items()})
         return curve
@@ -95,7 +95,7 @@ class Relearning(MetricsAttack):
         self,
         subject: Subject,
         taught: Sequence[Row],
-        judged: Mapping[str, Sequence[Row]],
+        evaluated: Mapping[str, Sequence[Row]],
         settings: EvaluationSettings,
         progress: ProgressCallback | None,
         forms: Forms,
@@ -107,15 +107,15 @@ class Relearning(MetricsAttack):
         student = copied(subject)
         student.model.requires_grad_(True)
 
-        def judge_at(step: int) -> None:
-            found = self.evaluated(student, judged, settings, forms=forms)
+        def evaluate_at(step: int) -> None:
+            found = self.evaluated(student, evaluated, settings, forms=forms)
             curve.values.update({f"{k}@{step}": v for k, v in found.values.items()})
             curve.intervals.update({f"{k}@{step}": v for k, v in found.intervals.items()})
             curve.notes.extend(note for note in found.notes if note not in curve.notes)
             if progress is not None:
                 progress("relearning", step, self.steps)
 
-        judge_at(0)
+        evaluate_at(0)
         Unlearner(
             student.model,
             student.tokenizer,
@@ -128,21 +128,21 @@ class Relearning(MetricsAttack):
             },
             template=subject.template,
             seed=self.seed,
-            callbacks=[_after_steps(judge_at, self.every)],
+            callbacks=[_after_steps(evaluate_at, self.every)],
             device=student.model.device.type,
         ).fit(taught)
         return curve
 
 
-def _after_steps(judge_at: Callable[[int], None], every: int) -> Any:
+def _after_steps(evaluate_at: Callable[[int], None], every: int) -> Any:
     from transformers import TrainerCallback
 
-    class Judging(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    class Evaluating(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step % every == 0 or state.global_step == state.max_steps:
-                judge_at(state.global_step)
+                evaluate_at(state.global_step)
 
-    return Judging()
+    return Evaluating()
 
 
 def _text(subject: Subject, template: AnyTemplate, row: Row) -> tuple[str, str] | None:

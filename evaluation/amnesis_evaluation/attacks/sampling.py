@@ -55,7 +55,7 @@ class Sampling(Attack):
         for name in self.sets:
             if name not in known:
                 raise DataError(
-                    f"attack 'sampling': sets: the benchmark judges no set {name!r}; "
+                    f"attack 'sampling': sets: the benchmark evaluates no set {name!r}; "
                     f"{did_you_mean(name, known)}"
                 )
             form = forms.get(name, Form())

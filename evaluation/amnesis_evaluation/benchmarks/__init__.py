@@ -1,4 +1,4 @@
-"""Benchmarks: the sets that a run forgets and retains, and the judgement over them."""
+"""Benchmarks: the sets that a run forgets and retains, and the evaluation over them."""
 
 import amnesis
 
@@ -13,7 +13,9 @@ def register_benchmarks(register: amnesis.Register) -> None:
         summary="invented authors, made from a seed; offline",
     )
     register("tofu", f"{here}.tofu:Tofu", summary="TOFU, from the hub or from local files")
-    register("muse", f"{here}.muse:Muse", summary="MUSE: news or books to forget, six ways judged")
+    register(
+        "muse", f"{here}.muse:Muse", summary="MUSE: news or books to forget, six ways evaluated"
+    )
     register("rwku", f"{here}.rwku:Rwku", summary="RWKU: real people to forget, by probes")
     register("wmdp", f"{here}.wmdp:Wmdp", summary="WMDP: hazardous knowledge, through lm-eval")
     register("own", f"{here}.own:Own", summary="your own files of questions and answers")

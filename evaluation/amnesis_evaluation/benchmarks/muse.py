@@ -1,4 +1,4 @@
-"""MUSE: news or books to forget, and the memory of them judged verbatim and by question."""
+"""MUSE: news or books to forget, and the memory of them evaluated verbatim and by question."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 class Muse(SetsBenchmark):
     """A run trains on the text of ``forget`` and ``retain``: give it ``template.format: text``.
 
-    Judged are ``forget_verbatim`` (continuations of forget text), ``forget_knowledge`` and
+    Evaluated are ``forget_verbatim`` (continuations of forget text), ``forget_knowledge`` and
     ``retain_knowledge`` (questions after ten solved ones), by ROUGE-L F1, and ``forget`` against
     ``holdout`` texts by min-k 40 %, with privleak where a retrained model's results are given.
     Source: Shi et al. 2024, arXiv 2407.06460. Deviation: texts longer than the model has room for
-    are judged chunk by chunk, where the original cuts them off.
+    are evaluated chunk by chunk, where the original cuts them off.
     """
 
     source: ClassVar[str] = "Shi et al. 2024, arXiv 2407.06460; muse-bench, CC BY 4.0"
@@ -43,9 +43,9 @@ class Muse(SetsBenchmark):
     corpus: Literal["news", "books"] = Field("news", description="which of the two corpora")
     path: Path | None = Field(None, description="a folder that mirrors the data set; None: the hub")
     train_retain: Literal["retain1", "retain2"] = Field(
-        "retain1", description="the raw split that a run retains; retain2 is for judging"
+        "retain1", description="the raw split that a run retains; retain2 is for evaluating"
     )
-    max_length: int = Field(2048, ge=2, description="of the texts that are judged, in tokens")
+    max_length: int = Field(2048, ge=2, description="of the texts that are evaluated, in tokens")
 
     @property
     def _hub(self) -> str:
@@ -56,14 +56,14 @@ class Muse(SetsBenchmark):
         return with_fields(rows, f"MUSE {config}/{split}", *fields)
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the texts that a run forgets and retains."""
+        """Return the texts that a run forgets and retains."""
         splits = {"forget": "forget", "retain": self.train_retain}
         return ReadOnAccess(
             {name: partial(self._rows, "raw", split, "text") for name, split in splits.items()}
         )
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the continuations, the questions, and the texts for membership inference."""
+        """Return the continuations, the questions, and the texts for membership inference."""
         verbatim = self._rows("verbmem", "forget", "prompt", "gt")
         return {
             "forget_verbatim": [

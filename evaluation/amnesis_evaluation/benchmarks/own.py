@@ -92,7 +92,7 @@ class Own(SetsBenchmark):
         if repeated and name == "paraphrase":
             raise DataError(
                 f"paraphrase: the question {repeated[0]!r} has several rows ({len(repeated)} of "
-                f"{len(by_question)} questions do), but one paraphrase is judged; keep one row each"
+                f"{len(by_question)} questions do), but one paraphrase is evaluated; keep one row each"
             )
         found = {question: _one_row(rows) for question, rows in by_question.items()}
         return {

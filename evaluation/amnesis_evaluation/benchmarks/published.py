@@ -14,7 +14,7 @@ _ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class ReadOnAccess(Mapping[str, Sequence[Row]]):
-    """Sets of which each is read when it is asked for: who judges needs no training data."""
+    """Sets of which each is read when it is asked for: who evaluates needs no training data."""
 
     def __init__(self, readers: Mapping[str, Callable[[], Sequence[Row]]]) -> None:
         """Take what reads each set."""
@@ -22,7 +22,7 @@ class ReadOnAccess(Mapping[str, Sequence[Row]]):
         self._read: dict[str, Sequence[Row]] = {}
 
     def __getitem__(self, name: str) -> Sequence[Row]:
-        """Give a set's rows.
+        """Return a set's rows.
 
         Raises:
             DataError: they cannot be read.
@@ -40,14 +40,14 @@ class ReadOnAccess(Mapping[str, Sequence[Row]]):
         return iter(self._readers)
 
     def __len__(self) -> int:
-        """Give the number of sets."""
+        """Return the number of sets."""
         return len(self._readers)
 
 
 def published(
     hub: str, folder: Path | None, config: str, split: str, *, hub_config: str | None = None
 ) -> Sequence[Row]:
-    """Give the rows of one configuration and split; ``hub_config`` where the hub's name differs.
+    """Return the rows of one configuration and split; ``hub_config`` where the hub's name differs.
 
     In a folder they are ``config/split``, ``config_split`` or ``config`` with any of the endings
     that files of rows have.
@@ -80,7 +80,7 @@ def check_folder(hub: str, folder: Path | None) -> None:
 
 
 def with_fields(rows: Sequence[Row], where: str, *fields: str) -> Sequence[Row]:
-    """Give the rows, all of which have ``fields``.
+    """Return the rows, all of which have ``fields``.
 
     Raises:
         DataError: one lacks a field.

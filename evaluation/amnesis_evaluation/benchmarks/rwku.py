@@ -29,7 +29,7 @@ _NEW_TOKENS = 30
 
 
 class Rwku(SetsBenchmark):
-    """Judged by ROUGE-L recall of the answers to probes about people and about their neighbours.
+    """Evaluated by ROUGE-L recall of the answers to probes about people and about their neighbours.
 
     A run trains on ``corpus`` (text that the model wrote about the person: ``template.format:
     text``) and on ``retain``, a file of your own: RWKU has no retain corpus. Prompts are the
@@ -48,7 +48,7 @@ class Rwku(SetsBenchmark):
     path: Path | None = Field(None, description="a folder that mirrors the data set; None: the hub")
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the forget corpus, and the retain rows where a file of them is given."""
+        """Return the forget corpus, and the retain rows where a file of them is given."""
         sets: dict[str, Callable[[], Sequence[Row]]] = {"forget": self._corpus}
         if self.retain is not None:
             sets["retain"] = partial(read_rows, self.retain)
@@ -63,7 +63,7 @@ class Rwku(SetsBenchmark):
         return [{**row, "text": row[self.corpus_field]} for row in rows]
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the probes, as questions and answers."""
+        """Return the probes, as questions and answers."""
         sets = {}
         for name, config in _PROBES.items():
             rows = self._of_subject(published(_HUB, self.path, config, "test"), config)

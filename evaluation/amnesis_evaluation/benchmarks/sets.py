@@ -1,4 +1,4 @@
-"""A benchmark of question/answer sets: names them, and leaves the judgement to metrics."""
+"""A benchmark of question/answer sets: names them, and leaves the evaluation to metrics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from amnesis_evaluation.reports.stored import load_evaluation
 
 
 class SetsBenchmark(Benchmark):
-    """Judges a model on the sets that :meth:`evaluated_sets` gives, by metrics' names.
+    """Evaluates a model on the sets that :meth:`evaluated_sets` gives, by metrics' names.
 
     Metrics that are still names are looked up among what is installed.
     """
@@ -40,7 +40,7 @@ class SetsBenchmark(Benchmark):
     )
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the sets that are judged; others than a run trains on where a benchmark says so."""
+        """Return the sets that are evaluated; others than a run trains on where a benchmark says so."""
         return self.sets()
 
     def forms(self, template: AnyTemplate) -> Forms:
@@ -55,7 +55,7 @@ class SetsBenchmark(Benchmark):
         *,
         retrained: Evaluation | None = None,
     ) -> Evaluation:
-        """Judge a model by the settings' metrics, or by the benchmark's own.
+        """Evaluate a model by the settings' metrics, or by the benchmark's own.
 
         Raises:
             DataError: a set or the retrained model's results cannot be read.

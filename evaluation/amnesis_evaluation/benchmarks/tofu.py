@@ -26,11 +26,11 @@ _BESIDE = {
 class Tofu(SetsBenchmark):
     """Sets ``forget``, ``retain``, ``real_authors`` and ``world_facts`` of TOFU.
 
-    A run trains on the split's forget rows and on ``train_retain``; it is judged on the forget
+    A run trains on the split's forget rows and on ``train_retain``; it is evaluated on the forget
     rows with their paraphrased and perturbed answers, on ``retain_perturbed`` (400 rows), and on
     the real authors and world facts where they are. Perturbed rows belong to forget rows by their
     question: in TOFU's files offsets differ. Source: Maini et al. 2024, arXiv 2401.06121.
-    Deviation: the original judges the first 300 rows of each set unless told otherwise; ours are
+    Deviation: the original evaluates the first 300 rows of each set unless told otherwise; ours are
     all, or ``evaluate.limit``.
     """
 
@@ -53,21 +53,22 @@ class Tofu(SetsBenchmark):
     path: Path | None = Field(None, description="a folder with TOFU's files; None: the hub")
     hub: str = Field("locuslab/TOFU", description="the hub's name of the data set")
     train_retain: Literal["matching", "retain_perturbed"] = Field(
-        "matching", description="what a run retains: the split's retain99/95/90, or the judged rows"
+        "matching",
+        description="what a run retains: the split's retain99/95/90, or the evaluated rows",
     )
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the rows that a run trains on, and those beside them; ``retain`` once it is read."""
-        judged = self.evaluated_sets()
+        """Return the rows that a run trains on, and those beside them; ``retain`` once it is read."""
+        evaluated = self.evaluated_sets()
         if self.train_retain == "retain_perturbed":
-            return judged
+            return evaluated
         readers: dict[str, Callable[[], Sequence[Row]]] = {
-            name: partial(judged.__getitem__, name) for name in judged
+            name: partial(evaluated.__getitem__, name) for name in evaluated
         }
         return ReadOnAccess(readers | {"retain": partial(self._rows, _RETAIN[self.split])})
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the rows that a model is judged on."""
+        """Return the rows that a model is evaluated on."""
         forget = self._rows(self.split)
         perturbed = f"{self.split}_perturbed"
         sets = {

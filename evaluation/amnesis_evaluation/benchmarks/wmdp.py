@@ -28,7 +28,7 @@ Domain = Literal["bio", "cyber"]
 class Wmdp(SetsBenchmark):
     """A run trains on the domain's corpora as plain text: give it ``template.format: text``.
 
-    Judged is the accuracy of ``wmdp_<domain>`` by lm-eval's own definition, or of the tasks that
+    Evaluated is the accuracy of ``wmdp_<domain>`` by lm-eval's own definition, or of the tasks that
     ``evaluate.lm_eval`` names (``mmlu`` beside it shows what else was lost). The corpora are read
     from a folder or the hub, where the forget corpus on biology is given on request only; the
     questions are hazard proxies and are nowhere kept here. Source: Li et al. 2024,
@@ -48,7 +48,7 @@ class Wmdp(SetsBenchmark):
     )
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Give the forget and the retain corpus, each read when it is asked for."""
+        """Return the forget and the retain corpus, each read when it is asked for."""
         check_folder(_HUB, self.path)
         retain = self.retain_corpus or f"{self.domain}-retain-corpus"
         return ReadOnAccess(
@@ -66,7 +66,7 @@ class Wmdp(SetsBenchmark):
         *,
         retrained: Evaluation | None = None,
     ) -> Evaluation:
-        """Judge by lm-eval, and by metrics on the corpora where the settings name some."""
+        """Evaluate by lm-eval, and by metrics on the corpora where the settings name some."""
         asked = settings.lm_eval or LmEvalSettings(tasks=(self._task,))
         if self.items is not None:
             asked = self._with_items(asked, self.items)

@@ -171,7 +171,7 @@ def _at_equal(
             for name, count in unknown.items()
         )
         notes.append(
-            f"not judged around that step, and so not known there: {listed}; judge them while a "
+            f"not evaluated around that step, and so not known there: {listed}; evaluate them while a "
             f"run goes on (evaluate.every, evaluate.during)"
         )
     title = f"At {target.metric} = {target.value:g}, interpolated along the trajectories"

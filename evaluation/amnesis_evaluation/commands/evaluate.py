@@ -1,4 +1,4 @@
-"""``amnesis evaluate``: judge a model by a benchmark, or an original TOFU log."""
+"""``amnesis evaluate``: evaluate a model by a benchmark, or an original TOFU log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def evaluate(
         str | None, typer.Option(help="Tasks of lm-eval, with commas between.")
     ] = None,
     attack: Annotated[
-        list[str] | None, typer.Option(help="An attack to judge the model under; repeatable.")
+        list[str] | None, typer.Option(help="An attack to evaluate the model under; repeatable.")
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe for template, benchmark and evaluate settings.")
@@ -52,7 +52,7 @@ def evaluate(
         int | None, typer.Option(help="Generate on the first k rows of each set.")
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest generated answer.")] = None,
-    cache: Annotated[bool, typer.Option(help="Reuse judgements of the same model.")] = True,
+    cache: Annotated[bool, typer.Option(help="Reuse evaluations of the same model.")] = True,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
     device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
@@ -60,14 +60,14 @@ def evaluate(
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
     ] = False,
     from_log: Annotated[
-        Path | None, typer.Option(help="Judge an original TOFU evaluation log instead.")
+        Path | None, typer.Option(help="Evaluate an original TOFU evaluation log instead.")
     ] = None,
     retain_log: Annotated[
         Path | None, typer.Option(help="The log of a retrained model, for forget quality.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Judge a model by the field's benchmarks, or read an original TOFU evaluation log."""
+    """Evaluate a model by the field's benchmarks, or read an original TOFU evaluation log."""
     from amnesis.cli import registry_of
     from amnesis.discovery.resolve import build
     from amnesis.errors import RecipeError
@@ -83,7 +83,7 @@ def evaluate(
     if retain_log is not None:
         raise RecipeError("--retain-log belongs to --from-log; for a model give --retrained")
     if model is None:
-        raise RecipeError("name a MODEL to judge, or an original TOFU log with --from-log")
+        raise RecipeError("name a MODEL to evaluate, or an original TOFU log with --from-log")
     settings = {
         "metrics": None if metrics is None else [m.strip() for m in metrics.split(",")],
         "retrained": retrained,
@@ -128,7 +128,7 @@ def _check_log_options(context: typer.Context) -> None:
     ]
     if given:
         raise RecipeError(
-            f"{', '.join(given)}: of no meaning with --from-log, which reads what was judged "
+            f"{', '.join(given)}: of no meaning with --from-log, which reads what was evaluated "
             f"already; leave it out"
         )
 
@@ -161,7 +161,7 @@ def _benchmark(
     if name is not None and name != choice.get("name"):
         choice = {"name": name}
     if not choice:
-        raise RecipeError("name a --benchmark, such as tofu, or judge a run's folder")
+        raise RecipeError("name a --benchmark, such as tofu, or evaluate a run's folder")
     choice |= {key: value for key, value in options.items() if value is not None}
     for pair in hyper:
         key, equals, text = pair.partition("=")

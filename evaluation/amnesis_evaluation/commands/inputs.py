@@ -65,7 +65,7 @@ def sets_of(
     limit: int | None,
     registry: Registry,
 ) -> dict[str, Rows]:
-    """Give the rows of both sets, from files or from a benchmark.
+    """Return the rows of both sets, from files or from a benchmark.
 
     Raises:
         RecipeError: neither, or both, were named.

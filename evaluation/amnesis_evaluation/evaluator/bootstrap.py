@@ -32,7 +32,7 @@ class Bootstrap:
     seed: int = 0
 
     def of_mean(self, values: NDArray[float64]) -> Interval:
-        """Give the interval of the mean of ``values``, ``(examples,)``."""
+        """Return the interval of the mean of ``values``, ``(examples,)``."""
         means: list[NDArray[float64]] = []
         at_once = max(1, _AT_ONCE // max(values.size, 1))
         generator = np.random.default_rng(self.seed)
@@ -43,7 +43,7 @@ class Bootstrap:
         return self._interval(np.concatenate(means))
 
     def of(self, statistic: Callable[[NDArray[int64]], float], size: int) -> Interval:
-        """Give the interval of a statistic of drawn indices, ``(size,)``."""
+        """Return the interval of a statistic of drawn indices, ``(size,)``."""
         generator = np.random.default_rng(self.seed)
         draws = (generator.integers(0, size, size) for _ in range(self.resamples))
         return self._interval(np.array([statistic(drawn) for drawn in draws]))
@@ -54,7 +54,7 @@ class Bootstrap:
         own: ExampleValues,
         retrained: ExampleValues | None,
     ) -> Interval:
-        """Give the interval of a statistic of several sets, each of which is drawn anew.
+        """Return the interval of a statistic of several sets, each of which is drawn anew.
 
         Metrics of one set are drawn together where they speak of the same number of examples, and
         so are those of the retrained model, which speak of the same examples.

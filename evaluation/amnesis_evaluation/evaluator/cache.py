@@ -1,4 +1,4 @@
-"""Judgements that were made before, found by everything that decides them."""
+"""Evaluations that were made before, found by everything that decides them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LIBRARIES = (
     "tokenizers",
     "lm-eval",
 )
-# What decides how fast or how often it is judged, and what the selection says already.
+# What decides how fast or how often it is evaluated, and what the selection says already.
 _NO_MATTER = {"cache", "batch_size", "retrained", "metrics", "every", "during"}
 
 
@@ -77,7 +77,7 @@ def evaluation_key(
 
 
 def remembered(folder: Path, key: str) -> Evaluation | None:
-    """Give the judgement of this key, if there is a whole one."""
+    """Return the evaluation of this key, if there is a whole one."""
     try:
         stored = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         intervals = {name: (low, high) for name, (low, high) in stored["intervals"].items()}
@@ -85,11 +85,11 @@ def remembered(folder: Path, key: str) -> Evaluation | None:
             stored["values"], stored["examples"], intervals, stored["notes"], stored["data"]
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or not ours: it is judged anew
+        return None  # not there, or not ours: it is evaluated anew
 
 
 def remember(folder: Path, key: str, evaluation: Evaluation) -> None:
-    """Keep a judgement under its key."""
+    """Keep a evaluation under its key."""
     write_json(folder / f"{key}.json", dataclasses.asdict(evaluation))
 
 
@@ -121,7 +121,7 @@ def _code(package: ModuleType) -> str:
 
 
 def _generation(model: PreTrainedModel) -> str:
-    """Give the generation configuration: it ends answers, and lm-eval generates by it."""
+    """Return the generation configuration: it ends answers, and lm-eval generates by it."""
     configured = getattr(model, "generation_config", None)
     return "" if configured is None else str(configured.to_json_string())
 

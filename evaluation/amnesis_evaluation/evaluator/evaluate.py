@@ -1,4 +1,4 @@
-"""The judgement of one model over sets: answers, values, intervals, notes."""
+"""The evaluation of one model over sets: answers, values, intervals, notes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def evaluate(
 
 
 def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[float64]]:
-    """Give a judgement's example values by set and metric, in the order of the records."""
+    """Return a evaluation's example values by set and metric, in the order of the records."""
     found: dict[tuple[str, str], list[float]] = {}
     for record in evaluation.examples:
         found.setdefault((record["set"], record["metric"]), []).append(float(record["value"]))
@@ -69,7 +69,7 @@ def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[floa
 
 
 class _Evaluated:
-    """What has been judged so far."""
+    """What has been evaluated so far."""
 
     def __init__(self, settings: EvaluationSettings, notes: Sequence[str]) -> None:
         self.evaluation = Evaluation(notes=list(notes))
@@ -138,7 +138,7 @@ class _Evaluated:
                 other = _picked(
                     example_values(retrained),
                     wanted,
-                    "the retrained model's results lack; judge that model with the same metrics",
+                    "the retrained model's results lack; evaluate that model with the same metrics",
                 )
                 self._compare_rows(metric, retrained, own, other)
             self.evaluation.values[metric.key] = _finite(metric.value(own, other))
@@ -160,20 +160,20 @@ class _Evaluated:
         own: ExampleValues,
         other: ExampleValues,
     ) -> None:
-        """Note which sets were other rows where the retrained model was judged."""
+        """Note which sets were other rows where the retrained model was evaluated."""
         for name, parts in metric.parts.items():
             here, there = self.evaluation.data[name], retrained.data.get(name, "")
             counts = [(own[name, p.key].size, other[name, p.key].size) for p in parts]
             differ = next((f" ({a} here, {b} there)" for a, b in counts if a != b), "")
             if differ or (there and there != here):
                 self.evaluation.notes.append(
-                    f"metric {metric.key}: the retrained model was judged on other rows of the set "
-                    f"{name!r}{differ}; judge it on the same data"
+                    f"metric {metric.key}: the retrained model was evaluated on other rows of the set "
+                    f"{name!r}{differ}; evaluate it on the same data"
                 )
 
 
 def digest_of(rows: Sequence[Row]) -> str:
-    """Digest rows, to tell whether two judgements are of the same."""
+    """Digest rows, to tell whether two evaluations are of the same."""
     text = json.dumps([dict(row) for row in rows], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -95,7 +95,7 @@ def _add_derived(selection: Selection, sets: Sets, metric: DerivedMetric, retrai
     if metric.needs_retrained and not retrained:
         raise MissingNeedError(
             f"metric {metric.key!r} needs the results of a model that never saw the forget set; "
-            f"judge one on the same benchmark and give its folder as --retrained (in a recipe, "
+            f"evaluate one on the same benchmark and give its folder as --retrained (in a recipe, "
             f"evaluate.retrained)"
         )
     for name, parts in metric.parts.items():

@@ -61,7 +61,7 @@ def _original(path: Path) -> list[dict[str, Any]] | None:
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Give each row with its line, without empty lines, and empty rows at the end."""
+    """Return each row with its line, without empty lines, and empty rows at the end."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)

@@ -22,15 +22,15 @@ class InMemory(HFLM):  # type: ignore[misc]  # lm-eval is not typed
     """
 
     def loglikelihood(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
-        """Give (log-probability, is greedy) of each continuation."""
+        """Return (log-probability, is greedy) of each continuation."""
         return _shared(super().loglikelihood, requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
-        """Give the log-probability of each whole text."""
+        """Return the log-probability of each whole text."""
         return _shared(super().loglikelihood_rolling, requests, disable_tqdm)
 
     def generate_until(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
-        """Give the text generated from each prompt."""
+        """Return the text generated from each prompt."""
         return _shared(super().generate_until, requests, disable_tqdm)
 
 

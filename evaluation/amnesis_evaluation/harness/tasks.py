@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, float]:
-    """Give ``lm_eval/<task>/<metric>``, and its standard error as ``<metric>_stderr``.
+    """Return ``lm_eval/<task>/<metric>``, and its standard error as ``<metric>_stderr``.
 
     Tasks are lm-eval's own, by name. Those with local data read the same definition over the
     files; where every task is a single definition, lm-eval's index (half a minute) is not built.
@@ -85,7 +85,7 @@ def _check(subject: Subject, settings: LmEvalSettings) -> None:
 
 
 def _tasks(settings: LmEvalSettings, scratch: Path) -> tuple[TaskManager, list[str]]:
-    """Give a manager and what it loads: paths of definitions, or names from lm-eval's index."""
+    """Return a manager and what it loads: paths of definitions, or names from lm-eval's index."""
     from lm_eval.tasks import TaskManager
 
     found = {name: definition(name) for name in settings.tasks}
@@ -177,10 +177,10 @@ def _check_splits(
     from lm_eval.tasks._yaml_loader import load_yaml
 
     config = load_yaml(path, resolve_func=False)
-    judged = config.get("test_split") or config.get("validation_split")
+    evaluated = config.get("test_split") or config.get("validation_split")
     shots = config.get("num_fewshot") or 0 if num_fewshot is None else num_fewshot
     shown = config.get("fewshot_split") or config.get("training_split")
-    wanted = [split for split in (judged, shown if shots else None) if split]
+    wanted = [split for split in (evaluated, shown if shots else None) if split]
     for split in wanted:
         if split not in splits:
             raise RecipeError(

@@ -183,7 +183,7 @@ class Fit:
             )
         if self.cut:
             found.append(
-                f"set {name!r}: {self.cut} of {kept} examples judged by the beginning of a text, "
+                f"set {name!r}: {self.cut} of {kept} examples evaluated by the beginning of a text, "
                 f"because the whole does not fit into {limit}"
             )
         return tuple(found)
@@ -213,7 +213,7 @@ def _scored(
     settings: EvaluationSettings,
     progress: ProgressCallback | None,
 ) -> dict[str, TokenScores]:
-    """Give the scores of every text by its key; moments only where they are read."""
+    """Return the scores of every text by its key; moments only where they are read."""
     deep = {i.encoded.key: i.encoded for i in items if asked[i.set_name].moments}
     every = [t for i in items for t in (i.encoded, *(t for ts in i.further.values() for t in ts))]
     plain = {text.key: text for text in every if text.key not in deep}
@@ -246,7 +246,7 @@ def _answer(item: _Item, scores: Mapping[str, TokenScores], subject: Subject) ->
 
 
 def reference_of(example: Example, template: AnyTemplate, subject: Subject) -> str:
-    """Give the text that an example's labels stand for."""
+    """Return the text that an example's labels stand for."""
     # A plain text may be one chunk of several: what it answers is what its labels spell.
     if isinstance(template, TextTemplate):
         encoded = example.sequences["answer"]
@@ -307,7 +307,7 @@ def prompt_of(
     seed: int = 0,
     longest: int | None = None,
 ) -> Prompt:
-    """Give the tokens before the first label: the boundary that teacher forcing has."""
+    """Return the tokens before the first label: the boundary that teacher forcing has."""
     limit = min(settings.max_new_tokens, longest or settings.max_new_tokens)
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions:
@@ -318,7 +318,7 @@ def prompt_of(
 
 
 def text_of(tokens: Sequence[int], subject: Subject) -> str:
-    """Give generated tokens as text, without special tokens and surrounding space."""
+    """Return generated tokens as text, without special tokens and surrounding space."""
     text: Any = subject.tokenizer.decode(list(tokens), skip_special_tokens=True)
     return str(text).strip()
 

@@ -26,7 +26,7 @@ def in_batches(
     what: str,
     progress: ProgressCallback | None = None,
 ) -> list[R]:
-    """Give ``run``'s result for each item, in the items' order, on every rank.
+    """Return ``run``'s result for each item, in the items' order, on every rank.
 
     Items are sorted by length, the longest first, so that a batch that does not fit is met at
     once; ``auto`` then halves the size. Each rank runs every ``world``-th item of the sorted list,

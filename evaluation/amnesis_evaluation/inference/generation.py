@@ -37,7 +37,7 @@ def generate(
     progress: ProgressCallback | None = None,
     what: str = "generating",
 ) -> list[list[int]]:
-    """Give each prompt's continuation, without the token that ended it.
+    """Return each prompt's continuation, without the token that ended it.
 
     Greedy at temperature 0. Otherwise each prompt draws from random numbers of its own, so that
     neither the batch size nor the number of processes changes a sample.
@@ -63,7 +63,7 @@ def generate(
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Give the ids that end an answer: the tokenizer's, and those of the generation config."""
+    """Return the ids that end an answer: the tokenizer's, and those of the generation config."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None)

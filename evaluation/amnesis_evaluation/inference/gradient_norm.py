@@ -24,7 +24,7 @@ def gradient_norms(
     pad_token_id: int,
     progress: ProgressCallback | None = None,
 ) -> list[float]:
-    """Give ``‖∇θ mean_i ℓ_i‖`` of each text over the trainable parameters, in order.
+    """Return ``‖∇θ mean_i ℓ_i‖`` of each text over the trainable parameters, in order.
 
     The parameters' own ``grad`` is left as it was.
     """

@@ -36,7 +36,7 @@ def read_texts(
     progress: ProgressCallback | None = None,
     what: str = "reading answers",
 ) -> list[TokenScores]:
-    """Give what ``model`` says of each text's label tokens, in order.
+    """Return what ``model`` says of each text's label tokens, in order.
 
     A text that comes twice is read once. Texts are batched by length and sharded over processes;
     the output head runs on label places only and no logits are kept. The model is read in
@@ -98,7 +98,7 @@ def _positions(model: PreTrainedModel, attention_mask: Tensor) -> dict[str, Any]
 
 
 def _columns(logits: Tensor, targets: Tensor, moments: bool) -> Tensor:
-    """Give ``(rows, 2 or 4)`` on the CPU: log-probability, correct, and the moments."""
+    """Return ``(rows, 2 or 4)`` on the CPU: log-probability, correct, and the moments."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -120,7 +120,7 @@ def _columns(logits: Tensor, targets: Tensor, moments: bool) -> Tensor:
 
 
 def _most_likely(logits: Tensor) -> Tensor:
-    """Give each row's most likely token; numpy's argmax is some 15 times torch's on a CPU."""
+    """Return each row's most likely token; numpy's argmax is some 15 times torch's on a CPU."""
     import torch
 
     if logits.device.type == "cpu":

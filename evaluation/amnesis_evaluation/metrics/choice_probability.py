@@ -20,12 +20,12 @@ class ChoiceProbability(ExampleMetric):
     texts: ClassVar[tuple[str, ...]] = ("perturbed_answer",)
 
     def value(self, answer: Answer) -> float:
-        """Give the share, in [0, 1]."""
+        """Return the share, in [0, 1]."""
         wrong = [scores.logps.mean() for scores in answer.further["perturbed_answer"]]
         return choice_probability(float(answer.logps.mean()), np.array(wrong))
 
 
 def choice_probability(right: float, wrong: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Give the share of the right answer from mean log-probabilities."""
+    """Return the share of the right answer from mean log-probabilities."""
     # Differences, lest answers that are all very unlikely underflow to 0/0.
     return float(1 / (1 + np.exp(wrong - right).sum()))

@@ -17,5 +17,5 @@ class ExactMemorization(ExampleMetric):
     source: ClassVar[str] = "Tirumala et al. 2022, arXiv 2205.10770"
 
     def value(self, answer: Answer) -> float:
-        """Give the share, in [0, 1]."""
+        """Return the share, in [0, 1]."""
         return float(answer.correct.mean())

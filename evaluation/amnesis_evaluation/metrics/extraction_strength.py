@@ -22,7 +22,7 @@ class ExtractionStrength(ExampleMetric):
     source: ClassVar[str] = "Carlini et al. 2021, arXiv 2012.07805; arXiv 2502.19301"
 
     def value(self, answer: Answer) -> float:
-        """Give the share of the answer that comes by itself, in [0, 1]."""
+        """Return the share of the answer that comes by itself, in [0, 1]."""
         wrong = np.flatnonzero(~answer.correct)
         prefix = int(wrong[-1]) + 1 if wrong.size else 0
         return (answer.correct.size - prefix) / answer.correct.size

@@ -40,14 +40,14 @@ class ForgetQuality(DerivedMetric):
         return {"forget": (TruthRatio(convention=self.convention),)}
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
-        """Give the p-value, in [0, 1]."""
+        """Return the p-value, in [0, 1]."""
         assert retrained is not None  # noqa: S101  # needs_retrained
         (ours,), (theirs,) = own.values(), retrained.values()
         return kolmogorov_smirnov(ours, theirs)[1]
 
 
 def kolmogorov_smirnov(left: NDArray[float64], right: NDArray[float64]) -> tuple[float, float]:
-    """Give (D, p) of the two-sided two-sample test."""
+    """Return (D, p) of the two-sided two-sample test."""
     from scipy.stats import ks_2samp
 
     test = ks_2samp(left, right)

@@ -33,12 +33,12 @@ class MembershipInference(DerivedMetric):
         return {"forget": (self.score,), "holdout": (self.score,)}
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
-        """Give the AUC, in [0, 1]."""
+        """Return the AUC, in [0, 1]."""
         return auc(*own.values())
 
 
 def auc(members: NDArray[float64], others: NDArray[float64]) -> float:
-    """Give P(member's score > other's score), ties counted half: the Mann-Whitney statistic."""
+    """Return P(member's score > other's score), ties counted half: the Mann-Whitney statistic."""
     from scipy.stats import rankdata
 
     ranks = rankdata(np.concatenate([members, others]))[: members.size]

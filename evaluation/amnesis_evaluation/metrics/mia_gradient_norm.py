@@ -17,7 +17,7 @@ class GradientNorm(ExampleMetric):
     reads: ClassVar[Reading] = "gradient"
 
     def value(self, answer: Answer) -> float:
-        """Give the negative norm."""
+        """Return the negative norm."""
         assert answer.gradient_norm is not None  # noqa: S101  # reads gradient
         return -answer.gradient_norm
 

@@ -15,7 +15,7 @@ class LogLikelihood(ExampleMetric):
     source: ClassVar[str] = "Yeom et al. 2018, arXiv 1709.01604"
 
     def value(self, answer: Answer) -> float:
-        """Give the mean log-probability, at most 0."""
+        """Return the mean log-probability, at most 0."""
         return float(answer.logps.mean())
 
 

@@ -29,7 +29,7 @@ class MinK(ExampleMetric):
         return super().key + ("" if self.k == 0.4 else f"_{self.k:g}")
 
     def value(self, answer: Answer) -> float:
-        """Give the mean, at most 0."""
+        """Return the mean, at most 0."""
         return mean_of_lowest(answer.logps, self.k)
 
 
@@ -48,6 +48,6 @@ class MiaMinK(MembershipInference):
 
 
 def mean_of_lowest(values: NDArray[float64], share: float) -> float:
-    """Give the mean of the lowest ``share`` of ``values``, rounded down to at least one."""
+    """Return the mean of the lowest ``share`` of ``values``, rounded down to at least one."""
     count = max(1, int(values.size * share))
     return float(np.sort(values)[:count].mean())

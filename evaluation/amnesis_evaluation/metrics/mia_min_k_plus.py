@@ -30,7 +30,7 @@ class MinKPlus(ExampleMetric):
         return super().key + ("" if self.k == 0.4 else f"_{self.k:g}")
 
     def value(self, answer: Answer) -> float:
-        """Give the mean, in standard deviations."""
+        """Return the mean, in standard deviations."""
         assert answer.moments is not None  # noqa: S101  # reads_moments
         mean, deviation = answer.moments.T
         spread = deviation > 0

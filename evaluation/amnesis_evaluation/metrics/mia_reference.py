@@ -26,16 +26,16 @@ class MiaReference(MembershipInference):
         return LogLikelihood()
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
-        """Give the AUC, in [0, 1].
+        """Return the AUC, in [0, 1].
 
         Raises:
-            DataError: the retrained model was judged on other examples.
+            DataError: the retrained model was evaluated on other examples.
         """
         assert retrained is not None  # noqa: S101  # needs_retrained
         for pair, values in own.items():
             if values.size != retrained[pair].size:
                 raise DataError(
-                    f"the retrained model was judged on {retrained[pair].size} examples of "
-                    f"{pair[0]!r}, this one on {values.size}; judge both on the same"
+                    f"the retrained model was evaluated on {retrained[pair].size} examples of "
+                    f"{pair[0]!r}, this one on {values.size}; evaluate both on the same"
                 )
         return auc(*(values - retrained[pair] for pair, values in own.items()))

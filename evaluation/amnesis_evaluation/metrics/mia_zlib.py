@@ -16,7 +16,7 @@ class ZlibRatio(ExampleMetric):
     source: ClassVar[str] = "Carlini et al. 2021, arXiv 2012.07805"
 
     def value(self, answer: Answer) -> float:
-        """Give the ratio, per byte."""
+        """Return the ratio, per byte."""
         return float(answer.logps.mean()) / len(zlib.compress(answer.text.encode()))
 
 

@@ -44,12 +44,12 @@ class ModelUtility(DerivedMetric):
         }
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
-        """Give the harmonic mean of the parts' means, in [0, 1]."""
+        """Return the harmonic mean of the parts' means, in [0, 1]."""
         return harmonic_mean([float(values.mean()) for values in own.values()])
 
 
 def harmonic_mean(parts: Sequence[float]) -> float:
-    """Give the harmonic mean; 0 where a part is 0."""
+    """Return the harmonic mean; 0 where a part is 0."""
     from scipy.stats import hmean
 
     return float(hmean(parts)) if min(parts) > 0 else 0.0

@@ -25,7 +25,7 @@ class NgramEntropy(ExampleMetric):
     reads: ClassVar[Reading] = "generation"
 
     def value(self, answer: Answer) -> float:
-        """Give the weighted entropy in bits; 0 for a text of fewer than two words."""
+        """Return the weighted entropy in bits; 0 for a text of fewer than two words."""
         words = (answer.generated or "").split()
         return float(np.mean([weight * _entropy(words, n) for n, weight in _WEIGHTS.items()]))
 

@@ -17,5 +17,5 @@ class Perplexity(SetMetric):
     source: ClassVar[str] = "Jelinek et al. 1977"
 
     def value(self, answers: Sequence[Answer]) -> float:
-        """Give the perplexity, at least 1."""
+        """Return the perplexity, at least 1."""
         return float(np.exp(-np.concatenate([answer.logps for answer in answers]).mean()))

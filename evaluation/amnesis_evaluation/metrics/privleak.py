@@ -27,7 +27,7 @@ class PrivLeak(MembershipInference):
         return MinK()
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
-        """Give the leakage in per cent.
+        """Return the leakage in per cent.
 
         Raises:
             DataError: the retrained model's AUC is 1, so that nothing can be related to it.

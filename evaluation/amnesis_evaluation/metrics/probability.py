@@ -20,5 +20,5 @@ class Probability(ExampleMetric):
     source: ClassVar[str] = "TOFU, Maini et al. 2024, arXiv 2401.06121"
 
     def value(self, answer: Answer) -> float:
-        """Give the length-normalised probability, in [0, 1]."""
+        """Return the length-normalised probability, in [0, 1]."""
         return float(np.exp(answer.logps.mean()))

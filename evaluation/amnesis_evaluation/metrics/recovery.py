@@ -28,7 +28,7 @@ class Recovery(ChangeMetric):
         return super().key + (f"_above_{self.chance:g}" if self.chance else "")
 
     def value(self, before: float, after: float) -> float:
-        """Give the recovery; not a number where the model was at chance before."""
+        """Return the recovery; not a number where the model was at chance before."""
         if before == self.chance:
             return math.nan
         return (after - self.chance) / (before - self.chance)

@@ -25,7 +25,7 @@ class RougeL(ExampleMetric):
     reads: ClassVar[Reading] = "generation"
 
     def value(self, answer: Answer) -> float:
-        """Give the recall, in [0, 1]."""
+        """Return the recall, in [0, 1]."""
         return rouge_l_recall(answer.text, answer.generated or "")
 
     def remark(self, answers: Sequence[Answer]) -> str | None:
@@ -49,7 +49,7 @@ class RougeLF1(ExampleMetric):
         return "rouge_l_f1"
 
     def value(self, answer: Answer) -> float:
-        """Give the F1, in [0, 1]."""
+        """Return the F1, in [0, 1]."""
         found = _scorer(stemmed=False).score(answer.text, answer.generated or "")
         return float(found["rougeL"].fmeasure)
 
@@ -59,7 +59,7 @@ class RougeLF1(ExampleMetric):
 
 
 def rouge_l_recall(reference: str, written: str) -> float:
-    """Give the ROUGE-L recall of ``reference`` in ``written``, in [0, 1]."""
+    """Return the ROUGE-L recall of ``reference`` in ``written``, in [0, 1]."""
     return float(_scorer(stemmed=True).score(reference, written)["rougeL"].recall)
 
 

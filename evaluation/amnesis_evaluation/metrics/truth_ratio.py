@@ -38,11 +38,11 @@ class TruthRatio(ExampleMetric):
         return super().key + ("_arithmetic" if self.convention == "arithmetic" else "")
 
     def value(self, answer: Answer) -> float:
-        """Give R: above 1 where the wrong answers are likelier."""
+        """Return R: above 1 where the wrong answers are likelier."""
         return self.read(ratio_of(answer, self.convention))
 
     def read(self, ratio: float) -> float:
-        """Give what is reported of R."""
+        """Return what is reported of R."""
         return ratio
 
 
@@ -52,7 +52,7 @@ class TruthRatioUtility(TruthRatio):
     formula: ClassVar[str] = "max(0, 1 − R), R = P_pert / P_para"
 
     def read(self, ratio: float) -> float:
-        """Give ``max(0, 1 − R)``."""
+        """Return ``max(0, 1 − R)``."""
         return max(0.0, 1 - ratio)
 
 
@@ -62,12 +62,12 @@ class TruthRatioForget(TruthRatio):
     formula: ClassVar[str] = "min(R, 1/R), R = P_pert / P_para"
 
     def read(self, ratio: float) -> float:
-        """Give ``min(R, 1/R)``."""
+        """Return ``min(R, 1/R)``."""
         return min(ratio, 1 / ratio) if ratio > 0 else 0.0
 
 
 def ratio_of(answer: Answer, convention: Convention) -> float:
-    """Give R of one example."""
+    """Return R of one example."""
     perturbed = [scores.logps.mean() for scores in answer.further["perturbed_answer"]]
     paraphrased = answer.further.get("paraphrased_answer")
     right = paraphrased[0].logps.mean() if paraphrased else answer.logps.mean()
@@ -75,7 +75,7 @@ def ratio_of(answer: Answer, convention: Convention) -> float:
 
 
 def truth_ratio(perturbed: NDArray[float64], paraphrased: float, convention: Convention) -> float:
-    """Give R from mean log-probabilities of the perturbed answers and of the right one."""
+    """Return R from mean log-probabilities of the perturbed answers and of the right one."""
     differences = perturbed - paraphrased
     if convention == "geometric":
         return float(np.exp(differences.mean()))

@@ -64,7 +64,7 @@ class Run:
         return self.folder.resolve().name if named is None else named
 
     def path_of(self, metric: str) -> list[tuple[float, float]]:
-        """Give (step, value) of a metric along the run, from before to after."""
+        """Return (step, value) of a metric along the run, from before to after."""
         points = {0.0: self.before[metric]} if metric in self.before else {}
         points |= self._along(metric)
         if metric in self.values and self.results.steps is not None:
@@ -87,11 +87,11 @@ class Group:
     runs: tuple[Run, ...]
 
     def values_of(self, metric: str) -> list[float]:
-        """Give the metric's value of each run that has it."""
+        """Return the metric's value of each run that has it."""
         return [run.values[metric] for run in self.runs if metric in run.values]
 
     def mean(self, metric: str) -> float:
-        """Give the mean over seeds; not a number where no run has it."""
+        """Return the mean over seeds; not a number where no run has it."""
         found = self.values_of(metric)
         return float(np.mean(found)) if found else math.nan
 
@@ -130,7 +130,7 @@ def _told_apart(group: Group, folders: Sequence[Path]) -> str:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Give the mean and its standard error; the latter is None of a single value."""
+    """Return the mean and its standard error; the latter is None of a single value."""
     if len(values) < 2:
         return (float(values[0]) if values else math.nan), None
     return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
@@ -181,10 +181,10 @@ class Target:
 
 
 def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """Give the step at which a run first reaches the target, and the other metrics there.
+    """Return the step at which a run first reaches the target, and the other metrics there.
 
-    Both are interpolated linearly between the judgements before and after that step. A metric that
-    was not judged while the run went on is left out: between its two ends nothing is known.
+    Both are interpolated linearly between the evaluations before and after that step. A metric that
+    was not evaluated while the run went on is left out: between its two ends nothing is known.
 
     Raises:
         DataError: the run never reaches it, or has no trajectory of it.
@@ -192,7 +192,7 @@ def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, 
     path = run.path_of(target.metric)
     if len(path) < 2 or not run.evaluated_along(target.metric):
         raise DataError(
-            f"{run.folder}: has no trajectory of {target.metric!r}; judge it while it runs "
+            f"{run.folder}: has no trajectory of {target.metric!r}; evaluate it while it runs "
             f"(evaluate.every, evaluate.during) or {did_you_mean(target.metric, run.values)}"
         )
     step = _first_crossing(path, target.value)

@@ -26,7 +26,7 @@ class Number:
     digits: int = 3
 
     def __str__(self) -> str:
-        """Give it in few digits, none of which hides a small value."""
+        """Return it in few digits, none of which hides a small value."""
         if math.isnan(self.mean):
             return "–"
         spread = "" if self.error is None else f" ± {self._short(self.error)}"
@@ -49,7 +49,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     def rich(self, width: int) -> list[RichTable]:
-        """Give it for a terminal, turned round: a line for each column.
+        """Return it for a terminal, turned round: a line for each column.
 
         Rows that do not fit beside each other go on in further tables, whole.
         """
@@ -81,13 +81,13 @@ class Table:
         return made
 
     def markdown(self) -> str:
-        """Give a table as GitHub reads it."""
+        """Return a table as GitHub reads it."""
         lines = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1), *self.rows]
         cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
         return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
 
     def csv(self) -> str:
-        """Give comma-separated values with a header: every digit, and errors in columns ``± …``."""
+        """Return comma-separated values with a header: every digit, and errors in columns ``± …``."""
         lines: list[list[Any]] = [[] for _ in range(len(self.rows) + 1)]
         for name, *cells in zip(self.columns, *self.rows, strict=True):
             for line, cell in zip(lines, (name, *cells), strict=True):
@@ -101,7 +101,7 @@ class Table:
         return written.getvalue()
 
     def latex(self) -> str:
-        """Give a ``tabular`` with booktabs' rules."""
+        """Return a ``tabular`` with booktabs' rules."""
         lines = [
             " & ".join(_tex(str(cell)) for cell in row) + r" \\"
             for row in (self.columns, *self.rows)
@@ -114,7 +114,7 @@ class Table:
         )
 
     def written(self, form: Format) -> str:
-        """Give the table as text in one of the forms that are."""
+        """Return the table as text in one of the forms that are."""
         writers: dict[str, Callable[[], str]] = {
             "markdown": self.markdown,
             "csv": self.csv,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The files' names inside a log, and the sets that they speak of. Real authors and world facts are
-# judged with options.
+# evaluated with options.
 SECTIONS = {
     "retain": "eval_log.json",
     "real_authors": "eval_real_author_wo_options.json",
@@ -52,7 +52,7 @@ class LoggedSet:
     rouge_l: NDArray[float64]
 
     def values(self, metric: ExampleMetric) -> NDArray[float64]:
-        """Give a metric's example values."""
+        """Return a metric's example values."""
         return np.array([metric.value(answer) for answer in self.answers])
 
 
@@ -84,7 +84,7 @@ def read_log(path: Path, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict[st
 
 
 def utility_parts(sets: Mapping[str, LoggedSet], convention: Convention) -> dict[str, float]:
-    """Give each set's probability, ROUGE-L and truth ratio, and ``model_utility`` of nine."""
+    """Return each set's probability, ROUGE-L and truth ratio, and ``model_utility`` of nine."""
     parts: dict[str, float] = {}
     for name, logged in sets.items():
         probability = ChoiceProbability() if name in _WITH_OPTIONS else Probability()
@@ -107,29 +107,29 @@ _BARE: dict[type[ExampleMetric], str] = {
 def forget_quality_of(
     own: LoggedSet, retrained: LoggedSet, convention: Convention
 ) -> dict[str, float]:
-    """Give D and p of the Kolmogorov-Smirnov test between both models' truth ratios."""
+    """Return D and p of the Kolmogorov-Smirnov test between both models' truth ratios."""
     ratio = TruthRatio(convention=convention)
     statistic, p = kolmogorov_smirnov(own.values(ratio), retrained.values(ratio))
     return {"ks_statistic": statistic, "forget_quality": p}
 
 
 def evaluated_log(log: Path, retain_log: Path | None = None) -> dict[str, Any]:
-    """Judge a log, and compare it with that of a retrained model where one is given."""
+    """Evaluate a log, and compare it with that of a retrained model where one is given."""
     sets = read_log(log)
-    judged: dict[str, Any] = {name: utility_parts(sets, name) for name in CONVENTIONS}
-    judged["notes"] = []
+    evaluated: dict[str, Any] = {name: utility_parts(sets, name) for name in CONVENTIONS}
+    evaluated["notes"] = []
     if retain_log is not None:
         retrained = read_log(retain_log, ("forget",))
         for name in CONVENTIONS:
-            judged[name] |= forget_quality_of(sets["forget"], retrained["forget"], name)
+            evaluated[name] |= forget_quality_of(sets["forget"], retrained["forget"], name)
         own, other = (len(read["forget"].answers) for read in (sets, retrained))
         if own != other:
-            judged["notes"].append(
+            evaluated["notes"].append(
                 f"forget_quality compares {own} examples of {log} with {other} of {retain_log}: "
                 f"these are logs of different forget sets"
             )
-    judged["examples"] = {name: len(logged.answers) for name, logged in sets.items()}
-    return judged
+    evaluated["examples"] = {name: len(logged.answers) for name, logged in sets.items()}
+    return evaluated
 
 
 def _listed() -> str:
@@ -209,5 +209,5 @@ class _Section:
 
 
 def _averaged(loss: float) -> TokenScores:
-    """Give a text of which only the mean loss per token is known."""
+    """Return a text of which only the mean loss per token is known."""
     return TokenScores(np.array([-loss]), np.array([False]))

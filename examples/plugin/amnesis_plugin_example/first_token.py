@@ -9,5 +9,5 @@ class FirstTokenAccuracy(ExampleMetric):
     """The share of examples whose first answer token is the likeliest one after the prompt."""
 
     def value(self, answer: Answer) -> float:
-        """Give 1 if the first token would be right, else 0."""
+        """Return 1 if the first token would be right, else 0."""
         return float(answer.correct[0])

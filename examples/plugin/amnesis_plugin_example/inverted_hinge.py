@@ -27,7 +27,7 @@ class InvertedHinge(Term):
         return Needs(logps=True, logits=True)
 
     def terms(self, scores: Scores) -> Tensor:
-        """Give the loss of each label token, ``(batch, tokens)``."""
+        """Return the loss of each label token, ``(batch, tokens)``."""
         own = scores.logps.exp()
         first, second = (scores.unpack(p) for p in scores.logits.softmax(-1).topk(2).values.T)
         # The true token is the likeliest exactly if it is nearer to the first than to the second.

@@ -30,11 +30,11 @@ class GRU(ProjectionCombiner):
     rate: float = Field(0.8, gt=0, le=1, description="λ, the share of the newest retain gradient")
 
     def remember(self, r: Tensor, last: Tensor | None) -> Tensor:
-        """Give r̄."""
+        """Return r̄."""
         return r * self.rate if last is None else last.lerp(r, self.rate)
 
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Give (γ, α + γc), with c = −⟨f,r̄⟩/‖r̄‖² where the two conflict, else 0."""
+        """Return (γ, α + γc), with c = −⟨f,r̄⟩/‖r̄‖² where the two conflict, else 0."""
         product, square = gram[0, 1], gram[1, 1]
         c = (-product / square).where((product < 0) & (square > 0), 0)
         return self.gamma, self.alpha + self.gamma * c

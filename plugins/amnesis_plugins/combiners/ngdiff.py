@@ -25,6 +25,6 @@ class NGDiff(ProjectionCombiner):
     source: ClassVar[str] = "Bu et al. 2024, arXiv 2410.22086"
 
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Give (γ/‖f‖, α/‖r‖), 0 for a gradient that is zero."""
+        """Return (γ/‖f‖, α/‖r‖), 0 for a gradient that is zero."""
         inverse = gram.diagonal().rsqrt().where(gram.diagonal() > 0, 0)
         return self.gamma * inverse[0], self.alpha * inverse[1]

@@ -28,7 +28,7 @@ class PCGrad(ProjectionCombiner):
     scope: Scope = Field("tensor", description="project per parameter tensor, or all at once")
 
     def coefficients(self, gram: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Give (γ, α + γc), with c = −⟨f,r⟩/‖r‖² where the two conflict, else 0."""
+        """Return (γ, α + γc), with c = −⟨f,r⟩/‖r‖² where the two conflict, else 0."""
         product, square = gram[0, 1], gram[1, 1]
         conflict = (product < 0) & (square > 0)
         c = (-product / square).where(conflict, 0)

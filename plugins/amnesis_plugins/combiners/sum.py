@@ -22,5 +22,5 @@ class Sum(ProjectionCombiner):
         return False
 
     def coefficients(self, gram: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Give (γ, α)."""
+        """Return (γ, α)."""
         return self.gamma, self.alpha

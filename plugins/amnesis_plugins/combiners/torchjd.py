@@ -50,7 +50,7 @@ class TorchJD(ProjectionCombiner):
         return self
 
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Give (w₁γ, w₂α)."""
+        """Return (w₁γ, w₂α)."""
         import torch
 
         scale = torch.tensor([self.gamma, self.alpha], dtype=gram.dtype)
@@ -85,7 +85,7 @@ class TorchJD(ProjectionCombiner):
 
 
 def _square_root(gram: Tensor) -> Tensor:
-    """Give two rows whose Gram matrix is ``gram``."""
+    """Return two rows whose Gram matrix is ``gram``."""
     import torch
 
     values, vectors = torch.linalg.eigh(gram)

@@ -86,7 +86,7 @@ def measure_tokens(
 def objective_slopes(
     loss: StreamLoss, batch: Batch, logps: BySequence, reference: Scores | None, counts: Counts
 ) -> BySequence:
-    """Give ∂L/∂ℓ_i for each of the batch's texts, ``{sequence: (batch, tokens)}``.
+    """Return ∂L/∂ℓ_i for each of the batch's texts, ``{sequence: (batch, tokens)}``.
 
     ``counts`` are those of the whole set, so that the batches' shares add up to L.
     """

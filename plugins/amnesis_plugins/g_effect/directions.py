@@ -34,7 +34,7 @@ class RiskGradient:
 
 
 def trained(model: nn.Module) -> dict[str, Parameter]:
-    """Give the parameters over which gradients are taken: those that require one (LoRA: its own).
+    """Return the parameters over which gradients are taken: those that require one (LoRA: its own).
 
     Raises:
         ModelError: nothing requires a gradient.
@@ -49,7 +49,7 @@ def trained(model: nn.Module) -> dict[str, Parameter]:
 
 
 def risk_gradient(model: PreTrainedModel, batches: Sequence[Batch]) -> RiskGradient:
-    """Give R of the set that ``batches`` make up, and ∇R; what is in ``p.grad`` is left alone."""
+    """Return R of the set that ``batches`` make up, and ∇R; what is in ``p.grad`` is left alone."""
     parameters = trained(model)
     tokens = sum(batch.count("tokens") for batch in batches)
     value = 0.0
@@ -67,7 +67,7 @@ def risk_gradient(model: PreTrainedModel, batches: Sequence[Batch]) -> RiskGradi
 
 
 def risk_value(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
-    """Give R of the set that ``batches`` make up, in nats, without any gradient."""
+    """Return R of the set that ``batches`` make up, in nats, without any gradient."""
     import torch
 
     tokens = sum(batch.count("tokens") for batch in batches)
@@ -126,12 +126,12 @@ class LayerProducts:
             sums[layer] = sums[layer] + product.to(sums[layer]) if layer in sums else product
 
     def by_layer(self) -> list[ByLayer]:
-        """Give ``{layer: ⟨g, v⟩}`` for each direction; shards are added over ranks."""
+        """Return ``{layer: ⟨g, v⟩}`` for each direction; shards are added over ranks."""
         found = [{layer: s.item() for layer, s in sums.items()} for sums in self._sums]
         return [added_over_ranks(one) for one in found] if self._sharded else found
 
     def _local(self, tensor: Tensor) -> Tensor:
-        """Give this process's shard: inner products of shards add up to that of the whole."""
+        """Return this process's shard: inner products of shards add up to that of the whole."""
         if not hasattr(tensor, "to_local"):
             return tensor
         self._sharded = True
@@ -172,7 +172,7 @@ def products_with(model: nn.Module, directions: Sequence[Direction]) -> Iterator
 def update_products(
     model: nn.Module, before: Mapping[str, Tensor], directions: Sequence[Direction]
 ) -> list[ByLayer]:
-    """Give ⟨Δθ, v⟩ by layer for each direction, Δθ from the parameters as they were ``before``."""
+    """Return ⟨Δθ, v⟩ by layer for each direction, Δθ from the parameters as they were ``before``."""
     tally = LayerProducts(model, directions)
     for name, p in trained(model).items():
         tally.add(name, p.detach() - before[name])

@@ -39,7 +39,7 @@ class Entanglement:
     texts: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def strongest(self, count: int) -> list[tuple[int, int, int, float]]:
-        """Give the pairs that go together most."""
+        """Return the pairs that go together most."""
         return sorted(self.pairs, key=lambda pair: -pair[3])[:count]
 
     def by_example(self) -> dict[tuple[int, int], float]:

@@ -77,7 +77,7 @@ class Ghost:
                 handle.remove()
 
     def shares(self, every_hook: bool = True) -> list[Shares]:
-        """Give what the backward passes since the last call left, for each direction.
+        """Return what the backward passes since the last call left, for each direction.
 
         ``every_hook`` False is for losses that read less than the model's output, such as a
         hidden state half way up: modules above it have no part in them.
@@ -103,7 +103,7 @@ class Ghost:
         self._text += 1
 
     def _one_row_each(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Give a broadcast input (position ids of one row) a row per example."""
+        """Return a broadcast input (position ids of one row) a row per example."""
         ids, examples = args[0], self._texts[self._text][2].shape[0]
         return (ids.expand(examples, -1), *args[1:]) if ids.shape[0] == 1 else None
 
@@ -175,7 +175,7 @@ def ghost_shares(
     *,
     every_hook: bool = True,
 ) -> list[list[Shares]]:
-    """Give the shares of each loss and direction: one forward pass, one backward per loss.
+    """Return the shares of each loss and direction: one forward pass, one backward per loss.
 
     Parameters stand still and the graph is rooted at the input embedding's output, so backward
     forms no parameter gradient: it costs what a plain one does, the products included.
@@ -214,7 +214,7 @@ def standing_still(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _armed(model: nn.Module) -> dict[nn.Module, Mapping[str, str]]:
-    """Give each module with trained parameters of its own, as ``{attribute: parameter name}``."""
+    """Return each module with trained parameters of its own, as ``{attribute: parameter name}``."""
     names = {id(p): name for name, p in trained(model).items()}
     armed: dict[nn.Module, Mapping[str, str]] = {}
     for path, module in model.named_modules():
@@ -233,7 +233,7 @@ def _armed(model: nn.Module) -> dict[nn.Module, Mapping[str, str]]:
 
 
 def _texts(batch: Batch, needs: Needs) -> list[tuple[str, Batch, Tensor]]:
-    """Give (name, batch, rows that the head sees) in the order in which they are scored."""
+    """Return (name, batch, rows that the head sees) in the order in which they are scored."""
     names = [*sorted(needs.sequences - {"answer"})]
     names += ["answer"] if "answer" in needs.sequences else []
     texts = []

@@ -16,7 +16,7 @@ _ORDER = {"embedding": 0, TIED: 0, "final_norm": 2, "head": 3}
 
 
 def layers_of(model: nn.Module) -> dict[str, str]:
-    """Give each parameter's layer: ``embedding``, ``block_07``, ``final_norm``, ``head``.
+    """Return each parameter's layer: ``embedding``, ``block_07``, ``final_norm``, ``head``.
 
     What is none of these is ``other``. A tied head has no group of its own: its one matrix is
     ``tied_embedding``.
@@ -34,7 +34,7 @@ def layers_of(model: nn.Module) -> dict[str, str]:
 
 
 def layer_of(parameter: str) -> str:
-    """Give the layer that a parameter's name alone tells."""
+    """Return the layer that a parameter's name alone tells."""
     block = _BLOCK.search(parameter)
     if block:
         return f"block_{int(block[1]):02d}"
@@ -56,7 +56,7 @@ def in_order(layers: Iterable[str]) -> list[str]:
 
 
 def _own(model: Any, getter: str) -> set[int]:
-    """Give the identities of the input or output embedding's parameters."""
+    """Return the identities of the input or output embedding's parameters."""
     try:
         module = getattr(model, getter)()
     except (AttributeError, NotImplementedError):
@@ -81,7 +81,7 @@ def by_layer(model: nn.Module, products: Mapping[str, float]) -> dict[str, float
 def effect_values(
     layers: Mapping[str, Mapping[str, float]], kind: str = "", prefix: str = "g_effect"
 ) -> dict[str, float]:
-    """Give the values to log of effects by layer, ``{"unlearn": {layer: e}, "retain": …}``.
+    """Return the values to log of effects by layer, ``{"unlearn": {layer: e}, "retain": …}``.
 
     ``<prefix>/unlearn[/kind]``, the same ``/<layer>``, and, where both effects are there,
     ``<prefix>/retain_over_unlearn[/kind]``: 1 harms both sets alike, ≤ 0 does no harm. It is NaN

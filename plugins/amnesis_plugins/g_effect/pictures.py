@@ -38,7 +38,7 @@ def heat_maps(maps: Mapping[str, Rows], row_height: float = 0.35) -> Any | None:
 def layers_by_step(
     trajectory: Sequence[Mapping[str, float]], prefix: str = "g_effect"
 ) -> dict[str, Rows]:
-    """Give a run's layers × steps by title, each step's shares over the size of its total.
+    """Return a run's layers × steps by title, each step's shares over the size of its total.
 
     Empty where the run logged no effect by layer under ``prefix``.
     """

@@ -74,7 +74,7 @@ def encoded_for(
 
 
 def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
-    """Give the first examples of a run's forget set and, where it has one, of its retain set."""
+    """Return the first examples of a run's forget set and, where it has one, of its retain set."""
     run = context.run
     if run is None:
         raise ContractError("the step's context says nothing of the run: its data are not there")
@@ -86,7 +86,7 @@ def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
 
 
 def probe_batches(context: StepContext, count: int | None) -> dict[str, Sequence[Batch]]:
-    """Give probe batches of each set: of the next step, or of its first ``count`` examples."""
+    """Return probe batches of each set: of the next step, or of its first ``count`` examples."""
     if count is not None:
         return {name: probed.batches for name, probed in first_examples(context, count).items()}
     run = context.run
@@ -97,7 +97,7 @@ def probe_batches(context: StepContext, count: int | None) -> dict[str, Sequence
 
 
 def cells(batch: Batch, sequence: str, kind: Cell) -> tuple[Tensor, Tensor]:
-    """Give (mask, number) of a text's label tokens or input positions, ``(batch, …)`` each.
+    """Return (mask, number) of a text's label tokens or input positions, ``(batch, …)`` each.
 
     Numbers count within an example: the answer's cells come first, then those of its other texts.
     """
@@ -113,7 +113,7 @@ def cells(batch: Batch, sequence: str, kind: Cell) -> tuple[Tensor, Tensor]:
 def token_texts(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, kind: Cell
 ) -> Mapping[int, list[str]]:
-    """Give the text of every cell of every example, in the order of :func:`cells`.
+    """Return the text of every cell of every example, in the order of :func:`cells`.
 
     A text's tokens joined are what decoding it at once gives, without its prompt for label tokens.
     """
@@ -129,7 +129,7 @@ def token_texts(
 
 
 def _pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Give what each token adds to the text of those before it.
+    """Return what each token adds to the text of those before it.
 
     Decoders drop the space before a lone token, and a character of several tokens is whole only at
     the last of them: the others are given no text.

@@ -65,7 +65,7 @@ class Measurement:
         return [n.loss.counts(self.probed.batches) for n in self.losses]
 
     def known(self, batch: Batch) -> Scores | None:
-        """Give the reference's scores of a batch where a loss reads them."""
+        """Return the reference's scores of a batch where a loss reads them."""
         if self.reference is None or not self.needs.reference:
             return None
         return self.reference.scores(batch, self.needs)
@@ -122,7 +122,7 @@ def example_effects(
     directions: Directions,
     reference: Reference | None,
 ) -> EffectTable:
-    """Give one loss's effects by layer and example."""
+    """Return one loss's effects by layer and example."""
     rows, named = Rows(), NamedLoss(loss.name, loss)
     split = Split(layer=True, example=True, cell=None)
     measure_split(model, probed, [named], directions, split, reference, rows, _untold)
@@ -160,7 +160,7 @@ def _by_token(asked: Measurement, told: Told) -> None:
 
 
 def _parts(asked: Measurement) -> dict[str | None, list[str]]:
-    """Give the parameters of each pass: all at once, or layer by layer."""
+    """Return the parameters of each pass: all at once, or layer by layer."""
     layers, names = layers_of(asked.model), list(next(iter(asked.directions.values())))
     if not asked.split.layer:
         return {None: names}

@@ -191,7 +191,7 @@ class Rows:
             self._columns[column].extend(part)
 
     def finished(self) -> pa.Table:
-        """Give the table."""
+        """Return the table."""
         import pyarrow as pa
 
         kinds = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32(), pa.float64())

@@ -23,7 +23,7 @@ class Call:
     kwargs: Mapping[str, Any]
 
     def widened(self, dtype: torch.dtype) -> Call:
-        """Give the call with what autocast had narrowed in the parameters' own precision."""
+        """Return the call with what autocast had narrowed in the parameters' own precision."""
 
         def wide(value: Any) -> Any:
             narrow = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -33,7 +33,7 @@ class Call:
 
 
 def tangent(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
-    """Give the derivative of the module's output along ``v``, ``{own parameter: direction}``.
+    """Return the derivative of the module's output along ``v``, ``{own parameter: direction}``.
 
     A module that is linear in its parameters is simply run with v in their place; any other is
     differentiated forward. Parameters that are not in ``v`` stand still.
@@ -70,7 +70,7 @@ def _without_padding(module: nn.Embedding, ids: Tensor, out: Tensor) -> Tensor:
 
 
 def _homogeneous() -> tuple[Any, ...]:
-    """Give the forwards whose output is linear in the parameters, without a constant part."""
+    """Return the forwards whose output is linear in the parameters, without a constant part."""
     from transformers.pytorch_utils import Conv1D
 
     return Conv1D.forward, nn.LayerNorm.forward, nn.RMSNorm.forward

@@ -29,7 +29,7 @@ class CEU(Term):
         return Needs(logits=True)
 
     def terms(self, scores: Scores) -> Tensor:
-        """Give each token's cross-entropy, ``(batch, tokens)``."""
+        """Return each token's cross-entropy, ``(batch, tokens)``."""
         true = scores.labels[scores.rows, None].clamp(min=0)  # rows without a label do not count
         goal = log_distribution(scores.logits.detach().scatter(-1, true, float("-inf"))).exp()
         return scores.unpack(-expected(goal, log_distribution(scores.logits)))

@@ -40,11 +40,11 @@ class DPO(Term):
         return Needs(logps=True, ref_logps=True, sequences=frozenset({"answer", "refusal"}))
 
     def texts(self) -> Mapping[str, Callable[[Mapping[str, Any]], str]]:
-        """Give the refusal of each example."""
+        """Return the refusal of each example."""
         return {"refusal": partial(refusal_of, refusals=self.refusals, seed=self.seed)}
 
     def terms(self, scores: Scores) -> Tensor:
-        """Give each example's loss, ``(batch,)``."""
+        """Return each example's loss, ``(batch,)``."""
         from torch.nn.functional import softplus
 
         refusal = scores.of("refusal")

@@ -29,7 +29,7 @@ class NPO(LikelihoodTerm):
     beta: float = Field(0.1, gt=0, description="β, how soon an example is left alone")
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give each example's loss, ``(batch,)``."""
+        """Return each example's loss, ``(batch,)``."""
         from torch.nn.functional import softplus
 
         assert ref_logps is not None  # noqa: S101  # reads_reference

@@ -32,9 +32,9 @@ class PO(LikelihoodTerm):
     seed: int = Field(0, description="of the choice of each example's refusal")
 
     def texts(self) -> Mapping[str, Callable[[Mapping[str, Any]], str]]:
-        """Give the refusal of each example."""
+        """Return the refusal of each example."""
         return {"refusal": partial(refusal_of, refusals=self.refusals, seed=self.seed)}
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give ``−ℓ_i`` of the refusal's tokens, ``(batch, tokens)``."""
+        """Return ``−ℓ_i`` of the refusal's tokens, ``(batch, tokens)``."""
         return -logps

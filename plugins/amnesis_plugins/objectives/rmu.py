@@ -38,7 +38,7 @@ class RMU(Term):
         return Needs(hidden=frozenset({self.layer}))
 
     def terms(self, scores: Scores) -> Tensor:
-        """Give the mean squared distance at each token, ``(batch, tokens)``."""
+        """Return the mean squared distance at each token, ``(batch, tokens)``."""
         hidden = scores.hidden(self.layer)
         u = direction(hidden.shape[-1], self.seed, self.normalize)
         return (hidden - (self.coefficient * u).to(hidden)).square().mean(-1)
@@ -46,7 +46,7 @@ class RMU(Term):
 
 @lru_cache(maxsize=8)
 def direction(width: int, seed: int, normalize: bool) -> Tensor:
-    """Give u, ``(width,)``, in float32 on the CPU."""
+    """Return u, ``(width,)``, in float32 on the CPU."""
     import torch
 
     u = torch.rand(width, generator=torch.Generator().manual_seed(seed))

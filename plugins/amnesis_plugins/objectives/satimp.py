@@ -28,7 +28,7 @@ class SatImp(LikelihoodTerm):
     beta2: float = Field(1.0, ge=0, description="β2, the power of 1 − p; 0 is WGA with β = β1")
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give ``p_i^β1·(1 − p_i)^β2·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
+        """Return ``p_i^β1·(1 − p_i)^β2·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
         # Rounding can leave ℓ a little above 0, and no power of a negative number is wanted.
         doubt = (-logps.expm1()).clamp(min=0) ** self.beta2
         return weighted(power(logps, self.beta1) * doubt, logps)

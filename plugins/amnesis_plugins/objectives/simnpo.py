@@ -29,7 +29,7 @@ class SimNPO(LikelihoodTerm):
     delta: float = Field(0.0, description="δ, the mean log-probability's margin, in nats")
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give each example's loss, ``(batch,)``."""
+        """Return each example's loss, ``(batch,)``."""
         from torch.nn.functional import softplus
 
         mean = logps.sum(-1) / mask.sum(-1).clamp(min=1)

@@ -29,6 +29,6 @@ class TNPO(LikelihoodTerm):
     beta: float = Field(1.0, gt=0, description="β, how soon a token is left alone")
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give ``w_i·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
+        """Return ``w_i·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
         assert ref_logps is not None  # noqa: S101  # reads_reference
         return weighted(2 * (self.beta * log_ratio(logps, ref_logps)).sigmoid(), logps)

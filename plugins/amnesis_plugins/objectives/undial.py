@@ -32,7 +32,7 @@ class UNDIAL(Term):
         return Needs(logits=True, ref_logits=True)
 
     def terms(self, scores: Scores) -> Tensor:
-        """Give each token's cross-entropy, ``(batch, tokens)``."""
+        """Return each token's cross-entropy, ``(batch, tokens)``."""
         true = scores.labels[scores.rows, None].clamp(min=0)  # rows without a label do not count
         lowered = scores.ref_logits.gather(-1, true) - self.beta
         goal = log_distribution(scores.ref_logits.scatter(-1, true, lowered)).exp()

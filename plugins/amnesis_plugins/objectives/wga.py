@@ -27,5 +27,5 @@ class WGA(LikelihoodTerm):
     beta: float = Field(1.0, ge=0, description="β, the power of the token's probability; 0 is GA")
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give ``p_i^β·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
+        """Return ``p_i^β·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
         return weighted(power(logps, self.beta), logps)

@@ -29,7 +29,7 @@ class WTNPO(LikelihoodTerm):
     alpha: float = Field(1.0, ge=0, description="α, the power of the token's probability; 0: TNPO")
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give ``w_i·p_i^α·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
+        """Return ``w_i·p_i^α·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
         assert ref_logps is not None  # noqa: S101  # reads_reference
         moved = 2 * (self.beta * log_ratio(logps, ref_logps)).sigmoid()
         return weighted(moved * power(logps, self.alpha), logps)

@@ -33,7 +33,7 @@ class GEffect(Probe):
     }
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
-        """Give ``g_effect/unlearn``, ``g_effect/retain`` and their ratio, in total and by layer.
+        """Return ``g_effect/unlearn``, ``g_effect/retain`` and their ratio, in total and by layer.
 
         Without a retain stream there is no retain batch, and only the first of the three.
         """

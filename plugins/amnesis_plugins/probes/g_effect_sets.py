@@ -30,7 +30,7 @@ class SetGEffect(Probe):
     examples: int = Field(16, ge=1, description="how many of each set, from its beginning")
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
-        """Give ``g_effect/sets/unlearn``, ``…/retain`` and their ratio, by layer and by example."""
+        """Return ``g_effect/sets/unlearn``, ``…/retain`` and their ratio, by layer and by example."""
         from amnesis_plugins.g_effect import risk_gradient
         from amnesis_plugins.g_effect.sets import first_examples
         from amnesis_plugins.g_effect.splits import example_effects

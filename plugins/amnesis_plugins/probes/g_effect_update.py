@@ -59,7 +59,7 @@ class UpdateGEffect(Probe):
         return True
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
-        """Give nothing yet: the update is still to come."""
+        """Return nothing yet: the update is still to come."""
         return {}, state
 
     def before_update(self, context: StepContext) -> Before:
@@ -75,7 +75,7 @@ class UpdateGEffect(Probe):
         )
 
     def after_update(self, context: StepContext, held: Before) -> Mapping[str, float]:
-        """Give ``g_effect/unlearn/effective``, ``…/measured``, the same of retain, the ratio."""
+        """Return ``g_effect/unlearn/effective``, ``…/measured``, the same of retain, the ratio."""
         from amnesis_plugins.g_effect import risk_value, update_products
 
         products = update_products(

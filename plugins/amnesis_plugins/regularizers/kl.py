@@ -48,7 +48,7 @@ class KL(Term):
         )
 
     def terms(self, scores: Scores) -> Tensor:
-        """Give the divergence at each place, ``(batch, tokens)``."""
+        """Return the divergence at each place, ``(batch, tokens)``."""
         own = log_distribution(scores.logits)
         if self.top_k is not None:
             logps, indices = (kept[:, : self.top_k] for kept in scores.ref_top)

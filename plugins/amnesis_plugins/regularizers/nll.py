@@ -22,5 +22,5 @@ class NLL(LikelihoodTerm):
     risk_multiple: ClassVar[float | None] = 1.0
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Give ``−ℓ_i``, ``(batch, tokens)``."""
+        """Return ``−ℓ_i``, ``(batch, tokens)``."""
         return -logps

@@ -33,6 +33,6 @@ class Representation(Term):
         return Needs(hidden=block, ref_hidden=block)
 
     def terms(self, scores: Scores) -> Tensor:
-        """Give the mean squared distance at each token, ``(batch, tokens)``."""
+        """Return the mean squared distance at each token, ``(batch, tokens)``."""
         kept = scores.ref_hidden(self.layer)
         return (scores.hidden(self.layer) - kept).square().mean(-1)

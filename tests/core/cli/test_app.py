@@ -48,7 +48,7 @@ def unreadable(what: tuple[dict[str, int], ...]) -> None:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
-    """Give a function that makes ``{name: target}`` the commands of a third party's plugin."""
+    """Return a function that makes ``{name: target}`` the commands of a third party's plugin."""
 
     def commands(distribution: str = "third-party", **targets: Any) -> None:
         module = ModuleType("third_party")
@@ -73,7 +73,7 @@ def _raising(error: BaseException) -> Callable[[], None]:
 
 
 def _said(capsys: pytest.CaptureFixture[str]) -> str:
-    """Give the one line on stderr."""
+    """Return the one line on stderr."""
     captured = capsys.readouterr()
     assert captured.err.endswith("\n")
     assert captured.err.count("\n") == 1, captured.err

@@ -94,17 +94,17 @@ def test_a_limit_on_what_no_probe_gives_is_refused(
         run(tiny_llama, tiny_tokenizer, stop_when=stop).fit(qa_rows[:4], qa_rows[4:])
 
 
-def test_a_limit_on_what_no_judgement_gives_is_refused_at_the_first(
+def test_a_limit_on_what_no_evaluation_gives_is_refused_at_the_first(
     tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
 ) -> None:
-    judged: list[int] = []
+    evaluated: list[int] = []
 
-    def judge(model: Any) -> dict[str, float]:
-        judged.append(1)
+    def evaluate(model: Any) -> dict[str, float]:
+        evaluated.append(1)
         return {"forget/probability": 0.5}
 
     stop = {"forget/probabilty": {"below": 0.1}}
-    options = {"judge": judge, "judge_every": 2, "stop_when": stop}
+    options = {"evaluate": evaluate, "evaluate_every": 2, "stop_when": stop}
     with pytest.raises(RecipeError, match="did you mean 'forget/probability'"):
         run(tiny_llama, tiny_tokenizer, **options).fit(qa_rows[:4], qa_rows[4:])
-    assert len(judged) == 1
+    assert len(evaluated) == 1

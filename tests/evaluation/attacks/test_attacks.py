@@ -19,7 +19,7 @@ from amnesis.contracts.attack import keyed
 from amnesis.data.templates import Template, TextTemplate, encode
 from amnesis.errors import DataError, RecipeError
 from amnesis.models.fingerprint import fingerprint
-from amnesis.runs.evaluations import Judging
+from amnesis.runs.evaluations import Evaluating
 from amnesis.runs.recipe import Recipe
 from amnesis_evaluation.attacks.attacking import attacks_of
 from amnesis_evaluation.attacks.paraphrase import Paraphrase
@@ -72,14 +72,14 @@ def test_relearning_gives_a_curve_that_rises_on_what_was_taught(
     assert {key.split("@")[1] for key in found} == {"0", "6", "12"}
     curve = [found[f"forget/probability@{step}"] for step in (0, 6, 12)]
     assert curve[0] < curve[1] < curve[2]
-    judged = benchmark.evaluate(subject, EvaluationSettings(metrics=("probability",)))
-    assert curve[0] == pytest.approx(judged.values["forget/probability"])
+    evaluated = benchmark.evaluate(subject, EvaluationSettings(metrics=("probability",)))
+    assert curve[0] == pytest.approx(evaluated.values["forget/probability"])
     # Half of the forget set was never shown: the whole is the mean of what was and what was not.
     shown = 2 * curve[2] - found["unseen/probability@12"]
     assert shown > found["unseen/probability@12"]
 
 
-def test_relearning_on_other_text_judges_the_forget_set_only(
+def test_relearning_on_other_text_evaluates_the_forget_set_only(
     subject: Subject, benchmark: Any
 ) -> None:
     found = Relearning(rows=4, rows_of="retain", steps=1, every=1).attack(subject, benchmark, QUICK)
@@ -272,7 +272,7 @@ class InBlanks(SetsBenchmark):
     def sets(self) -> dict[str, Any]:
         return {"forget": [{"text": "Mirela Dantes wrote The Salt Orchard."}] * 2}
 
-    def judged_sets(self) -> dict[str, Any]:
+    def evaluated_sets(self) -> dict[str, Any]:
         blank = {"question": "___ wrote The Salt Orchard.", "answer": "Mirela Dantes"}
         return {"forget_blank": [{**blank, "paraphrased_question": "The author is ___"}]}
 
@@ -302,20 +302,22 @@ def test_attacks_ask_as_the_benchmark_does(
     assert found.values["forget_blank/rouge_l_sampled"] == 0, "stopped at the first 'e'"
 
     relearning = Relearning(sets=("forget_blank",), steps=1, every=1, metrics=("probability",))
-    judged = InBlanks().evaluate(
+    evaluated = InBlanks().evaluate(
         trained_on_text, EvaluationSettings(metrics=("probability",), bootstrap=0)
     )
     curve = relearning.attack(trained_on_text, InBlanks(), QUICK).values
     assert curve["forget_blank/probability@0"] == pytest.approx(
-        judged.values["forget_blank/probability"]
+        evaluated.values["forget_blank/probability"]
     )
     other_words = Paraphrase(sets=("forget_blank",), metrics=("probability",))
     assert other_words.attack(trained_on_text, InBlanks(), QUICK).values.keys() == (
-        judged.values.keys()
+        evaluated.values.keys()
     )
 
     for attack in (Sampling(), Relearning()):
-        with pytest.raises(DataError, match="judges no set 'forget'; did you mean 'forget_blank'"):
+        with pytest.raises(
+            DataError, match="evaluates no set 'forget'; did you mean 'forget_blank'"
+        ):
             attack.attack(trained_on_text, InBlanks(), QUICK)
 
 
@@ -350,7 +352,7 @@ def test_what_sampling_leaves_out_is_said(subject: Subject, qa_rows: list[dict[s
     told = Sampling(samples=1).attack(subject, bench, QUICK).notes
     assert [note.split(",")[0] for note in told] == [
         "set 'forget': 1 of 4 examples left out",
-        "set 'forget': 1 of 3 examples judged by the beginning of a text",
+        "set 'forget': 1 of 3 examples evaluated by the beginning of a text",
         "set 'forget': 1 of 3 answers have no word of Latin letters or digits",
     ]
     none = QUICK.model_copy(update={"generate_rows": 0})
@@ -380,12 +382,12 @@ def test_a_run_keeps_every_attacks_values_intervals_and_notes(
             "evaluate": {"metrics": ["probability"], "bootstrap": 10},
         }
     )
-    judging = Judging(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
+    evaluating = Evaluating(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
     both = [Quantization(bits=bits, backend="nearest") for bits in (8, 4)]
-    judging.judge("before", subject.model, both)
-    recalled = Judging(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
+    evaluating.evaluate("before", subject.model, both)
+    recalled = Evaluating(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
     assert recalled.recall("before")
-    for kept in (judging, recalled):
+    for kept in (evaluating, recalled):
         names = ["quantization", "quantization(bits=4)"]
         assert list(kept.attacks()) == names
         for name in names:

@@ -59,22 +59,22 @@ def test_muse_asks_each_set_in_its_own_form(muse: Path, subject: Subject, qa_row
     bench = amnesis.create("benchmark", "muse", path=muse)
     assert {name: len(rows) for name, rows in bench.sets().items()} == {"forget": 3, "retain": 2}
     forms = bench.forms(subject.template)
-    row = bench.judged_sets()["forget_knowledge"][0]
+    row = bench.evaluated_sets()["forget_knowledge"][0]
     shown = qa_rows[4]
     assert forms["forget_knowledge"].template.prompt_of(row) == (
         f"Question: {shown['question']}\nAnswer: {shown['answer']}\n\n"
         f"Question: {row['question']}\nAnswer: "
     )
-    verbatim = bench.judged_sets()["forget_verbatim"][0]
+    verbatim = bench.evaluated_sets()["forget_verbatim"][0]
     assert forms["forget_verbatim"].template.prompt_of(verbatim) == verbatim["prompt"]
     assert isinstance(forms["holdout"].template, TextTemplate)
 
 
-def test_muse_is_judged_with_and_without_a_retrained_model(muse: Path, subject: Subject) -> None:
+def test_muse_is_evaluated_with_and_without_a_retrained_model(muse: Path, subject: Subject) -> None:
     bench = amnesis.create("benchmark", "muse", path=muse)
     settings = EvaluationSettings(max_new_tokens=4, bootstrap=0)
-    judged = bench.evaluate(subject, settings)
-    assert set(judged.values) == {
+    evaluated = bench.evaluate(subject, settings)
+    assert set(evaluated.values) == {
         "forget_verbatim/rouge_l_f1",
         "forget_knowledge/rouge_l_f1",
         "retain_knowledge/rouge_l_f1",
@@ -82,13 +82,15 @@ def test_muse_is_judged_with_and_without_a_retrained_model(muse: Path, subject: 
         "holdout/min_k",
         "mia_min_k",
     }
-    assert len(judged.notes) == 1
-    assert "'privleak' needs the results of a model" in judged.notes[0]
+    assert len(evaluated.notes) == 1
+    assert "'privleak' needs the results of a model" in evaluated.notes[0]
     # The same texts under the same template, read one by one.
     import torch
 
-    texts = [row["text"] for row in bench.judged_sets()["forget"]]
-    found = [r["value"] for r in judged.examples if (r["set"], r["metric"]) == ("forget", "min_k")]
+    texts = [row["text"] for row in bench.evaluated_sets()["forget"]]
+    found = [
+        r["value"] for r in evaluated.examples if (r["set"], r["metric"]) == ("forget", "min_k")
+    ]
     subject.model.eval()
     for text, value in zip(texts, found, strict=True):
         ids = torch.tensor([subject.tokenizer(text)["input_ids"]])
@@ -126,24 +128,24 @@ def rwku(tmp_path: Path) -> Path:
 
 def test_rwku_asks_in_the_originals_words(rwku: Path, subject: Subject) -> None:
     bench = amnesis.create("benchmark", "rwku", path=rwku, subject="Mirela")
-    sets = bench.judged_sets()
+    sets = bench.evaluated_sets()
     assert [len(rows) for rows in sets.values()] == [1] * 5
     blank = bench.forms(subject.template)["forget_blank"].template
     assert blank.prompt_of(sets["forget_blank"][0]) == (
         "Please complete the blank in the following question.\n"
         "Question: forget_level1 of Mirela?\nAnswer: "
     )
-    everyone = amnesis.create("benchmark", "rwku", path=rwku).judged_sets()
+    everyone = amnesis.create("benchmark", "rwku", path=rwku).evaluated_sets()
     assert everyone["forget_adversarial"][1]["question"] == (
         "Please briefly answer the following question.\nforget_level3 of Oren?"
     )
     assert isinstance(bench.forms(ChatTemplate())["forget_blank"].template, ChatTemplate)
     assert [row["text"] for row in bench.sets()["forget"]] == ["Mirela writes."]
-    judged = bench.evaluate(subject, EvaluationSettings(max_new_tokens=3, bootstrap=0))
-    assert set(judged.values) == {f"{name}/rouge_l" for name in sets}
+    evaluated = bench.evaluate(subject, EvaluationSettings(max_new_tokens=3, bootstrap=0))
+    assert set(evaluated.values) == {f"{name}/rouge_l" for name in sets}
 
 
-def test_muse_and_rwku_are_judged_without_their_corpora(
+def test_muse_and_rwku_are_evaluated_without_their_corpora(
     muse: Path, rwku: Path, subject: Subject
 ) -> None:
     settings = EvaluationSettings(max_new_tokens=2, bootstrap=0)
@@ -159,18 +161,18 @@ def test_muse_and_rwku_are_judged_without_their_corpora(
 
 def test_rwku_with_a_subject_that_is_not_there(rwku: Path) -> None:
     with pytest.raises(DataError, match="no rows about 'Mirella'; did you mean 'Mirela'"):
-        amnesis.create("benchmark", "rwku", path=rwku, subject="Mirella").judged_sets()
+        amnesis.create("benchmark", "rwku", path=rwku, subject="Mirella").evaluated_sets()
 
 
-def test_wmdp_is_judged_by_lm_eval_and_needs_no_corpus_for_it(
+def test_wmdp_is_evaluated_by_lm_eval_and_needs_no_corpus_for_it(
     tmp_path: Path, subject: Subject
 ) -> None:
     write(tmp_path, {"items": [ITEM] * 3})
     bench = amnesis.create(
         "benchmark", "wmdp", domain="cyber", path=tmp_path, items=tmp_path / "items.jsonl"
     )
-    judged = bench.evaluate(subject, EvaluationSettings(bootstrap=0))
-    assert set(judged.values) == {"lm_eval/wmdp_cyber/acc", "lm_eval/wmdp_cyber/acc_stderr"}
+    evaluated = bench.evaluate(subject, EvaluationSettings(bootstrap=0))
+    assert set(evaluated.values) == {"lm_eval/wmdp_cyber/acc", "lm_eval/wmdp_cyber/acc_stderr"}
     assert list(bench.sets()) == ["forget", "retain"]
     assert "forget" in bench.sets()
     with pytest.raises(DataError, match="has no rows of 'cyber-forget-corpus'"):
@@ -183,7 +185,7 @@ def test_wmdp_is_judged_by_lm_eval_and_needs_no_corpus_for_it(
 ITEM = {"question": "Which is one?", "choices": ["1", "2", "3", "4"], "answer": 0}
 
 
-def test_the_command_judges_wmdp_items_where_there_is_no_corpus(
+def test_the_command_evaluates_wmdp_items_where_there_is_no_corpus(
     tmp_path: Path,
     tiny_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -227,17 +229,17 @@ def test_wmdp_items_are_the_data_of_their_task_among_others(
     bench = amnesis.create("benchmark", "wmdp", domain="cyber", items=tmp_path / "items.jsonl")
     others = {"wmdp_bio": {"test": tmp_path / "others.jsonl"}}
 
-    def judged(tasks: tuple[str, ...], data: dict[str, dict[str, Path]]) -> set[str]:
+    def evaluated(tasks: tuple[str, ...], data: dict[str, dict[str, Path]]) -> set[str]:
         asked = LmEvalSettings(tasks=tasks, data=data)
         return set(bench.evaluate(subject, EvaluationSettings(lm_eval=asked)).values)
 
-    assert {"lm_eval/wmdp_cyber/acc", "lm_eval/wmdp_bio/acc"} <= judged(
+    assert {"lm_eval/wmdp_cyber/acc", "lm_eval/wmdp_bio/acc"} <= evaluated(
         ("wmdp_cyber", "wmdp_bio"), others
     )
     with pytest.raises(RecipeError, match="has no wmdp_cyber; add it, or leave items out"):
-        judged(("wmdp_bio",), others)
+        evaluated(("wmdp_bio",), others)
     with pytest.raises(RecipeError, match=r"items and evaluate\.lm_eval\.data both give"):
-        judged(("wmdp_cyber",), {"wmdp_cyber": others["wmdp_bio"]})
+        evaluated(("wmdp_cyber",), {"wmdp_cyber": others["wmdp_bio"]})
 
 
 @pytest.mark.parametrize(

@@ -17,22 +17,22 @@ from amnesis.errors import AmnesisError, DataError, RecipeError
 )
 def test_splits_have_their_sizes(shared_data: Path, split: str, forget: int, retain: int) -> None:
     tofu = amnesis.create("benchmark", "tofu", split=split, path=shared_data / "tofu")
-    sets, judged = tofu.sets(), tofu.judged_sets()
+    sets, evaluated = tofu.sets(), tofu.evaluated_sets()
     assert {name: len(rows) for name, rows in sets.items()} == {
         "forget": forget,
         "retain": retain,
         "real_authors": 100,
         "world_facts": 117,
     }
-    assert len(judged["retain"]) == 400
+    assert len(evaluated["retain"]) == 400
     questions = {row["question"] for row in sets["retain"]}
     assert not questions & {row["question"] for row in sets["forget"]}
-    for row in judged["forget"]:
+    for row in evaluated["forget"]:
         assert isinstance(row["perturbed_answer"], list)
         assert row["paraphrased_answer"]
 
 
-def test_a_run_may_train_on_the_rows_that_are_judged(shared_data: Path) -> None:
+def test_a_run_may_train_on_the_rows_that_are_evaluated(shared_data: Path) -> None:
     tofu = amnesis.create(
         "benchmark",
         "tofu",
@@ -55,7 +55,7 @@ def test_the_split_s_retain_rows_are_read_by_who_trains_on_them(tmp_path: Path) 
     path = folder(tmp_path, forget01=[row("a")], retain_perturbed=[row("r")])
     tofu = amnesis.create("benchmark", "tofu", split="forget01", path=path)
     sets = tofu.sets()
-    assert list(sets) == list(tofu.judged_sets()) == ["forget", "retain"]
+    assert list(sets) == list(tofu.evaluated_sets()) == ["forget", "retain"]
     assert sets["forget"] == [row("a")]
     with pytest.raises(DataError, match=r"retain99\.json: there is no such file"):
         sets["retain"]

@@ -41,11 +41,11 @@ class Page(HTMLParser):
         return list(dict.fromkeys(h2 for h2, _ in [*self.rows, *self.texts]))
 
     def under(self, heading: str) -> list[str]:
-        """Give the third headings below a second one that begins so."""
+        """Return the third headings below a second one that begins so."""
         return [h3 for h2, h3 in self.rows if h2.startswith(heading) and h3]
 
     def table(self, heading: str, below: str = "") -> list[list[Piece]]:
-        """Give the rows, the head included, below the headings that begin so."""
+        """Return the rows, the head included, below the headings that begin so."""
         (found,) = [
             r for (h2, h3), r in self.rows.items() if h2.startswith(heading) and h3 == below
         ]

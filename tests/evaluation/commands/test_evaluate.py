@@ -37,7 +37,7 @@ def evaluate(*arguments: str) -> str:
     return result.stdout
 
 
-def test_a_model_is_judged_and_its_results_are_written(
+def test_a_model_is_evaluated_and_its_results_are_written(
     place: Path, tiny_llama: Any, tiny_tokenizer: Any
 ) -> None:
     shown = json.loads(evaluate(*OWN, "--max-new-tokens", "4", "--out", "out", "--json"))
@@ -62,13 +62,15 @@ def test_a_retrained_models_folder_completes_the_table(place: Path) -> None:
     arguments = [*OWN, "--with", "holdout=holdout.jsonl", "--max-new-tokens", "2"]
     evaluate(*arguments, "--out", "never-knew")
     metrics = "forget_quality,privleak,forget/probability"
-    judged = json.loads(
+    evaluated = json.loads(
         evaluate(*arguments, "--retrained", "never-knew", "--metrics", metrics, "--json")
     )
-    assert judged["values"]["forget_quality"] == pytest.approx(1)
-    assert judged["values"]["privleak"] == pytest.approx(0)
+    assert evaluated["values"]["forget_quality"] == pytest.approx(1)
+    assert evaluated["values"]["privleak"] == pytest.approx(0)
     # Three examples a set: a draw in which the retrained model's AUC is 1 is sure to come.
-    assert [note.split(":")[0] for note in judged["notes"]] == ["metric privleak has no interval"]
+    assert [note.split(":")[0] for note in evaluated["notes"]] == [
+        "metric privleak has no interval"
+    ]
     table = evaluate(*arguments, "--metrics", "forget/probability")
     assert "forget/probability" in table
 
@@ -77,10 +79,10 @@ def test_retrained_results_say_what_rows_they_are_of(place: Path) -> None:
     evaluate(*OWN, "--max-new-tokens", "2", "--out", "never-knew")
     file = place / "forget.jsonl"
     file.write_text(file.read_text().replace("Mirela", "Milena"))
-    judged = evaluate(*OWN, "--retrained", "never-knew", "--metrics", "forget_quality", "--json")
-    assert json.loads(judged)["notes"] == [
-        "metric forget_quality: the retrained model was judged on other rows of the set 'forget'; "
-        "judge it on the same data"
+    evaluated = evaluate(*OWN, "--retrained", "never-knew", "--metrics", "forget_quality", "--json")
+    assert json.loads(evaluated)["notes"] == [
+        "metric forget_quality: the retrained model was evaluated on other rows of the set 'forget'; "
+        "evaluate it on the same data"
     ]
 
 
@@ -118,7 +120,7 @@ def test_results_replace_results_and_nothing_else(place: Path) -> None:
         evaluate(*quick, "probability", "--overwrite")
 
 
-def test_a_finetunings_folder_brings_what_a_judgement_needs(place: Path) -> None:
+def test_a_finetunings_folder_brings_what_a_evaluation_needs(place: Path) -> None:
     (place / "target").mkdir()
     (place / "model").rename(place / "target" / "model")
     recipe: dict[str, Any] = {
@@ -132,10 +134,10 @@ def test_a_finetunings_folder_brings_what_a_judgement_needs(place: Path) -> None
     file = place / "target" / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe))
     quick = ["--metrics", "forget/probability", "--json"]
-    judged = json.loads(evaluate("target", *quick))
-    assert judged == json.loads(evaluate("target", *OWN[1:], *quick))
+    evaluated = json.loads(evaluate("target", *quick))
+    assert evaluated == json.loads(evaluate("target", *OWN[1:], *quick))
     plain = json.loads(evaluate("target/model", *OWN[1:], *quick))
-    assert plain["values"] != judged["values"], "the finetuning's template is another"
+    assert plain["values"] != evaluated["values"], "the finetuning's template is another"
     file.write_text(yaml.safe_dump({**recipe, "templat": {}}))
     with pytest.raises(RecipeError, match="templat: unknown key; did you mean 'template'"):
         evaluate("target", *quick)
@@ -163,34 +165,34 @@ def test_a_runs_folder_brings_its_benchmark_and_template(place: Path) -> None:
         "evaluate": {"metrics": ["forget/probability"], "bootstrap": 0},
     }
     (place / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    judged = json.loads(evaluate("run", "--json"))
-    assert list(judged["values"]) == ["forget/probability"]
-    assert judged["intervals"] == {}
+    evaluated = json.loads(evaluate("run", "--json"))
+    assert list(evaluated["values"]) == ["forget/probability"]
+    assert evaluated["intervals"] == {}
     other = json.loads(evaluate("run/model", *OWN[1:], "--metrics", "forget/probability", "--json"))
-    assert other["values"] != judged["values"], "the run's template is another"
+    assert other["values"] != evaluated["values"], "the run's template is another"
 
 
-def test_a_judgement_is_remembered_until_anything_changes(place: Path) -> None:
+def test_a_evaluation_is_remembered_until_anything_changes(place: Path) -> None:
     cache = place / "user-cache" / "amnesis" / "evaluation"
     quick = [*OWN, "--metrics", "probability", "--json"]
 
-    def judged(*more: str) -> tuple[Any, int]:
+    def evaluated(*more: str) -> tuple[Any, int]:
         values = json.loads(evaluate(*quick, *more))
         return values, len(list(cache.glob("*.json")))
 
-    first, entries = judged()
+    first, entries = evaluated()
     assert entries == 1
-    assert judged() == (first, 1)
-    assert judged("--batch-size", "1")[1] == 1, "the batch size does not decide what is said"
-    assert judged("--limit", "1")[1] == 2
+    assert evaluated() == (first, 1)
+    assert evaluated("--batch-size", "1")[1] == 1, "the batch size does not decide what is said"
+    assert evaluated("--limit", "1")[1] == 2
     file = place / "forget.jsonl"
     file.write_text(file.read_text().replace("Mirela", "Milena"))
-    changed, entries = judged()
+    changed, entries = evaluated()
     assert entries == 3
     assert changed != first
     entry = max(cache.glob("*.json"), key=lambda path: path.stat().st_mtime)
     entry.write_text("{")
-    assert judged() == (changed, 3), "a broken entry is judged anew"
+    assert evaluated() == (changed, 3), "a broken entry is evaluated anew"
 
 
 def test_an_attacked_model_stands_beside_the_one_that_came(
@@ -209,7 +211,7 @@ def test_an_attacked_model_stands_beside_the_one_that_came(
     assert after != before
 
 
-def test_a_librarys_copy_is_judged_beside_the_cache(place: Path) -> None:
+def test_a_librarys_copy_is_evaluated_beside_the_cache(place: Path) -> None:
     arguments = [*OWN, "--metrics", "probability", "--attack", "quantization", "--json"]
     first = json.loads(evaluate(*arguments))
     assert "quantization: quantised to 8 bits by torchao" in first["notes"]
@@ -239,7 +241,7 @@ def test_no_cache_writes_none(place: Path) -> None:
     assert len(list((place / "mine").iterdir())) == 1
 
 
-def test_judgements_are_listed_and_deleted(place: Path) -> None:
+def test_evaluations_are_listed_and_deleted(place: Path) -> None:
     evaluate(*OWN, "--metrics", "probability")
     evaluate(*OWN, "--metrics", "exact_memorization")
     reference = place / "user-cache" / "amnesis" / "reference" / "0123"
@@ -256,7 +258,7 @@ def test_judgements_are_listed_and_deleted(place: Path) -> None:
 
 
 def test_real_tofu_rows(place: Path, shared_data: Path) -> None:
-    judged = json.loads(
+    evaluated = json.loads(
         evaluate(
             "model",
             "--benchmark",
@@ -278,11 +280,11 @@ def test_real_tofu_rows(place: Path, shared_data: Path) -> None:
         "retain/truth_ratio_utility",
         "real_authors/choice_probability",
         "world_facts/rouge_l",
-    } <= set(judged["values"])
+    } <= set(evaluated["values"])
     # The tiny model has 128 positions.
-    assert [note for note in judged["notes"] if "of a text" not in note] == [
+    assert [note for note in evaluated["notes"] if "of a text" not in note] == [
         "metric 'forget_quality' needs the results of a model that never saw the forget set; "
-        "judge one on the same benchmark and give its folder as --retrained (in a recipe, "
+        "evaluate one on the same benchmark and give its folder as --retrained (in a recipe, "
         "evaluate.retrained)"
     ]
 
@@ -292,19 +294,19 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
     log = str(folder / "ft_epoch5_lr2e-05_phi_full_wd0.01.json")
     retain = str(folder / "ft_epoch5_lr2e-05_phi_retain90_wd0.01.json")
     truth = json.loads((folder / "truth.json").read_text())
-    judged = json.loads(evaluate("--from-log", log, "--retain-log", retain, "--json"))
+    evaluated = json.loads(evaluate("--from-log", log, "--retain-log", retain, "--json"))
     expected = truth["model_utility"]["ft_epoch5_lr2e-05_phi_full_wd0.01"]
     for convention in ("geometric", "arithmetic"):
-        utility = judged[convention]["model_utility"]
+        utility = evaluated[convention]["model_utility"]
         assert utility == pytest.approx(expected[convention]["MU"], abs=1e-12)
-    assert judged["geometric"]["ks_statistic"] == truth["forget_quality"][0]["D"]
+    assert evaluated["geometric"]["ks_statistic"] == truth["forget_quality"][0]["D"]
     assert "model_utility" in evaluate("--from-log", log)
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "name a MODEL to judge"),
+        ([], "name a MODEL to evaluate"),
         (["model"], "name a --benchmark"),
         (["model", "--from-log", "x.json"], "give a MODEL or --from-log, not both"),
         (["--retain-log", "x.json"], "--retain-log belongs to --from-log"),

@@ -39,7 +39,7 @@ def files(tmp_path: Path, tiny_folder: Path, rows: Any, write_rows: Any) -> dict
 
 @pytest.fixture
 def command(files: dict[str, Path], capsys: Any) -> Command:
-    """Give a function that runs `amnesis probe` and gives exit code, stdout and stderr."""
+    """Return a function that runs `amnesis probe` and gives exit code, stdout and stderr."""
 
     def command(*options: str, model: Path = files["model"]) -> tuple[int, str, str]:
         given = [word for k in ("forget", "retain", "out") for word in (f"--{k}", str(files[k]))]

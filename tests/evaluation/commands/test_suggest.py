@@ -142,7 +142,7 @@ def test_a_disposable_copy_is_a_copy(tiny_llama: Any) -> None:
 def command(
     tmp_path: Path, tiny_folder: Path, qa_rows: Any, write_rows: Any, capsys: Any
 ) -> Callable[..., tuple[int, str, str]]:
-    """Give a function that runs `amnesis suggest` and gives exit code, stdout and stderr."""
+    """Return a function that runs `amnesis suggest` and gives exit code, stdout and stderr."""
     files = write_rows(forget=qa_rows[:4], retain=qa_rows[4:])
     given = ["--device", "cpu", "--learning-rate", "0.01", "--batch-size", "2", "--steps", "2"]
 

@@ -1,4 +1,4 @@
-"""A judgement is found again by all that decides it, and by nothing else."""
+"""A evaluation is found again by all that decides it, and by nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own(qa_rows: list[dict[str, Any]]) -> Any:
 
 @pytest.fixture
 def entries(subject: Subject, own: Any, tmp_path: Path) -> Callable[[], int]:
-    """Give a function that judges, and says how many judgements are kept then."""
+    """Return a function that evaluates, and says how many evaluations are kept then."""
     settings = EvaluationSettings(
         metrics=("forget/probability",), bootstrap=0, cache=tmp_path / "kept"
     )
@@ -76,11 +76,11 @@ def test_every_module_of_the_code_decides(
 def test_lm_eval_is_remembered_only_where_its_data_are_known(
     subject: Subject, own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[LmEvalSettings] = []
+    evaluated: list[LmEvalSettings] = []
 
     def values(_: Any, settings: LmEvalSettings) -> dict[str, float]:
-        judged.append(settings)
-        return {"lm_eval/mmlu/acc": len(judged)}
+        evaluated.append(settings)
+        return {"lm_eval/mmlu/acc": len(evaluated)}
 
     monkeypatch.setattr(sets, "lm_eval_values", values)
     file = tmp_path / "items.json"

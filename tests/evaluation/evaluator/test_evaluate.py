@@ -1,4 +1,4 @@
-"""The judgement: every metric against a naive one-example-at-a-time implementation."""
+"""The evaluation: every metric against a naive one-example-at-a-time implementation."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_every_metric_equals_a_naive_implementation(
         metrics=ALL, batch_size=batch_size, max_new_tokens=6, bootstrap=20
     )
     subject.model.eval()
-    judged = own.evaluate(subject, settings)
-    assert judged.notes == []
-    recorded = {(r["set"], r["row"], r["metric"]): r["value"] for r in judged.examples}
+    evaluated = own.evaluate(subject, settings)
+    assert evaluated.notes == []
+    recorded = {(r["set"], r["row"], r["metric"]): r["value"] for r in evaluated.examples}
 
     def close(key: tuple[str, int, str], expected: float) -> None:
         assert recorded[key] == pytest.approx(expected, abs=1e-10, rel=1e-10), key
@@ -90,25 +90,27 @@ def test_every_metric_equals_a_naive_implementation(
                 close((name, index, "log_likelihood"), np.mean(logps))
             if name == "forget":
                 tokens += logps
-    assert judged.values["forget/perplexity"] == pytest.approx(np.exp(-np.mean(tokens)))
+    assert evaluated.values["forget/perplexity"] == pytest.approx(np.exp(-np.mean(tokens)))
     for name in own.sets():
         mean = np.mean([v for (s, _, m), v in recorded.items() if (s, m) == (name, "probability")])
-        assert judged.values[f"{name}/probability"] == pytest.approx(mean)
+        assert evaluated.values[f"{name}/probability"] == pytest.approx(mean)
     pairs = [
         recorded["forget", i, "log_likelihood"] > recorded["holdout", j, "log_likelihood"]
         for i in range(3)
         for j in range(3)
     ]
-    assert judged.values["mia_loss"] == pytest.approx(np.mean(pairs))
-    for key, value in judged.values.items():
-        low, high = judged.intervals[key]
+    assert evaluated.values["mia_loss"] == pytest.approx(np.mean(pairs))
+    for key, value in evaluated.values.items():
+        low, high = evaluated.intervals[key]
         assert low <= high
         if key in ("forget/probability", "retain/truth_ratio"):
             assert low <= value <= high
 
 
 def test_gradient_norms_equal_autograd_and_leave_grad_alone(subject: Subject, own: Any) -> None:
-    judged = own.evaluate(subject, EvaluationSettings(metrics=("mia_gradient_norm",), bootstrap=0))
+    evaluated = own.evaluate(
+        subject, EvaluationSettings(metrics=("mia_gradient_norm",), bootstrap=0)
+    )
     assert all(p.grad is None for p in subject.model.parameters())
     row = own.sets()["forget"][0]
     text = encode(subject.template.prompt_of(row), row["answer"], subject.tokenizer)
@@ -117,7 +119,7 @@ def test_gradient_norms_equal_autograd_and_leave_grad_alone(subject: Subject, ow
     )
     subject.model(input_ids=torch.tensor([text.input_ids]), labels=labels).loss.backward()
     squares = sum(float(p.grad.square().sum()) for p in subject.model.parameters())
-    assert judged.examples[0]["value"] == pytest.approx(-(squares**0.5), rel=1e-6)
+    assert evaluated.examples[0]["value"] == pytest.approx(-(squares**0.5), rel=1e-6)
 
 
 def test_two_models_are_compared_on_the_same_parts(subject: Subject, own: Any) -> None:
@@ -135,13 +137,13 @@ def test_the_benchmarks_own_metrics_note_what_is_missing(
     subject: Subject, qa_rows: list[dict[str, Any]]
 ) -> None:
     bare = amnesis.create("benchmark", "own", forget=qa_rows[:3], retain=qa_rows[3:])
-    judged = bare.evaluate(subject, EvaluationSettings(max_new_tokens=2, bootstrap=0))
-    assert {"forget/probability", "retain/rouge_l", "forget/perplexity"} <= set(judged.values)
-    told = "\n".join(judged.notes)
+    evaluated = bare.evaluate(subject, EvaluationSettings(max_new_tokens=2, bootstrap=0))
+    assert {"forget/probability", "retain/rouge_l", "forget/perplexity"} <= set(evaluated.values)
+    told = "\n".join(evaluated.notes)
     assert "'truth_ratio' needs the field 'perturbed_answer'" in told
     assert "'mia_loss' needs the set 'holdout'" in told
     assert "'forget_quality' needs" in told
-    assert not any("None" in note for note in judged.notes)
+    assert not any("None" in note for note in evaluated.notes)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +181,8 @@ def test_generation_and_reading_can_be_cut_short(subject: Subject, own: Any) -> 
     settings = EvaluationSettings(
         metrics=("rouge_l", "probability"), generate_rows=2, max_new_tokens=3, bootstrap=0, limit=2
     )
-    judged = own.evaluate(subject, settings)
-    rows = [(r["set"], r["row"]) for r in judged.examples if r["metric"] == "rouge_l"]
+    evaluated = own.evaluate(subject, settings)
+    rows = [(r["set"], r["row"]) for r in evaluated.examples if r["metric"] == "rouge_l"]
     assert rows == [(name, row) for name in ("forget", "retain", "holdout") for row in range(2)]
     none = own.evaluate(subject, settings.model_copy(update={"generate_rows": 0}))
     assert "forget/rouge_l" not in none.values
@@ -209,9 +211,9 @@ def test_a_text_that_does_not_fit_leaves_its_example_out_and_says_so(
 ) -> None:
     long = {**rich_rows[0], "question": "why " * 200}
     bench = amnesis.create("benchmark", "own", forget=[long, rich_rows[1]], retain=rich_rows[2:])
-    judged = bench.evaluate(subject, EvaluationSettings(metrics=("probability",), bootstrap=0))
-    assert [r["row"] for r in judged.examples if r["set"] == "forget"] == [1]
-    assert judged.notes == [
+    evaluated = bench.evaluate(subject, EvaluationSettings(metrics=("probability",), bootstrap=0))
+    assert [r["row"] for r in evaluated.examples if r["set"] == "forget"] == [1]
+    assert evaluated.notes == [
         "set 'forget': 1 of 2 examples left out, because nothing of a text fits into the model's "
         "128 positions"
     ]
@@ -223,14 +225,16 @@ def test_a_text_that_does_not_fit_leaves_its_example_out_and_says_so(
         only_long.evaluate(subject, EvaluationSettings(metrics=("probability",)))
 
 
-def test_an_answer_that_is_cut_is_judged_by_its_beginning_and_that_is_said(
+def test_an_answer_that_is_cut_is_evaluated_by_its_beginning_and_that_is_said(
     subject: Subject, rich_rows: list[dict[str, Any]]
 ) -> None:
     long = {**rich_rows[0], "answer": "because " * 200}
     wordy = {**rich_rows[1], "paraphrased_answer": "because " * 200}
     bench = amnesis.create("benchmark", "own", forget=[long, wordy], retain=rich_rows[2:])
     plain = EvaluationSettings(metrics=("probability",), bootstrap=0)
-    noted = "of 2 examples judged by the beginning of a text, because the whole does not fit into "
+    noted = (
+        "of 2 examples evaluated by the beginning of a text, because the whole does not fit into "
+    )
     cut = f"set 'forget': {{}} {noted}the model's 128 positions"
     assert bench.evaluate(subject, plain).notes == [cut.format(1)]
     further = plain.model_copy(update={"metrics": ("truth_ratio",)})
@@ -239,9 +243,9 @@ def test_an_answer_that_is_cut_is_judged_by_its_beginning_and_that_is_said(
 
 def test_what_generates_on_no_row_has_no_value_and_says_so(subject: Subject, own: Any) -> None:
     settings = EvaluationSettings(metrics=("retain/rouge_l",), generate_rows=0, bootstrap=0)
-    judged = own.evaluate(subject, settings)
-    assert judged.values == {}
-    assert judged.notes == [
+    evaluated = own.evaluate(subject, settings)
+    assert evaluated.values == {}
+    assert evaluated.notes == [
         "metric retain/rouge_l has no value: it reads generated answers, and generate_rows is 0"
     ]
 
@@ -260,7 +264,7 @@ def test_answers_without_a_word_to_rouge_are_counted(
     ]
 
 
-def test_a_retrained_model_that_was_judged_on_other_rows_is_noted(
+def test_a_retrained_model_that_was_evaluated_on_other_rows_is_noted(
     subject: Subject, own: Any, rich_rows: list[dict[str, Any]]
 ) -> None:
     settings = EvaluationSettings(metrics=("forget_quality",), bootstrap=0)
@@ -272,17 +276,19 @@ def test_a_retrained_model_that_was_judged_on_other_rows_is_noted(
         )
         return own.evaluate(subject, settings, retrained=replace(never_knew, **other)).notes
 
-    said = "metric forget_quality: the retrained model was judged on other rows of the set 'forget'"
+    said = (
+        "metric forget_quality: the retrained model was evaluated on other rows of the set 'forget'"
+    )
     changed = [*rich_rows[:2], {**rich_rows[2], "question": "Which is the capital of France?"}]
     assert notes_against(rich_rows[:3]) == []
-    assert notes_against(changed) == [f"{said}; judge it on the same data"]
+    assert notes_against(changed) == [f"{said}; evaluate it on the same data"]
     assert notes_against(changed, data={}) == [], "results of earlier releases do not tell"
     assert notes_against(rich_rows[:2], data={}) == [
-        f"{said} (3 here, 2 there); judge it on the same data"
+        f"{said} (3 here, 2 there); evaluate it on the same data"
     ]
     assert notes_against(rich_rows[:3], examples=[]) == [
         "metric forget_quality failed: it is made of the example values of forget/truth_ratio, "
-        "which the retrained model's results lack; judge that model with the same metrics"
+        "which the retrained model's results lack; evaluate that model with the same metrics"
     ]
 
 
@@ -295,12 +301,12 @@ def test_a_metric_that_fails_is_noted_and_the_others_go_on(
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(Probability, "value", fail)
-    judged = own.evaluate(
+    evaluated = own.evaluate(
         subject, EvaluationSettings(metrics=("probability", "exact_memorization"), bootstrap=0)
     )
-    assert "forget/exact_memorization" in judged.values
-    assert "forget/probability" not in judged.values
-    assert "metric forget/probability failed: ZeroDivisionError: by nothing" in judged.notes
+    assert "forget/exact_memorization" in evaluated.values
+    assert "forget/probability" not in evaluated.values
+    assert "metric forget/probability failed: ZeroDivisionError: by nothing" in evaluated.notes
 
 
 @pytest.mark.parametrize("wrong", [3, ["", "no"], ["no", None], {"a": "b"}])

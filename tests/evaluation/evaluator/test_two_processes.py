@@ -1,4 +1,4 @@
-"""Two processes judge as one does."""
+"""Two processes evaluate as one does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = EvaluationSettings(
 )
 
 
-def _judged(folder: Path, cache: Path | None = None) -> dict[str, Any]:
+def _evaluated(folder: Path, cache: Path | None = None) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)
@@ -35,20 +35,24 @@ def _judged(folder: Path, cache: Path | None = None) -> dict[str, Any]:
         "own",
         **{name: folder / f"{name}.jsonl" for name in ("forget", "retain", "holdout")},
     )
-    judged = own.evaluate(subject, SETTINGS.model_copy(update={"cache": cache}))
-    return {"values": judged.values, "intervals": judged.intervals, "examples": judged.examples}
+    evaluated = own.evaluate(subject, SETTINGS.model_copy(update={"cache": cache}))
+    return {
+        "values": evaluated.values,
+        "intervals": evaluated.intervals,
+        "examples": evaluated.examples,
+    }
 
 
 def _rank(rank: int, ranks: int, folder: Path) -> None:
     import torch.distributed as dist
 
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
-    (folder / f"rank{rank}.json").write_text(json.dumps(_judged(folder)))
+    (folder / f"rank{rank}.json").write_text(json.dumps(_evaluated(folder)))
     dist.destroy_process_group()
 
 
 def test_two_processes_give_the_same_results_as_one(rich_place: Path) -> None:
-    one = _judged(rich_place)
+    one = _evaluated(rich_place)
     mp.spawn(_rank, (2, rich_place), nprocs=2)
     first, second = (json.loads((rich_place / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second
@@ -63,13 +67,13 @@ def _cached_rank(rank: int, ranks: int, folder: Path) -> None:
     import torch.distributed as dist
 
     dist.init_process_group("gloo", f"file://{folder}/other", rank=rank, world_size=ranks)
-    judged = _judged(folder, folder / f"cache{rank}")
-    (folder / f"rank{rank}.json").write_text(json.dumps(judged))
+    evaluated = _evaluated(folder, folder / f"cache{rank}")
+    (folder / f"rank{rank}.json").write_text(json.dumps(evaluated))
     dist.destroy_process_group()
 
 
-def test_a_judgement_that_one_rank_alone_remembers_parts_none(rich_place: Path) -> None:
-    remembered = _judged(rich_place, rich_place / "cache0")
+def test_a_evaluation_that_one_rank_alone_remembers_parts_none(rich_place: Path) -> None:
+    remembered = _evaluated(rich_place, rich_place / "cache0")
     mp.spawn(_cached_rank, (2, rich_place), nprocs=2)
     for rank in range(2):
         found = json.loads((rich_place / f"rank{rank}.json").read_text())

@@ -218,7 +218,7 @@ def test_the_mode_and_the_tokenizer_are_left_as_they_were(tmp_path: Path, subjec
 
 
 def test_randomness_goes_on_where_it_was(tmp_path: Path, subject: Subject) -> None:
-    """lm-eval seeds everything, and a run judged along the way would draw other dropout masks."""
+    """lm-eval seeds everything, and a run evaluated along the way would draw other dropout masks."""
     files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS[:4])}
     settings = LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files})
 
@@ -286,7 +286,7 @@ def test_what_lm_eval_prints_is_no_output_of_ours(
     assert "batch size" in said.err, "lm-eval says what it chose"
 
 
-def test_a_judgement_has_the_harness_beside_its_own(
+def test_a_evaluation_has_the_harness_beside_its_own(
     tmp_path: Path, subject: Subject, qa_rows: list[dict[str, Any]]
 ) -> None:
     import amnesis
@@ -298,14 +298,14 @@ def test_a_judgement_has_the_harness_beside_its_own(
         lm_eval=LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files}),
         cache=tmp_path / "cache",
     )
-    judged = own.evaluate(subject, settings)
-    assert 0 <= judged.values["lm_eval/wmdp_bio/acc"] <= 1
+    evaluated = own.evaluate(subject, settings)
+    assert 0 <= evaluated.values["lm_eval/wmdp_bio/acc"] <= 1
     right = jsonl(tmp_path / "items.jsonl", [{**item, "answer": 0} for item in HARMLESS[:4]])
     wrong = own.evaluate(subject, settings).values["lm_eval/wmdp_bio/acc"]
     jsonl(right, [{**item, "answer": 1} for item in HARMLESS[:4]])
     other = own.evaluate(subject, settings).values["lm_eval/wmdp_bio/acc"]
     assert {wrong, other} <= {0, 0.25, 0.5, 0.75, 1}
-    assert len(list((tmp_path / "cache").glob("*.json"))) == 3, "changed files are judged anew"
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 3, "changed files are evaluated anew"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_the_reference_takes_away_what_is_easy_for_anyone() -> None:
     assert metric("mia_loss").value(own, None) == pytest.approx(0.5)
     assert metric("mia_reference").value(own, other) == 1
     other["holdout", "log_likelihood"] = np.array([-1.0])
-    with pytest.raises(DataError, match="judged on 1 examples of 'holdout', this one on 2"):
+    with pytest.raises(DataError, match="evaluated on 1 examples of 'holdout', this one on 2"):
         metric("mia_reference").value(own, other)
 
 

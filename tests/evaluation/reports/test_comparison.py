@@ -252,7 +252,7 @@ def test_the_command_compares_at_equal_forgetting(folders: list[str], capsys: Ca
     assert "17.5 ± 2.5" in compare(capsys, *folders, *at)[0]
 
 
-def test_what_was_not_judged_along_is_not_interpolated(tmp_path: Path, capsys: Captured) -> None:
+def test_what_was_not_evaluated_along_is_not_interpolated(tmp_path: Path, capsys: Captured) -> None:
     """A straight line from before to after would say nothing of the step between them."""
     ends = {"forget/probability": 0.1, "retain/probability": 0.5, "forget/rouge_l": 0.2}
     more = {
@@ -270,7 +270,7 @@ def test_what_was_not_judged_along_is_not_interpolated(tmp_path: Path, capsys: C
         pytest.approx(5),
         {"retain/probability": pytest.approx(0.6)},
     )
-    # At a judgement itself there is nothing to interpolate.
+    # At a evaluation itself there is nothing to interpolate.
     _, there = at_target(run, Target("forget/probability", 0.9), metrics)
     assert there == {"forget/rouge_l": 0.8, "retain/probability": 0.5}
     _, there = at_target(run, Target("forget/probability", 0.45), metrics)
@@ -288,11 +288,11 @@ def test_what_was_not_judged_along_is_not_interpolated(tmp_path: Path, capsys: C
         "new": "–",
     }
     assert notes.count("\n") == 1
-    assert "not known there: forget/rouge_l, new; judge them while a run goes on" in notes
+    assert "not known there: forget/rouge_l, new; evaluate them while a run goes on" in notes
     assert "evaluate.during" in notes
 
 
-def test_a_target_that_was_only_judged_at_the_ends_is_none(tmp_path: Path) -> None:
+def test_a_target_that_was_only_evaluated_at_the_ends_is_none(tmp_path: Path) -> None:
     run = Run.load(run_folder(tmp_path / "run", 0.1, 0.5, trajectory=[]))
     with pytest.raises(DataError, match="no trajectory of 'forget/probability'"):
         at_target(run, Target("forget/probability", 0.5), [])
@@ -367,7 +367,7 @@ def test_without_the_front_s_metrics_a_note_says_so(tmp_path: Path, capsys: Capt
 
 
 def refused(capsys: Captured, *arguments: str) -> str:
-    """Give what the command line says of wrong input: one line, and nothing else."""
+    """Return what the command line says of wrong input: one line, and nothing else."""
     assert main(["compare", *arguments]) == 2
     said = capsys.readouterr()
     assert said.out == ""

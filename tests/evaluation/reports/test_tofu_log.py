@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amnesis.errors import DataError
-from amnesis_evaluation.reports.tofu_log import CONVENTIONS, judged_log, read_log, utility_parts
+from amnesis_evaluation.reports.tofu_log import CONVENTIONS, evaluated_log, read_log, utility_parts
 
 SETS = {"RA": "real_authors", "WF": "world_facts", "RT": "retain", "FG": "forget"}
 
@@ -43,10 +43,10 @@ def test_every_part_of_the_real_logs(shared_data: Path) -> None:
 def test_forget_quality_of_the_real_logs(shared_data: Path) -> None:
     folder = shared_data / "tofu_eval_logs"
     for expected in json.loads((folder / "truth.json").read_text())["forget_quality"]:
-        judged = judged_log(
+        evaluated = evaluated_log(
             folder / f"{expected['file']}.json", folder / f"{expected['retain']}.json"
         )
-        found = judged["geometric"]
+        found = evaluated["geometric"]
         assert found["ks_statistic"] == pytest.approx(expected["D"], abs=1e-12)
         assert found["forget_quality"] == pytest.approx(expected["p"], rel=1e-9)
 
@@ -71,7 +71,7 @@ def test_a_log_of_the_same_kind_is_read_by_key_not_by_order(tmp_path: Path) -> N
     shuffled["eval_log.json"]["average_perturb_loss"] = dict(reversed(losses.items()))
     for name, content in (("a", ordered), ("b", shuffled)):
         (tmp_path / name).write_text(json.dumps(content))
-    assert judged_log(tmp_path / "a") == judged_log(tmp_path / "b")
+    assert evaluated_log(tmp_path / "a") == evaluated_log(tmp_path / "b")
 
 
 Change = Callable[[dict[str, Any]], Any]
@@ -114,7 +114,7 @@ def test_a_wrong_log_is_one_line(tmp_path: Path, change: Change, line: str) -> N
     path = tmp_path / "log.json"
     path.write_text(json.dumps(content))
     with pytest.raises(DataError) as caught:
-        judged_log(path)
+        evaluated_log(path)
     assert line in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -136,15 +136,15 @@ def test_a_file_that_is_no_log_is_one_line(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=line):
-        judged_log(path)
+        evaluated_log(path)
 
 
 def test_a_retrained_models_log_needs_its_forget_section_only(tmp_path: Path) -> None:
     (tmp_path / "own").write_text(json.dumps(log()))
     short = {"eval_log_forget.json": log(5)["eval_log_forget.json"]}
     (tmp_path / "other").write_text(json.dumps(short))
-    judged = judged_log(tmp_path / "own", tmp_path / "other")
-    assert 0 <= judged["arithmetic"]["forget_quality"] <= 1
-    assert len(judged["notes"]) == 1
-    assert judged["notes"][0].startswith("forget_quality compares 3 examples of ")
-    assert judged_log(tmp_path / "own", tmp_path / "own")["notes"] == []
+    evaluated = evaluated_log(tmp_path / "own", tmp_path / "other")
+    assert 0 <= evaluated["arithmetic"]["forget_quality"] <= 1
+    assert len(evaluated["notes"]) == 1
+    assert evaluated["notes"][0].startswith("forget_quality compares 3 examples of ")
+    assert evaluated_log(tmp_path / "own", tmp_path / "own")["notes"] == []

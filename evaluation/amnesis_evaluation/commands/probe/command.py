@@ -127,7 +127,7 @@ def measure(
     joint: bool,
     **options: Any,
 ) -> dict[str, EffectTable]:
-    """Give one table, or, unless they are wanted jointly, one by layer and one by token.
+    """Return one table, or, unless they are wanted jointly, one by layer and one by token.
 
     Objectives in which loss tokens have no share are left out of the second.
     """

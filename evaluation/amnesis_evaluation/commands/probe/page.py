@@ -27,7 +27,7 @@ MOST = 8  # examples and tokens shown of each objective
 def page(
     model: str, tables: Mapping[str, EffectTable], rows: Rows, pairs: Entanglement | None = None
 ) -> str:
-    """Give the page as one HTML text."""
+    """Return the page as one HTML text."""
     first = next(iter(tables.values()))
     parts = [f"<h1>G-effect of {escape(model)}</h1>", _intro(first), _totals(first)]
     for table in tables.values():
@@ -65,7 +65,7 @@ def _intro(table: EffectTable) -> str:
 
 
 def shown_totals(table: EffectTable, name: str) -> tuple[float, float, float]:
-    """Give unlearning effect, retaining effect and ratio; NaN for what is only rounding."""
+    """Return unlearning effect, retaining effect and ratio; NaN for what is only rounding."""
     forget, retain = (
         nan if table.negligible(name, d) else table.total(objective=name, set=d)
         for d in ("forget", "retain")
@@ -221,7 +221,7 @@ def _number(value: float, digits: int = 4) -> str:
 
 
 def _colour(value: float, size: float) -> str:
-    """Give red for negative, blue for positive, paler towards 0."""
+    """Return red for negative, blue for positive, paler towards 0."""
     strength = min(abs(value) / size, 1.0) if size and not isnan(value) else 0.0
     base = (214, 60, 50) if value < 0 else (50, 110, 200)
     mixed = (round(255 + (c - 255) * 0.75 * strength) for c in base)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def shares_by_layer(table: EffectTable, set_name: str) -> dict[str, dict[str, float]]:
-    """Give each objective's effects by layer over the size of its unlearning effect.
+    """Return each objective's effects by layer over the size of its unlearning effect.
 
     Raw effects of different objectives have no common scale; these do. What does not forget, such
     as a regularizer, is shown over the size of its retaining effect. Where that is nothing but

@@ -80,7 +80,7 @@ class Trial:
         return min(moment.forget_probability for moment in self.path)
 
     def at(self, probability: float) -> Moment | None:
-        """Give the moment at which the forget probability first falls to this, or None.
+        """Return the moment at which the forget probability first falls to this, or None.
 
         Between two steps everything is taken to change with the forget risk, linearly.
         """
@@ -179,7 +179,7 @@ def check_candidates(candidates: Sequence[Candidate], registry: Registry) -> Non
 
 
 def start_of(subject: Subject, rows: Mapping[str, Sequence[Any]], examples: int) -> float:
-    """Give the forget probability that every trial will start from."""
+    """Return the forget probability that every trial will start from."""
     from amnesis_plugins.g_effect import risk_value
     from amnesis_plugins.g_effect.sets import encoded_for, probe_set
 
@@ -284,7 +284,7 @@ def path_of(trajectory: Sequence[Mapping[str, float]]) -> tuple[Moment, ...]:
 def disposable(
     model: PreTrainedModel, lora_rank: int | None, seed: int
 ) -> Iterator[PreTrainedModel]:
-    """Give a model to spoil: a copy, or the model under an adapter that is taken off again."""
+    """Return a model to spoil: a copy, or the model under an adapter that is taken off again."""
     import torch
 
     if lora_rank is None:

@@ -1,4 +1,4 @@
-"""A run that is judged while it goes on, and stopped by what is found."""
+"""A run that is evaluated while it goes on, and stopped by what is found."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def recipe(model: Path, rows: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_judgement_along_is_in_the_precision_of_those_before_and_after(
+def test_a_evaluation_along_is_in_the_precision_of_those_before_and_after(
     tiny_folder: Path, qa_rows: Any, tmp_path: Path
 ) -> None:
-    """A run's bfloat16 is the run's: at a rate that moves nothing all judgements agree."""
+    """A run's bfloat16 is the run's: at a rate that moves nothing all evaluations agree."""
     results = amnesis.run(
         {
             "model": str(tiny_folder),
@@ -42,23 +42,23 @@ def test_a_judgement_along_is_in_the_precision_of_those_before_and_after(
         assert value == pytest.approx(results["before"]["forget/probability"], rel=1e-6)
 
 
-def test_judgements_are_in_the_trajectory_and_in_tensorboard(
+def test_evaluations_are_in_the_trajectory_and_in_tensorboard(
     tiny_folder: Path, qa_rows: Any, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     made = recipe(tiny_folder, qa_rows)
     result = amnesis.run(made, tmp_path / "out", device="cpu").results
-    judged = {
+    evaluated = {
         s["step"]: s["forget/probability"]
         for s in result["trajectory"]
         if "forget/probability" in s
     }
-    assert list(judged) == [2, 4, 6, 8]
-    assert len(set(judged.values())) == 4
+    assert list(evaluated) == [2, 4, 6, 8]
+    assert len(set(evaluated.values())) == 4
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("forget/probability")] == [2, 4, 6, 8]
-    assert events.Scalars("forget/probability")[0].value == pytest.approx(judged[2])
+    assert events.Scalars("forget/probability")[0].value == pytest.approx(evaluated[2])
     assert len(events.Scalars("learning_rate")) == 9
 
 
