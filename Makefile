@@ -4,14 +4,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Torch alone first: a build that is already right (a CPU build, say) is then left in place.
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+LOWEST := .venv-lowest
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# How many processes share the tests; a file's tests stay in one of them, with their fixtures.
+PROCESSES ?= 2
+PYTEST := -m pytest -q -n $(PROCESSES) --dist loadfile
 
-.PHONY: demo test check setup clean
+.PHONY: demo test quick lower-bounds check setup clean
 
 demo: setup
 	$(BIN)/amnesis demo
 
+# Everything, with the coverage that pyproject.toml demands and the slowest tests by name.
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python $(PYTEST) --cov --durations=15
+
+# What is not marked slow: a minute or two, for who works on one room.
+quick: setup
+	$(BIN)/python $(PYTEST) -m "not slow"
+
+# The fast tests with the oldest releases that pyproject.toml claims.
+lower-bounds: $(LOWEST)/.installed
+	$(LOWEST)/bin/python $(PYTEST) -m "not slow"
 
 check: setup
 	$(BIN)/ruff check .
@@ -25,9 +39,16 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "amnesis needs Python 3.11 or newer; say make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(BIN)/python $(PIP_INSTALL) $(TORCH)
+	$(BIN)/python $(PIP_INSTALL) -e '.[dev]' -c constraints.txt
+	touch $@
+
+$(LOWEST)/.installed: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python $(PIP_INSTALL) $$(grep '^torch==' $(LOWEST)/lowest.txt)
+	$(LOWEST)/bin/python $(PIP_INSTALL) -e '.[dev]' -c $(LOWEST)/lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

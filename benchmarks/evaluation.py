@@ -1,4 +1,4 @@
-"""How long a evaluation takes: the shared pass against one pass per metric, and against plain texts.
+"""How long an evaluation takes: a shared pass, a pass per metric, and plain texts, side by side.
 
     python benchmarks/evaluation.py --data ../shared/data/tofu [--rows 60] [--rounds 5]
 
@@ -38,7 +38,11 @@ from amnesis.contracts import EvaluationSettings, Subject
 from amnesis.data.batches import collate, pad_token_id
 from amnesis.data.examples import Example
 from amnesis.data.templates import Encoded, encode
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build_metrics
 from amnesis.models.creation import NewModelSettings, new_model, train_tokenizer
+from amnesis_evaluation.evaluator.evaluate import evaluate
+from amnesis_evaluation.evaluator.selection import select
 from amnesis_evaluation.inference.answers import prompt_of
 from amnesis_evaluation.inference.generation import end_tokens, generate
 
@@ -229,10 +233,8 @@ class Suite:
 
     def shared(self) -> dict[str, float]:
         """Evaluate with our pass."""
-        from amnesis_evaluation.evaluator.evaluate import evaluate
-        from amnesis_evaluation.evaluator.selection import select
-
-        selection = select(self.sets, TEACHER_FORCED, retrained=False)
+        metrics = build_metrics(TEACHER_FORCED, default_registry())
+        selection = select(self.sets, metrics, retrained=False)
         settings = EvaluationSettings(batch_size=self.batch_size, bootstrap=0)
         return evaluate(self.subject, self.sets, selection, settings).values
 

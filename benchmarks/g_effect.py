@@ -18,15 +18,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from measuring import Run, peak_bytes, quartiles, rounds_of, table
+from torch.autograd import backward
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amnesis.contracts.stream import Counts, risk
 from amnesis.data.batches import Batch
+from amnesis.discovery.resolve import Choice
 from amnesis.scoring.forward import score
 from amnesis.scoring.scores import Needs, Scores
 from amnesis_plugins.g_effect import (
@@ -40,7 +43,7 @@ from amnesis_plugins.g_effect.by_token import objective_slopes
 from amnesis_plugins.g_effect.splits import named_losses
 
 NEEDS = Needs(logps=True)
-OBJECTIVES = ["ga", {"name": "wga", "beta": 2.0}, "satimp"]
+OBJECTIVES: list[Choice] = ["ga", {"name": "wga", "beta": 2.0}, "satimp"]
 PLAIN = "plain pass"
 
 
@@ -82,11 +85,11 @@ def llama(given: argparse.Namespace) -> Any:
     ).to(given.device)
 
 
-def with_lora(model: Any) -> Any:
-    """Put adapters on every linear module, their second half not zero."""
+def llama_with_lora(given: argparse.Namespace) -> Any:
+    """Make the same with adapters on every linear module, their second half not zero."""
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
+    adapted = get_peft_model(llama(given), LoraConfig(r=16, target_modules="all-linear"))
     for name, p in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.02)
@@ -114,7 +117,7 @@ Contender = Callable[[Workbench], float]
 
 def plain(bench: Workbench) -> float:
     """The baseline: one forward and backward pass, gradients left in p.grad, nothing measured."""
-    bench.ascent(score(bench.model, bench.forget, NEEDS)).backward()
+    backward(bench.ascent(score(bench.model, bench.forget, NEEDS)))
     bench.model.zero_grad()
     return float("nan")
 
@@ -122,7 +125,7 @@ def plain(bench: Workbench) -> float:
 def total_and_layers(bench: Workbench) -> float:
     """Inner products in the post-accumulate hook."""
     with products_with(bench.model, [bench.direction]) as tally:
-        bench.ascent(score(bench.model, bench.forget, NEEDS)).backward()
+        backward(bench.ascent(score(bench.model, bench.forget, NEEDS)))
     return sum(tally.by_layer()[0].values())
 
 
@@ -136,7 +139,7 @@ def while_training(bench: Workbench) -> float:
     """Ghost products beside the parameter gradients of a training step."""
     ghost = Ghost(bench.model, [bench.direction])
     with ghost.watching(bench.forget, NEEDS):
-        bench.ascent(score(bench.model, bench.forget, NEEDS)).backward()
+        backward(bench.ascent(score(bench.model, bench.forget, NEEDS)))
     value = sum(share.sum().item() for share in ghost.shares()[0]["answer"].values())
     bench.model.zero_grad()
     return value
@@ -176,7 +179,8 @@ def vmapped(bench: Workbench) -> float:
         arguments = {"input_ids": ids[None], "use_cache": False}
         logits = functional_call(bench.model, {**rest, **parameters}, (), arguments).logits[0, :-1]
         picked = logits.log_softmax(-1).gather(-1, labels[1:].clamp(min=0)[:, None]).squeeze(-1)
-        return (picked * (labels[1:] != -100)).sum() / tokens
+        mean: torch.Tensor = (picked * (labels[1:] != -100)).sum() / tokens
+        return mean
 
     per_example = vmap(grad(loss), in_dims=(None, 0, 0))
     with sdpa_kernel(SDPBackend.MATH):
@@ -193,7 +197,7 @@ def three_flat_copies(bench: Workbench) -> float:
 
     def flat(batch: Batch, sign: float) -> torch.Tensor:
         counts: Counts = {("answer", "tokens"): batch.count("tokens")}
-        (sign * risk(score(bench.model, batch, NEEDS), counts)).backward()
+        backward(sign * risk(score(bench.model, batch, NEEDS), counts))
         copied = torch.cat([p.grad.reshape(-1).to("cpu", copy=True) for p in parameters])
         bench.model.zero_grad()
         return copied
@@ -262,8 +266,9 @@ def check(contenders: dict[str, Contender], bench: Workbench) -> None:
 
 def measure(title: str, contenders: dict[str, Contender], bench: Workbench, rounds: int) -> None:
     """Run all of them in interleaved rounds; print times, peaks, and which bars are met."""
-    runs: dict[str, Run] = {PLAIN: lambda: plain(bench)}
-    runs |= {name: lambda run=run: run(bench) for name, run in contenders.items()}
+    runs: dict[str, Run] = {
+        name: partial(contender, bench) for name, contender in {PLAIN: plain, **contenders}.items()
+    }
     weights = sum(p.numel() * p.element_size() for p in bench.model.parameters())
     seconds = rounds_of(runs, rounds)
     peaks = {name: peak_bytes(run) for name, run in runs.items()}
@@ -301,10 +306,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=96)
     given = parser.parse_args()
     for title, build, ours, others, flat in (
-        ("full model", lambda: llama(given), OURS, OTHERS, FLAT),
-        ("LoRA of rank 16", lambda: with_lora(llama(given)), LORA, {}, {}),
+        ("full model", llama, OURS, OTHERS, FLAT),
+        ("LoRA of rank 16", llama_with_lora, LORA, {}, {}),
     ):
-        model = build().eval()
+        model = build(given).eval()
         bench = workbench(given, model)
         check(ours | others | flat, bench)
         size = sum(p.numel() for p in model.parameters()) / 1e6

@@ -13,6 +13,7 @@ import argparse
 
 import torch
 from measuring import Run, peak_bytes, quartiles, rounds_of, table
+from torch.autograd import backward
 
 from amnesis.scoring.chunked_logps import label_logps_in_chunks
 from amnesis.scoring.scores import label_logps
@@ -32,7 +33,7 @@ def alternatives_of(
     labelled = torch.arange(tokens, device=device) % 2 == 1
 
     def finished(logps: torch.Tensor) -> None:
-        logps.mean().backward()
+        backward(logps.mean())
         hidden.grad = weight.grad = None
 
     return {

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Run = Callable[[], None]
+Run = Callable[[], object]
 
 
 def rounds_of(
@@ -54,15 +54,17 @@ def peak_bytes(run: Run) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with _Storages() as storages:
+        peak: int = torch.cuda.max_memory_allocated()
+        return peak - before
+    storages = _Storages()
+    with storages:
         run()
     return storages.peak
 
 
-class _Storages(TorchDispatchMode):
+class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._seen: set[int] = set()
 
@@ -87,7 +89,8 @@ class _Storages(TorchDispatchMode):
 
 
 def _identity(t: torch.Tensor) -> int:
-    return t.untyped_storage()._cdata
+    identity: int = t.untyped_storage()._cdata
+    return identity
 
 
 def table(

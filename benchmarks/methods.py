@@ -23,10 +23,8 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 import amnesis
-from amnesis.cli.console import quiet_libraries
+from amnesis.cli import load_subject, quiet_libraries
 from amnesis.contracts import EvaluationSettings, Subject
-from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
-from amnesis.runs.finetune import finetune
 from amnesis_evaluation.commands.demo import LEARNING, MODEL
 
 TARGET, EVERY, STEPS, SEEDS = 0.1, 4, 160, 3
@@ -50,7 +48,7 @@ TRAINING = {
 }
 
 
-class UntilForgotten(TrainerCallback):
+class UntilForgotten(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Evaluates the forget set every few steps, and ends the run once the target is passed."""
 
     def __init__(self, subject: Subject, benchmark: Any, before: Mapping[str, float]) -> None:
@@ -108,7 +106,7 @@ def combinations() -> Iterator[tuple[str, str, str, int]]:
 
 
 def target_model(out: Path, seed: int) -> Path:
-    """Train the demo's model with this seed, unless it is there."""
+    """Train the demo's model with this seed, unless it is there; return its folder."""
     folder = out / f"target-{seed}"
     if not (folder / "results.json").is_file():
         recipe = {
@@ -118,29 +116,28 @@ def target_model(out: Path, seed: int) -> Path:
             "training": LEARNING,
             "seed": seed,
         }
-        finetune(recipe, folder, overwrite=True, device="cpu")
-    return folder / "model"
+        amnesis.finetune(recipe, folder, overwrite=True, device="cpu")
+    return folder
 
 
 def run_one(
     out: Path, objective: str, regularizer: str, combiner: str, seed: int
 ) -> dict[str, Any]:
     """Unlearn by one combination until the target is passed."""
-    settings = ModelSettings(path=str(target_model(out, seed)))
-    model, tokenizer = load_model(settings, device="cpu"), load_tokenizer(settings)
+    subject = load_subject(str(target_model(out, seed)), device="cpu").subject
     unlearner = amnesis.Unlearner(
-        model,
-        tokenizer,
+        subject.model,
+        subject.tokenizer,
         OBJECTIVES[objective],
         regularizer,
         combiner,
         training=TRAINING,
+        template=subject.template,
         seed=seed,
         reference_cache=out / "reference",
         device="cpu",
     )
     benchmark = amnesis.create("benchmark", "fictional", seed=seed)
-    subject = Subject(model, tokenizer, unlearner.template)
     before = evaluate(subject, benchmark, [*KEPT, "forget/probability"])
     until = UntilForgotten(subject, benchmark, before)
     unlearner.callbacks = (until,)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from measuring import Run, peak_bytes, quartiles, rounds_of, table
 from torch import Tensor
+from torch.autograd import backward
 from torch.nn.functional import cross_entropy
 
+import amnesis
 from amnesis import Streams
-from amnesis.discovery.registry import default_registry
-from amnesis.discovery.resolve import build
 
 COMBINERS: dict[str, dict[str, Any]] = {
     "sum": {"name": "sum"},
@@ -88,21 +88,19 @@ class Bench:
 
     def summed(self) -> None:
         """Two passes, gradients added up by autograd."""
-        self.loss(self.forget, -1).backward()
-        self.loss(self.retain, 1).backward()
+        backward(self.loss(self.forget, -1))
+        backward(self.loss(self.retain, 1))
         self.done()
 
     def streamed(self, choice: dict[str, Any]) -> Run:
         """Our way: two streams, combined while the second backward runs."""
-        streams = Streams(
-            self.model.named_parameters(), build("combiner", choice, default_registry())
-        )
+        streams = Streams(self.model.named_parameters(), amnesis.create("combiner", **choice))
 
         def run() -> None:
-            with streams.forget():  # type: ignore[attr-defined]
-                self.loss(self.forget, -1).backward()
+            with streams.forget():
+                backward(self.loss(self.forget, -1))
             with streams.retain(last=True):
-                self.loss(self.retain, 1).backward()
+                backward(self.loss(self.retain, 1))
             streams.combine()
             self.done()
 
@@ -112,10 +110,10 @@ class Bench:
         """The field's way: clone every gradient of both passes, combine, copy back."""
 
         def run() -> None:
-            self.loss(self.forget, -1).backward()
+            backward(self.loss(self.forget, -1))
             forget = [p.grad.clone() for p in self.parameters if p.grad is not None]
             self.model.zero_grad()
-            self.loss(self.retain, 1).backward()
+            backward(self.loss(self.retain, 1))
             retain = [p.grad.clone() for p in self.parameters if p.grad is not None]
             for p, g in zip(self.parameters, combine(forget, retain), strict=True):
                 p.grad = g
@@ -144,7 +142,7 @@ def flat_pcgrad(forget: list[Tensor], retain: list[Tensor]) -> list[Tensor]:
     product = f @ r
     if product < 0:
         f = f - product / (r @ r) * r
-    pieces = (f + r).split([g.numel() for g in forget])
+    pieces = torch.split(f + r, [g.numel() for g in forget])
     return [piece.view_as(g) for piece, g in zip(pieces, forget, strict=True)]
 
 

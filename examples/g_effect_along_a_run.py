@@ -17,16 +17,16 @@ import argparse
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import amnesis
-from amnesis.contracts import Subject
-from amnesis.data.templates import Template
-from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
-from amnesis.runs.finetune import finetune
+from amnesis.cli import load_subject
+from amnesis.contracts import Row, Subject
 from amnesis_evaluation.commands.demo import LEARNING, MODEL, UNLEARNING
-from amnesis_plugins.g_effect.pictures import NO_MATPLOTLIB, heat_maps, layers_by_step
+from amnesis_plugins.g_effect.pictures import NO_MATPLOTLIB
 
-METHODS = {
+Trajectory = list[dict[str, float]]
+METHODS: dict[str, tuple[Any, Any]] = {
     "GA": ("ga", {"name": "nll", "weight": 0.0}),  # its retain batches are only looked at
     "GA + NLL": ("ga", "nll"),
     "NPO + NLL": ("npo", "nll"),
@@ -47,13 +47,14 @@ def knowing_model(folder: Path, seed: int) -> Subject:
             "training": LEARNING,
             "seed": seed,
         }
-        finetune(recipe, folder, overwrite=True, device="cpu")
-    settings = ModelSettings(path=str(folder / "model"))
-    return Subject(load_model(settings, device="cpu"), load_tokenizer(settings), Template())
+        amnesis.finetune(recipe, folder, overwrite=True, device="cpu")
+    return load_subject(str(folder), device="cpu").subject
 
 
-def along_a_run(subject: Subject, method: str, rows: dict, steps: int, seed: int) -> list[dict]:
-    """Unlearn a copy; give the logged values of every step."""
+def along_a_run(
+    subject: Subject, method: str, rows: dict[str, list[Row]], steps: int, seed: int
+) -> Trajectory:
+    """Unlearn a copy; return the logged values of every step."""
     objective, regularizer = METHODS[method]
     run = amnesis.Unlearner(
         copy.deepcopy(subject.model),
@@ -68,15 +69,15 @@ def along_a_run(subject: Subject, method: str, rows: dict, steps: int, seed: int
     return run.fit(rows["forget"], rows["retain"]).trajectory
 
 
-def ratios_of(trajectory: list[dict], window: int) -> list[float]:
-    """Give, step by step, the ratio of both effects summed over the last ``window`` steps."""
+def ratios_of(trajectory: Trajectory, window: int) -> list[float]:
+    """Return, step by step, the ratio of both effects summed over the last ``window`` steps."""
     retain, unlearn = ([v[f"g_effect/{e}"] for v in trajectory] for e in ("retain", "unlearn"))
     spans = [slice(max(0, k - window), k) for k in range(1, len(trajectory) + 1)]
     return [sum(retain[span]) / sum(unlearn[span]) for span in spans]
 
 
 def plot(path: Path, ratios: dict[str, list[float]]) -> str:
-    """Draw one line a method; the scale is linear near 0 and logarithmic beyond."""
+    """Draw one line a method, linear near 0 and logarithmic beyond; return what to say of it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -115,9 +116,8 @@ def main() -> None:
         ratios[method] = {"last_steps": summed, "each_step": own}
         print(f"{method:12} {summed[0]:.3f} at first, {summed[-1]:.3f} at last", flush=True)
         picture = given.out / f"layers_{method.lower().replace(' + ', '_')}.png"
-        layers = heat_maps(layers_by_step(trajectory))
-        if layers is not None:
-            layers.savefig(picture, dpi=150)
+        for figure in amnesis.create("probe", "g_effect").figures(trajectory).values():
+            figure.savefig(picture, dpi=150)
     (given.out / "ratios.json").write_text(json.dumps(ratios, indent=2), encoding="utf-8")
     drawn = {method: values["last_steps"] for method, values in ratios.items()}
     print(plot(given.out / "g_effect_along_a_run.png", drawn))

@@ -1,7 +1,7 @@
 """amnesis: make a language model forget chosen data, see why it does, and prove that it did.
 
-Who runs finds everything here; who writes a plugin, in :mod:`amnesis.contracts`; who brings a
-command, in :mod:`amnesis.cli`.
+This package holds what running needs. To write a plugin, import :mod:`amnesis.contracts`; to add a
+command, :mod:`amnesis.cli`.
 """
 
 from __future__ import annotations
@@ -61,10 +61,12 @@ __all__ = [
 
 
 def create(kind: str, name: str, **hyper: Any) -> Any:
-    """Return a component by kind and name, for use anywhere: ``create("combiner", "sago")``.
+    """Return the component of a kind and name, with these hyper-parameters.
+
+    It works outside a run too: ``create("combiner", "sago").combine(f, r)``.
 
     Raises:
-        PluginError: no such kind or name (with suggestions).
+        PluginError: the kind or the name does not exist; the message suggests similar ones.
         RecipeError: a hyper-parameter is unknown or out of range.
     """
     from amnesis.discovery.registry import default_registry

@@ -1,21 +1,21 @@
-"""What can be wrong with an input, and the exit code that says so."""
+"""The exceptions for wrong inputs, each with the exit code of a command that ends with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-SHOWN = 12  # names that a message lists at most
+MAX_LISTED = 12  # names in one message
 
 
 class AmnesisError(Exception):
-    """The input is wrong: the message says what, where, and what to do (exit code 2)."""
+    """The input is wrong. The message says what is wrong, where, and what to do about it."""
 
     exit_code = 2
 
 
 class RecipeError(AmnesisError):
-    """A recipe, or an argument that stands for a part of one, cannot be used."""
+    """A recipe, or an argument that replaces a part of one, cannot be used."""
 
 
 class DataError(AmnesisError):
@@ -31,11 +31,11 @@ class PluginError(AmnesisError):
 
 
 class ContractError(PluginError):
-    """A component did not keep its contract: a wrong shape, an undeclared need, a wrong type."""
+    """A component breaks its contract: a wrong type or shape, or an undeclared score is read."""
 
 
 class OutputError(AmnesisError):
-    """A folder or file to write is not free to be written."""
+    """A folder or file cannot be written, or already holds something."""
 
 
 class NonFiniteError(AmnesisError):
@@ -43,32 +43,36 @@ class NonFiniteError(AmnesisError):
 
 
 class ResourceError(AmnesisError):
-    """Memory, disk or a device does not suffice; the message says which size to lower."""
+    """Memory, disk or device is too small; the message says which setting to lower."""
 
 
 class Interrupted(AmnesisError):  # noqa: N818  # nothing is wrong: the user asked for it
-    """The user stopped a run; the message says where it stands and how to go on."""
+    """The user stopped the run; the message says after which step, and how to resume."""
 
     exit_code = 130
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Say which of ``known`` resembles ``name``, whatever its case, and list them."""
-    names = sorted(known)
-    folded = {known_name.lower(): known_name for known_name in names}
-    close = [folded[c] for c in get_close_matches(str(name).lower(), folded, n=2, cutoff=0.6)]
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    if len(names) > SHOWN:
-        names = [*names[:SHOWN], f"… ({len(names)} in all)"]
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Return a hint for an unknown name: similar candidates, ignoring case, and a list of all.
+
+    The list ends after :data:`MAX_LISTED` names with the number of candidates.
+    """
+    names = sorted(candidates)
+    by_lower_case = {candidate.lower(): candidate for candidate in names}
+    matches = get_close_matches(str(name).lower(), by_lower_case, n=2, cutoff=0.6)
+    question = " or ".join(repr(by_lower_case[match]) for match in matches)
+    hint = f"did you mean {question}? " if question else ""
+    if len(names) > MAX_LISTED:
+        names = [*names[:MAX_LISTED], f"… ({len(names)} in all)"]
     return f"{hint}available: {', '.join(names) if names else 'none'}"
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message without its line breaks."""
+    """Return an error's message with all whitespace collapsed to single spaces."""
     return " ".join(str(error).split())
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that says something, else the error's type."""
+    """Return the first line of an error's message that is not blank, or its type's name."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Progress of long work: one callback for everything, and the terminal's bars."""
+"""Progress of long work: the callback that reports it, and the bars on a terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+# Called with what is being done, how many units of it are done, and how many there are.
 ProgressCallback = Callable[[str, int, int], None]
 
 
 class ProgressBars:
-    """Progress bars with time left on a terminal; silent where there is none."""
+    """A progress callback that draws one bar per kind of work, with the time left.
+
+    Bars are shown inside ``with`` only, on the first rank, and where standard error is a terminal.
+    """
 
     def __init__(self) -> None:
-        """Prepare; nothing is shown before the first call."""
+        """Create without drawing anything."""
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -51,7 +55,7 @@ class ProgressBars:
             self._bars = None
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` are done of ``what``."""
+        """Show that ``done`` of ``total`` units of ``what`` are done."""
         if self._bars is None:
             return
         if what not in self._tasks or self._bars.tasks[self._tasks[what]].finished:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic writing: a file or folder appears whole or not at all, and on the first rank only."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 @first_rank_only
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the whole new one, even after a crash."""
-    with _beside(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    """Write UTF-8 text; after a crash the path holds the old file or the whole new one.
+
+    Raises:
+        OutputError: the file cannot be written; the old one is unchanged.
+    """
+    with _atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -29,35 +33,48 @@ def write_text(path: Path, text: str) -> None:
 
 @first_rank_only
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON, atomically. Numbers that are not finite are refused."""
+    """Write a value as JSON, atomically.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: a number in ``value`` is not finite.
+    """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @first_rank_only
 def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write records of one shape as Parquet, atomically."""
+    """Write records that share their keys as Parquet rows, atomically.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _beside(path) as temporary:
+    with _atomic(path) as temporary:
         pq.write_table(pa.Table.from_pylist([dict(record) for record in records]), temporary)
 
 
 @first_rank_only
 def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a model's safetensors and its tokenizer as a folder that appears whole."""
-    with _beside(folder) as temporary:
+    """Write a model (safetensors) and its tokenizer into a folder, atomically.
+
+    Raises:
+        OutputError: the folder cannot be written; the old one is unchanged.
+    """
+    with _atomic(folder) as temporary:
         temporary.mkdir()
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for file in temporary.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in a folder beside ``path``, renamed to it if all went well."""
+def _atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path on the same file system, renamed to ``path`` if the body succeeds."""
     scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +96,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the operating system put a folder's entries on disk."""
+    """Flush a folder's entries to disk, so that renames inside it survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""The evaluation."""
+"""Evaluation of language models after unlearning: metrics, benchmarks, attacks and reports."""

@@ -1,1 +1,1 @@
-"""The built-in methods: one method, one file. Each family registers as a stranger's would."""
+"""The built-in methods, one file each, registered by the same hooks as anyone else's plugins."""

@@ -1,4 +1,4 @@
-"""Distributions over the vocabulary: logarithms and cross-entropies that stay defined."""
+"""Log-probabilities and expectations over the vocabulary, defined at probability 0 too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def log_distribution(logits: Tensor) -> Tensor:
-    """Return ``log softmax(z)`` over the last axis; half precision is computed in float32."""
-    wide = logits.float() if logits.element_size() < 4 else logits
-    return wide.log_softmax(-1)
+    """Return ``log softmax(z)`` over the last axis, in float32 where ``z`` is half precision."""
+    logits = logits.float() if logits.element_size() < 4 else logits
+    return logits.log_softmax(-1)
 
 
 def expected(p: Tensor, values: Tensor) -> Tensor:
@@ -20,12 +20,13 @@ def expected(p: Tensor, values: Tensor) -> Tensor:
 
 
 def with_tail(logps: Tensor) -> Tensor:
-    """Append the log-probability of all entries that are not there, ``(rows, k + 1)``.
+    """Return ``(rows, k)`` log-probabilities and that of all other entries, ``(rows, k + 1)``.
 
-    What is left of 1 is known to the dtype's precision alone, which is the least it is taken to be.
+    The remaining probability ``1 − Σp`` is accurate to the dtype's precision only, so it is taken
+    to be at least that.
     """
     import torch
 
-    left = -torch.expm1(logps.logsumexp(-1, keepdim=True))
-    tail = left.clamp(min=torch.finfo(logps.dtype).eps).log()
+    rest = -torch.expm1(logps.logsumexp(-1, keepdim=True))
+    tail = rest.clamp(min=torch.finfo(logps.dtype).eps).log()
     return torch.cat([logps, tail], -1)

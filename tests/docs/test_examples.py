@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from amnesis.runs.finetune import FinetuneRecipe
-from amnesis.runs.recipe import Recipe
+from amnesis.runs.recipe import FinetuneRecipe, Recipe
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -103,6 +103,11 @@ def cut_short(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
 
 
+def no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
 def no_architecture(folder: Path) -> None:
     (folder / "config.json").write_text("{}", encoding="utf-8")
 
@@ -142,7 +147,7 @@ RECIPES: dict[str, tuple[Edit, str]] = {
     "pickled weights": (model(pickled), "pickled weights only"),
     "weights cut short": (model(cut_short), "cannot be loaded"),
     "model of no architecture": (model(no_architecture), "model"),
-    "model without tokenizer": (model(lambda f: [p.unlink() for p in f.glob("tokenizer*")]), "no tokenizer"),  # type: ignore[arg-type, return-value]
+    "model without tokenizer": (model(no_tokenizer), "no tokenizer"),
     "metric along the run": (setting("evaluate", {"every": 1, "during": ["probabilty"]}), "evaluate.during: no metric is called 'probabilty'; did you mean 'probability'"),
     "retrained missing": (setting("retrained", "./nobody"), "retrained: ./nobody"),
     "data file missing": (setting("benchmark", {"name": "own", "forget": "no.jsonl", "retain": "no.jsonl"}), "no.jsonl"),
@@ -266,14 +271,13 @@ def test_check_says_what_the_run_costs_and_stops(place: Path, capfd: Any) -> Non
 
 
 def test_check_of_a_finetuning_stops_too(place: Path, capfd: Any) -> None:
+    files = {name: str(place / f"{name}.jsonl") for name in ("forget", "retain")}
     recipe = {
         "model": {"architecture": "llama", "config": {"hidden_size": 16}},
-        "benchmark": {"name": "own", "forget": "forget.jsonl", "retain": "retain.jsonl"},
+        "benchmark": {"name": "own", **files},
         "sets": ["forget", "retain"],
         "training": {"epochs": 2, "batch_size": 4},
     }
-    for name in ("forget", "retain"):
-        recipe["benchmark"][name] = str(place / f"{name}.jsonl")  # type: ignore[index]
     path = place / "finetune.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     before = digest(place)

@@ -12,7 +12,7 @@ from amnesis.cli.app import main
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: Any) -> Path:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "out"
     assert main(["demo", "--out", str(folder)]) == 0
     return folder
@@ -21,10 +21,10 @@ def demo(tmp_path_factory: Any) -> Path:
 @pytest.mark.slow
 def test_it_forgets_ten_people_and_keeps_the_rest(demo: Path) -> None:
     results = json.loads((demo / "results.json").read_text(encoding="utf-8"))
-    before, after, never = (results[phase] for phase in ("before", "after", "retrained"))
+    before, after, retrained = (results[phase] for phase in ("before", "after", "retrained"))
     assert before["forget/extraction_strength"] >= 0.9
     assert after["forget/extraction_strength"] <= 0.1
-    assert never["forget/extraction_strength"] <= 0.1
+    assert retrained["forget/extraction_strength"] <= 0.1
     for kept in ("retain", "facts"):
         assert after[f"{kept}/extraction_strength"] >= 0.9
     assert after["forget/rouge_l"] < before["forget/rouge_l"] / 2

@@ -22,7 +22,7 @@ def recipe(model: Path, rows: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_evaluation_along_is_in_the_precision_of_those_before_and_after(
+def test_an_evaluation_along_is_in_the_precision_of_those_before_and_after(
     tiny_folder: Path, qa_rows: Any, tmp_path: Path
 ) -> None:
     """A run's bfloat16 is the run's: at a rate that moves nothing all evaluations agree."""
@@ -37,9 +37,12 @@ def test_a_evaluation_along_is_in_the_precision_of_those_before_and_after(
         tmp_path / "bfloat16",
         device="cpu",
     ).results
-    found = [step["forget/probability"] for step in results["trajectory"]]
-    for value in (*found, results["after"]["forget/probability"]):
-        assert value == pytest.approx(results["before"]["forget/probability"], rel=1e-6)
+    assert results.before is not None
+    assert results.after is not None
+    along = [step["forget/probability"] for step in results.trajectory]
+    assert len(along) == 2
+    for value in (*along, results.after["forget/probability"]):
+        assert value == pytest.approx(results.before["forget/probability"], rel=1e-6)
 
 
 def test_evaluations_are_in_the_trajectory_and_in_tensorboard(
@@ -48,11 +51,11 @@ def test_evaluations_are_in_the_trajectory_and_in_tensorboard(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     made = recipe(tiny_folder, qa_rows)
-    result = amnesis.run(made, tmp_path / "out", device="cpu").results
+    results = amnesis.run(made, tmp_path / "out", device="cpu").results
     evaluated = {
-        s["step"]: s["forget/probability"]
-        for s in result["trajectory"]
-        if "forget/probability" in s
+        step["step"]: step["forget/probability"]
+        for step in results.trajectory
+        if "forget/probability" in step
     }
     assert list(evaluated) == [2, 4, 6, 8]
     assert len(set(evaluated.values())) == 4
@@ -64,7 +67,7 @@ def test_evaluations_are_in_the_trajectory_and_in_tensorboard(
 
 def test_a_limit_on_a_metric_ends_the_run(tiny_folder: Path, qa_rows: Any, tmp_path: Path) -> None:
     made = recipe(tiny_folder, qa_rows, stop_when={"retain/probability": {"above": 0.0}})
-    result = amnesis.run(made, tmp_path / "out", device="cpu").results
-    assert result["trajectory"][-1]["step"] == 2
-    assert any("stopped after step 2: retain/probability was" in note for note in result["notes"])
-    assert result["steps"] == 2
+    results = amnesis.run(made, tmp_path / "out", device="cpu").results
+    assert results.trajectory[-1]["step"] == 2
+    assert any("stopped after step 2: retain/probability was" in note for note in results.notes)
+    assert results.steps == 2

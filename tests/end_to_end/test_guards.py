@@ -74,7 +74,7 @@ def test_out_of_memory_says_what_to_lower(
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("amnesis.training.trainer.score", full)
+    monkeypatch.setattr(type(tiny_llama), "forward", full)
     with pytest.raises(ResourceError, match=r"micro_batch_size \(now 2; .*max_length \(now 512\)"):
         unlearner(tiny_llama, tiny_tokenizer, tmp_path).fit(qa_rows[:4], qa_rows[4:])
 

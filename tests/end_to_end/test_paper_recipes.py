@@ -238,9 +238,10 @@ def test_it_runs_three_steps_on_a_tiny_model(
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     recipe = reduced(Recipe.load(path), models, data)
     results = amnesis.run(recipe, tmp_path / "out", device="cpu").results
-    _three_finite_steps(recipe, results["trajectory"])
-    assert results["before"]
-    assert results["before"].keys() == results["after"].keys()
+    _three_finite_steps(recipe, results.trajectory)
+    assert results.before
+    assert results.after
+    assert results.before.keys() == results.after.keys()
     unlearned = load_model(ModelSettings(path=str(tmp_path / "out" / "model")), device="cpu")
     _only_what_trains_has_moved(recipe, unlearned)
 

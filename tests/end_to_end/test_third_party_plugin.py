@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,14 +94,22 @@ def test_it_is_small_and_uses_public_names_only() -> None:
         if line.strip()
     ]
     assert len(lines) < 80
-    public = {
-        "import amnesis",
-        "from amnesis.contracts import",
-        "from amnesis.scoring.scores import",
-    }
-    for line in lines:
-        if "import" in line.split() and "amnesis" in line and PACKAGE not in line:
-            assert any(line.strip().startswith(name) for name in public), line
+    for path in EXAMPLE.rglob("*.py"):
+        assert _imported_of_ours(path) <= {"amnesis", "amnesis.contracts"}, path
+    named = re.findall(r"\bamnesis(?:_\w+)?(?:\.\w+)+", (EXAMPLE / "README.md").read_text())
+    assert set(named) == {"amnesis.contracts"}
+
+
+def _imported_of_ours(path: Path) -> set[str]:
+    """Return the modules of amnesis's distribution that a file imports, anywhere in it."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    ours = ("amnesis", "amnesis_plugins", "amnesis_evaluation")
+    return {module for module in modules if module.partition(".")[0] in ours}
 
 
 def test_its_own_tests_pass(site: Path, python: Python) -> None:
@@ -192,7 +202,7 @@ def fit(
 ) -> Iterator[Callable[..., tuple[str | None, bool]]]:
     """Return a function that trains here with a folder's plugins, and says how it went."""
 
-    def fit(plugins: Path, choices: Mapping[str, str]) -> tuple[str | None, bool]:
+    def fit(plugins: Path, choices: Mapping[str, Any]) -> tuple[str | None, bool]:
         monkeypatch.syspath_prepend(str(plugins))
         theirs = [p for d in Distribution.discover(path=[str(plugins)]) for p in d.entry_points]
         registry = Registry(build_manager([*installed_entry_points(), *theirs]))
@@ -338,21 +348,60 @@ def test_a_run_with_our_own_methods_ignores_a_broken_plugin(
     assert fit(broken, OURS) == (None, True)
 
 
-def test_a_duplicate_name_names_both_owners(site: Path, tmp_path: Path, python: Python) -> None:
-    broken = _broken(site, tmp_path / "broken", {"__init__.py": ('"inverted_hinge"', '"wga"')})
-    (fault,) = json.loads(python(broken, "-m", "amnesis", "plugins", "--json").stdout)["faults"]
-    assert "objective 'wga'" in fault["message"]
-    create = "import amnesis; print(amnesis.create('objective', 'wga').label)"
-    refused = python(broken, "-c", create)
-    message = refused.stderr.strip().splitlines()[-1]
-    assert f"objective 'wga' is registered by plugin {OWNER}".replace("plugin ", "") in message
-    assert "and by amnesis " in message
-    assert "--without-plugin" in message
-    kept = python(
-        broken, "-m", "amnesis", "--without-plugin", "example", "plugins", "wga", "--json"
+CREATE = "import amnesis; print(amnesis.create({!r}, {!r}).label)"
+
+
+def test_a_name_of_amnesis_stays_its_own(site: Path, tmp_path: Path, python: Python) -> None:
+    taking = _broken(site, tmp_path / "taking", {"__init__.py": ('"inverted_hinge"', '"wga"')})
+    listed = json.loads(python(taking, "-m", "amnesis", "plugins", "--json").stdout)
+    (fault,) = listed["faults"]
+    assert fault["message"] == (
+        f"plugin {OWNER}: its objective 'wga' is amnesis's own; give it another name"
     )
-    assert [c["distribution"] for c in json.loads(kept.stdout)["components"]] == ["amnesis"]
-    one_name = python(broken, "-c", create.replace("objective", "combiner").replace("wga", "sago"))
+    owners = {(c["name"], c["distribution"]) for c in listed["components"]}
+    assert ("wga", "amnesis") in owners
+    assert ("wga", "amnesis-plugin-example") not in owners
+    assert ("agreement", "amnesis-plugin-example") in owners, "its other names are in use"
+    created = python(taking, "-c", CREATE.format("objective", "wga"))
+    assert created.stdout.startswith("objective 'wga' (amnesis "), created.stderr
+
+
+def _with_twin(site: Path, folder: Path) -> Path:
+    """Copy the installed package, and beside it the same under another distribution's name."""
+    twin = PACKAGE.replace("example", "twin")
+    shutil.copytree(site, folder)
+    shutil.copytree(folder / PACKAGE, folder / twin)
+    metadata = folder / f"{twin}-0.1.0.dist-info"
+    metadata.mkdir()
+    name = twin.replace("_", "-")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[amnesis]\ntwin = {twin}\n")
+    return folder
+
+
+def test_a_duplicate_name_names_both_owners(site: Path, tmp_path: Path, python: Python) -> None:
+    both = _with_twin(site, tmp_path / "both")
+    other = "amnesis-plugin-twin 0.1.0, entry point 'twin'"
+    faults = json.loads(python(both, "-m", "amnesis", "plugins", "--json").stdout)["faults"]
+    names = {"objective 'inverted_hinge'", "combiner 'agreement'", "metric 'first_token'"}
+    assert len(faults) == len(names)
+    for name in names:
+        (message,) = [fault["message"] for fault in faults if name in fault["message"]]
+        assert OWNER in message
+        assert other in message
+        assert "neither can be used by that name" in message
+    create = CREATE.format("objective", "inverted_hinge")
+    refused = python(both, "-c", create)
+    message = refused.stderr.strip().splitlines()[-1]
+    assert "objective 'inverted_hinge' is registered by " in message
+    assert OWNER in message
+    assert other in message
+    assert "--without-plugin" in message
+    left_out = ("--without-plugin", "twin")
+    kept = python(both, "-m", "amnesis", *left_out, "plugins", "inverted_hinge", "--json")
+    (component,) = json.loads(kept.stdout)["components"]
+    assert component["distribution"] == "amnesis-plugin-example"
+    one_name = python(both, "-c", CREATE.format("combiner", "sago"))
     assert one_name.returncode == 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ FORGET, RETAIN = 24, 72
 
 
 @pytest.fixture(scope="module")
-def some_of_tofu(shared_data: Path, tmp_path_factory: Any) -> Path:
+def some_of_tofu(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tofu")
     for name, rows in (
         ("forget05", FORGET),

@@ -21,7 +21,8 @@ def exact_llama(tiny_llama: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def forward(self: Any, hidden: torch.Tensor) -> torch.Tensor:
         variance = hidden.square().mean(-1, keepdim=True)
-        return self.weight * hidden * torch.rsqrt(variance + self.variance_epsilon)
+        normal: torch.Tensor = hidden * torch.rsqrt(variance + self.variance_epsilon)
+        return normal.mul(self.weight)
 
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
     return tiny_llama.double()

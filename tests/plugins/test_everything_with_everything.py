@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import backward
 
 import amnesis
 from amnesis import Unlearner
@@ -18,33 +19,24 @@ from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template
 from amnesis.discovery.registry import default_registry
-from amnesis.discovery.resolve import Choice, build, build_stream
+from amnesis.discovery.resolve import build, build_stream
 from amnesis.scoring.forward import as_own, score
 from amnesis.scoring.scores import Scores
 from amnesis.training.streams import Streams
 
-OBJECTIVES: dict[str, Choice] = {
-    name: name
-    for name in (
-        "ga",
-        "npo",
-        "simnpo",
-        "wga",
-        "tnpo",
-        "wtnpo",
-        "satimp",
-        "po",
-        "dpo",
-        "undial",
-        "ceu",
-    )
-} | {"rmu": {"name": "rmu", "layer": 0, "coefficient": 2.0}}
-REGULARIZERS: dict[str, Choice] = {
+NamedChoice = str | dict[str, Any]
+NAMES = ("ga", "npo", "simnpo", "wga", "tnpo", "wtnpo", "satimp", "po", "dpo", "undial", "ceu")
+OBJECTIVES: dict[str, NamedChoice] = {
+    **{name: name for name in NAMES},
+    "rmu": {"name": "rmu", "layer": 0, "coefficient": 2.0},
+}
+REGULARIZERS: dict[str, NamedChoice] = {
     "nll": "nll",
     "kl": "kl",
     "representation": {"name": "representation", "layer": 1},
 }
-COMBINERS: dict[str, Choice] = {name: name for name in ("sum", "sago", "blur", "ngdiff", "gru")} | {
+COMBINERS: dict[str, NamedChoice] = {
+    **{name: name for name in ("sum", "sago", "blur", "ngdiff", "gru")},
     "pcgrad-tensor": "pcgrad",
     "pcgrad-global": {"name": "pcgrad", "scope": "global"},
     "sago-keep": {"name": "sago", "keep_retain": True},
@@ -79,7 +71,7 @@ class Laboratory:
     def gradients(self, loss: StreamLoss | None) -> list[torch.Tensor | None]:
         """Return one stream's gradient by itself."""
         if loss is not None:
-            sum(self.shares(loss), torch.zeros(())).backward()
+            backward(sum(self.shares(loss), torch.zeros(())))
         grads = [p.grad for p in self.model.parameters()]
         self.model.zero_grad()
         return grads
@@ -127,11 +119,11 @@ def step(lab: Laboratory, streams: Streams, forget: StreamLoss, retain: StreamLo
     """Leave the combined gradient in the model's parameters."""
     for share in lab.shares(forget):
         with streams.forget():
-            share.backward()
+            backward(share)
     if retain is not None:
         for index, share in enumerate(lab.shares(retain)):
             with streams.retain(last=index == len(lab.batches["retain"]) - 1):
-                share.backward()
+                backward(share)
     streams.combine()
 
 
@@ -199,8 +191,7 @@ def test_every_registered_name_is_in_the_table() -> None:
     assert ours["objective"] == set(OBJECTIVES)
     assert ours["regularizer"] == set(REGULARIZERS)
     assert ours["combiner"] == {
-        c if isinstance(c, str) else c["name"]
-        for c in COMBINERS.values()  # type: ignore[call-overload, index]
+        choice if isinstance(choice, str) else choice["name"] for choice in COMBINERS.values()
     }
 
 

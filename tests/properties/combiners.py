@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -111,7 +112,7 @@ def cuts_never_matter(combiner: Combiner, pair: Pair) -> None:
     """Tensors may be cut anywhere (sharded, flattened into one): the pieces are the same."""
     f, r = pair
     whole = combined(combiner, [flat(f)], [flat(r)])
-    pieces = combined(combiner, list(flat(f).split(1)), list(flat(r).split(1)))
+    pieces = combined(combiner, list(flat(f)[:, None]), list(flat(r)[:, None]))
     same([flat(pieces)], whole)
     same([flat(combined(combiner, f, r))], whole)
 
@@ -148,13 +149,15 @@ def keeps_the_dtype(combiner: Combiner, pair: Pair) -> None:
         torch.testing.assert_close(out.double(), wanted, rtol=2**-7, atol=scale)
 
 
-def agrees_with(naive: Callable[[Combiner, list[list[float]], list[list[float]]], object]) -> Claim:
+def agrees_with(
+    naive: Callable[[Any, list[list[float]], list[list[float]]], Sequence[Sequence[float]]],
+) -> Claim:
     """Claim that the result is what plain loops over tensors and elements give."""
 
     @for_any(gradients(), examples=40)
     def agrees_with_a_naive_loop(combiner: Combiner, pair: Pair) -> None:
         f, r = ([t.tolist() for t in stream] for stream in pair)
-        expected = [torch.tensor(v, dtype=torch.float64) for v in naive(combiner, f, r)]  # type: ignore[attr-defined]
+        expected = [torch.tensor(v, dtype=torch.float64) for v in naive(combiner, f, r)]
         same(combined(combiner, *pair), expected, tolerance=1e-7)
 
     return agrees_with_a_naive_loop

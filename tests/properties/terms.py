@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.properties.claims import Claim, for_any
 from tests.properties.situations import Situation, Text, situations
 from torch import Tensor
+from torch.autograd import backward
 
 from amnesis.contracts import LikelihoodTerm, TermBase
 from amnesis.contracts.stream import StreamLoss, WeightedTerm
@@ -30,7 +31,7 @@ def loss(term: TermBase, situation: Situation) -> Tensor:
 def gradient(term: TermBase, situation: Situation) -> list[Tensor]:
     """Return the loss's gradient with respect to everything that the model says."""
     situation = situation.with_gradient()
-    loss(term, situation).backward()
+    backward(loss(term, situation))
     return [torch.zeros_like(t) if t.grad is None else t.grad for t in situation.said]
 
 
@@ -93,7 +94,7 @@ def linear_in_its_weight(term: TermBase, case: tuple[Situation, float]) -> None:
     scores = leaves.scores()
     counts: Any = {(term.sequence, term.mean_over): term.count(scores)}
     weighted = StreamLoss("forget", (WeightedTerm(term, weight),))(scores, counts)
-    weighted.backward()
+    backward(weighted)
     same([weighted], [weight * loss(term, situation)])
     found = [torch.zeros_like(t) if t.grad is None else t.grad for t in leaves.said]
     same(found, [weight * g for g in gradient(term, situation)])
@@ -160,7 +161,7 @@ def _holds_at_impossible_tokens(term: TermBase, there: Situation) -> None:
     if isinstance(term, LikelihoodTerm):
         own = there.scores().of(term.sequence)
         logps = own.logps.detach().requires_grad_()
-        term.loss(logps, own.mask, own.ref_logps if term.reads_reference else None).backward()
+        backward(term.loss(logps, own.mask, own.ref_logps if term.reads_reference else None))
         assert logps.grad is not None
         assert logps.grad.isfinite().all()
 

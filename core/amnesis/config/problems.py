@@ -1,4 +1,4 @@
-"""Everything that is wrong with an input, collected before it is said."""
+"""Errors of several checks, collected so that all of them are reported at once."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ T = TypeVar("T")
 
 @dataclass
 class Problems:
-    """What is wrong so far, one line each."""
+    """The errors of an input so far; ``found`` holds their messages."""
 
     found: list[str] = field(default_factory=list)
 
     def attempt(
         self, where: str, action: Callable[P, T], *arguments: P.args, **options: P.kwargs
     ) -> T | None:
-        """Return what an action does; where it says what is wrong, collect that and return None."""
+        """Call ``action`` and return its result, or collect its AmnesisError and return None.
+
+        The message is prefixed with ``where`` unless it begins with it.
+        """
         try:
             return action(*arguments, **options)
         except AmnesisError as error:
-            said = str(error)
-            self.found.append(said if said.startswith(where) else f"{where}: {said}")
+            message = str(error)
+            self.found.append(message if message.startswith(where) else f"{where}: {message}")
             return None
 
     def raise_any(self, what: str) -> None:
-        """Raise all that was found as one error.
+        """Raise one error for all collected messages; ``what`` is the input that they are about.
 
         Raises:
-            RecipeError: there was something.
+            RecipeError: at least one message was collected.
         """
         if len(self.found) == 1:
             raise RecipeError(self.found[0])

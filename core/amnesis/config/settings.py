@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """A record that is validated once and never changed; unknown keys and NaN are refused."""
+    """A frozen record, validated when it is created; unknown keys and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""From what pydantic found wrong to words: which key, what is wrong with it, what was meant."""
+"""Pydantic's validation, with errors in plain words: which key, what is wrong, what to write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Record = TypeVar("Record", bound=BaseModel)
-# How pydantic names a union's branches: types, not the lower-case keys of our documents.
+# Pydantic puts a union's branch into an error's location by its type, such as "Template",
+# "constrained-str" or "list[str]"; the keys of our documents are in lower case.
 _BRANCH = re.compile(r"(str|int|float|bool|constrained-\w+|[A-Z]\w*|[\w-]+\[.*\])$")
 _ABOUT_A_KEY = ("extra_forbidden", "missing")
 
@@ -29,37 +30,42 @@ def validated(
     error: type[AmnesisError] = RecipeError,
     context: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Return a record of a document of plain values; ``context`` is for the record's validators.
+    """Return ``document``, a mapping of plain values, as a record.
+
+    ``where`` names the document in messages; ``context`` is passed to the record's validators.
 
     Raises:
-        AmnesisError: an ``error``, naming ``where`` and listing every problem, one to a line.
+        AmnesisError: of type ``error``: the document is invalid; every problem is listed.
     """
     try:
         return record.model_validate(document, context=context)
     except ValidationError as invalid:
-        found = problems(record, invalid)
-    if len(found) == 1:
-        raise error(f"{where}: {found[0]}")
-    raise error(f"{where}: {len(found)} problems\n" + "\n".join(f"  - {p}" for p in found))
+        messages = problems(record, invalid)
+    if len(messages) == 1:
+        raise error(f"{where}: {messages[0]}")
+    raise error(f"{where}: {len(messages)} problems\n" + "\n".join(f"  - {m}" for m in messages))
 
 
 def problems(record: type[BaseModel], error: ValidationError) -> list[str]:
-    """Return every problem that pydantic found in a document for ``record``, in words."""
+    """Return one message for each mistake in a document that pydantic refused as ``record``."""
     tags = _tags_by_field(record)
-    found = [
-        Problem(tuple(map(str, one["loc"])), one, tags)
-        for one in error.errors()
-        if one["type"] != "is_instance_of"  # an object, which no document can hold
+    candidates = [
+        Problem(tuple(map(str, details["loc"])), details, tags)
+        for details in error.errors()
+        if details["type"] != "is_instance_of"  # a branch for objects, which no document can hold
     ]
-    return [problem.described(record) for problem in _of_likely_branches(found)]
+    return [problem.described(record) for problem in _keep_likely_branches(candidates)]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, and where.
+    """One of pydantic's errors, to be put into words.
 
-    ``tags`` are the records of each field that is told apart by a tag, by tag; ``others`` what else
-    the same value might have been.
+    Attributes:
+        location: the keys and union branches that lead to the value, from the outermost in.
+        details: pydantic's error.
+        tags: for each field that is a tagged union, its records by tag.
+        others: errors of the branches that the value could equally well have been meant for.
     """
 
     location: tuple[str, ...]
@@ -69,11 +75,11 @@ class Problem:
 
     @property
     def shown(self) -> list[str]:
-        """The location as it stands in the document: without the branches of unions."""
+        """The location without union branches: the keys as they stand in the document."""
         return [part for k, part in enumerate(self.location) if not self.is_branch(k)]
 
     def is_branch(self, place: int) -> bool:
-        """Whether a part of the location is a union's branch and not a key."""
+        """Whether the location's part at index ``place`` is a union branch rather than a key."""
         part = self.location[place]
         if place and part in self.tags.get(self.location[place - 1], ()):
             return True
@@ -81,7 +87,7 @@ class Problem:
         return not is_key and place > 0 and bool(_BRANCH.match(part))
 
     def described(self, root: type[BaseModel]) -> str:
-        """Word it."""
+        """Return the message; ``root`` is the record that the whole document was read as."""
         where = ".".join(self.shown)
         if self.details["type"] == "extra_forbidden":
             fields = _fields_at(root, self.location[:-1])
@@ -89,57 +95,57 @@ class Problem:
         if self.details["type"] == "missing":
             return f"{where}: is missing"
         if self.details["type"] == "union_tag_invalid":
-            known, tag = (self.details["ctx"][key] for key in ("expected_tags", "tag"))
-            return f"{where}.format: must be one of {known} (got {tag!r})"
-        first, *others = (d["msg"].removeprefix("Value error, ") for d in self._all())
+            tags, tag = (self.details["ctx"][key] for key in ("expected_tags", "tag"))
+            return f"{where}.format: must be one of {tags} (got {tag!r})"
+        alternatives = (self.details, *self.others)
+        first, *others = (d["msg"].removeprefix("Value error, ") for d in alternatives)
         message = " or ".join([first, *(text.removeprefix("Input should be ") for text in others)])
-        given = self.details["input"]
-        quoted = "" if isinstance(given, (dict, BaseModel)) else f" (got {reprlib.repr(given)})"
-        return f"{where}: {message}{quoted}" if where else f"{message}{quoted}"
-
-    def _all(self) -> list[ErrorDetails]:
-        return [self.details, *self.others]
+        value = self.details["input"]
+        quotation = "" if isinstance(value, (dict, BaseModel)) else f" (got {reprlib.repr(value)})"
+        return f"{where}: {message}{quotation}" if where else f"{message}{quotation}"
 
 
-def _of_likely_branches(found: Sequence[Problem], start: int = 0) -> list[Problem]:
-    """Keep of each union what is wrong with the branch that the writer most likely meant.
+def _keep_likely_branches(problems: Sequence[Problem], start: int = 0) -> list[Problem]:
+    """Return, of each union's errors, those of the branch that the writer most likely meant.
 
-    pydantic tells what is wrong with every branch. The likeliest is the one in which the mistake
-    lies deepest, then the one with the fewest; equally likely ones become one problem.
+    Pydantic reports errors of every branch. The likeliest branch is the one whose error lies
+    deepest, and among those the one with the fewest errors; equally likely single errors are
+    merged into one. Locations are looked at from index ``start`` on.
     """
-    kept: list[Problem] = []
+    likely: list[Problem] = []
     unions: dict[tuple[str, ...], dict[str, list[Problem]]] = {}
-    for problem in found:
+    for problem in problems:
         places = range(start, len(problem.location))
         branch = next((k for k in places if problem.is_branch(k)), None)
         if branch is None:
-            kept.append(problem)
+            likely.append(problem)
         else:
             union = unions.setdefault(problem.location[:branch], {})
             union.setdefault(problem.location[branch], []).append(problem)
     for prefix, branches in unions.items():
-        candidates = [_of_likely_branches(own, len(prefix) + 1) for own in branches.values()]
-        depth = max(len(p.shown) for own in candidates for p in own)
-        deepest = [own for own in candidates if max(len(p.shown) for p in own) == depth]
-        fewest = [own for own in deepest if len(own) == min(map(len, deepest))]
+        candidates = [
+            _keep_likely_branches(errors, len(prefix) + 1) for errors in branches.values()
+        ]
+        depth = max(len(p.shown) for branch in candidates for p in branch)
+        deepest = [branch for branch in candidates if max(len(p.shown) for p in branch) == depth]
+        fewest = [branch for branch in deepest if len(branch) == min(map(len, deepest))]
         first, *equals = fewest
-        if len(first) == 1 and all(own[0].shown == first[0].shown for own in equals):
-            others = tuple(details for own in equals for details in own[0]._all())
+        if len(first) == 1 and all(branch[0].shown == first[0].shown for branch in equals):
+            others = [d for branch in equals for d in (branch[0].details, *branch[0].others)]
             first = [replace(first[0], others=(*first[0].others, *others))]
-        kept += first
-    return kept
+        likely += first
+    return likely
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Return the field names of the record at a location inside ``model``, sorted."""
     candidates: list[type[BaseModel]] = []
     tags: dict[str, type[BaseModel]] = {}
     for part in location:
         if part in tags:
             model, tags = tags[part], {}
             continue
-        named = [c for c in candidates if c.__name__ == part]
-        if named:
-            model = named[0]
+        model = next((c for c in candidates if c.__name__ == part), model)
         field = model.model_fields.get(part)
         if field is None:
             continue  # a place in a list, or a union's branch
@@ -152,12 +158,12 @@ def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
 
 
 def _tags_by_field(record: type[BaseModel]) -> dict[str, dict[str, type[BaseModel]]]:
-    found = {name: _tags(field.annotation) for name, field in record.model_fields.items()}
-    return {name: tags for name, tags in found.items() if tags}
+    fields = {name: _tags(field.annotation) for name, field in record.model_fields.items()}
+    return {name: tags for name, tags in fields.items() if tags}
 
 
 def _tags(annotation: Any) -> dict[str, type[BaseModel]]:
-    """Return the branches of a union that are told apart by a tag, ``{tag: record}``."""
+    """Return a tagged union's records by tag; empty for any other annotation."""
     return {
         tag.tag: branch
         for branch, *metadata in (get_args(one) or (one,) for one in get_args(annotation))

@@ -1,7 +1,9 @@
-"""What a component promises: one contract a file, and nothing about any one method.
+"""Contracts: the base class of every kind of component, and nothing about any single method.
 
-All that the author of a plugin needs is here: the bases of every kind, what their signatures name,
-and the errors that they raise.
+This is the one import that a plugin needs: the bases, the types in their signatures, and the errors
+that they raise. During a run, batches become :class:`Scores`; terms turn those into the losses of
+two streams; a combiner makes one gradient of two; probes watch; and benchmarks, metrics and attacks
+evaluate the model before and after.
 """
 
 from amnesis.contracts.attack import Attack
@@ -29,6 +31,7 @@ from amnesis.contracts.metric import (
     ExampleMetric,
     ExampleValues,
     Metric,
+    Reading,
     ReadingMetric,
     SetMetric,
     TokenScores,
@@ -87,6 +90,7 @@ __all__ = [
     "Product",
     "ProgressCallback",
     "ProjectionCombiner",
+    "Reading",
     "ReadingMetric",
     "RecipeError",
     "Reference",

@@ -1,4 +1,4 @@
-"""Attacks: attempts to bring back what a model was made to forget."""
+"""Attacks: attempts to recover from a model what it was made to forget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from amnesis.progress import ProgressCallback
 
 
 class Attack(Component):
-    """Evaluates a model again after, or while, something was done to it."""
+    """An attempt to recover what was forgotten: changes a model, or its use, and evaluates it."""
 
     @abstractmethod
     def attack(
@@ -20,7 +20,8 @@ class Attack(Component):
         settings: EvaluationSettings,
         progress: ProgressCallback | None = None,
     ) -> Evaluation:
-        """Attack a copy of the subject and evaluate it; the subject itself is left as it was.
+        """Return the evaluation of a subject under attack; the subject itself must not change.
 
-        An attack of several steps names the values along the way ``set/metric@step``.
+        To evaluate, call ``benchmark.evaluate(attacked_subject, settings, progress)``. An attack of
+        several steps may add values from along the way, named ``set/metric@step``.
         """

@@ -1,4 +1,4 @@
-"""Benchmarks: the sets that a run forgets and retains, and the evaluation over them."""
+"""Benchmarks: the sets that a run forgets and retains, and how a model is evaluated on them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from amnesis.data.templates import AnyTemplate
 
-# A name, a mapping with hyper-parameters, or, once names have been looked up, the metric itself.
+# A name, a mapping with hyper-parameters, or, once names are resolved, the metric itself.
 MetricChoice = str | dict[str, Any] | InstanceOf[ChosenMetric]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model on trial, with the tokenizer and the template that its prompts are made by."""
+    """A model to evaluate, with the tokenizer and the template that prompts are made with."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ class Subject:
 
 
 class LmEvalSettings(Settings):
-    """Which tasks of lm-evaluation-harness are evaluated, and on which data."""
+    """Which tasks of lm-evaluation-harness to evaluate, and on which data."""
 
     tasks: tuple[str, ...] = Field(min_length=1, description="names, such as mmlu or wmdp_bio")
     data: dict[str, dict[str, Path]] = Field(
@@ -49,7 +49,7 @@ class LmEvalSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """What a evaluation computes; part of a recipe, under ``evaluate``."""
+    """What an evaluation computes: a recipe's section ``evaluate``."""
 
     metrics: tuple[MetricChoice, ...] | None = Field(
         None,
@@ -85,10 +85,14 @@ class EvaluationSettings(Settings):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation: ``values`` by ``set/metric``, and one record per example and metric.
+    """The result of evaluating one model.
 
-    ``intervals`` holds the bootstrap interval of each value over examples, ``notes`` what could
-    not be evaluated and why, ``data`` a digest of each set's rows, where the evaluate gives one.
+    Attributes:
+        values: the metrics' values by ``set/metric``.
+        examples: one record per example and metric, for the table of examples.
+        intervals: the bootstrap interval of each value that has one, over examples.
+        notes: what could not be evaluated, and why.
+        data: a digest of each set's rows, by which evaluations of the same data are recognised.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -99,20 +103,20 @@ class Evaluation:
 
 
 class Benchmark(Component):
-    """Names the sets, and evaluates a model on them.
+    """A benchmark: named sets of rows, and the evaluation of a model on them.
 
-    ``metrics`` are evaluated where the settings name none: those that the sets do not allow are
-    noted, one line each. A metric that is asked for is refused instead.
+    ``metrics`` are those of an evaluation whose settings name none. A metric of these that the sets
+    do not allow is left out with a note; a metric that the settings name is then an error.
     """
 
     metrics: ClassVar[tuple[str | dict[str, Any], ...]] = ()
 
     @abstractmethod
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return every set's rows; ``forget`` and ``retain`` are what a run trains on.
+        """Return the rows of every set by name; a run trains on ``forget`` and ``retain``.
 
         Raises:
-            DataError: a file is missing or a row cannot be used.
+            DataError: a file is missing, or a row cannot be used.
         """
 
     @abstractmethod
@@ -124,8 +128,8 @@ class Benchmark(Component):
         *,
         retrained: Evaluation | None = None,
     ) -> Evaluation:
-        """Evaluate a model; ``progress(what, done, total)`` is called as it goes.
+        """Return the evaluation of a model by the metrics that ``settings`` choose.
 
-        ``retrained`` is the evaluation of a model that never saw the forget set, for the metrics
-        that compare with one.
+        ``progress(what, done, total)`` is called along the way. ``retrained`` is the evaluation of
+        a model that never saw the forget set, for metrics that compare with one.
         """

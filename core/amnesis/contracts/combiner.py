@@ -1,4 +1,4 @@
-"""Combiners: one gradient out of the forget gradient f and the retain gradient r."""
+"""Combiners: how the forget gradient f and the retain gradient r become one."""
 
 from __future__ import annotations
 
@@ -21,36 +21,45 @@ Scope = Literal["tensor", "global"]
 
 
 class Combiner(Component):
-    """How the two streams' gradients become the one that the optimizer sees.
+    """A rule that makes one gradient, which the optimizer sees, of the two streams' gradients.
 
-    A gradient that is missing (``None``) is a zero. Which of the two forms below a method takes
-    says how it shards: inner products add up over shards, elementwise rules need no exchange.
+    Derive from :class:`ProjectionCombiner` where inner products of the gradients suffice, and from
+    :class:`ElementwiseCombiner` where each element is combined on its own. Both work on gradients
+    that are sharded over ranks: inner products add up over shards, and elementwise rules need no
+    communication. A missing gradient (``None``) counts as zero.
     """
 
     gamma: float = Field(1.0, ge=0, description="γ, the weight of the forget gradient")
     alpha: float = Field(1.0, ge=0, description="α, the weight of the retain gradient")
 
     def remember(self, r: Tensor, last: Tensor | None) -> Tensor | None:
-        """Return what stands in r's place from here on; it is carried to the next step as ``last``.
+        """Return the tensor that is combined in place of r, such as a running mean of it.
 
-        This is the whole of a combiner's state: one tensor per parameter, passed in and returned,
-        kept and checkpointed by whoever runs the steps. ``None`` (the default): there is none,
-        and r stands for itself. Neither argument may be changed.
+        It is passed as ``last`` at the next step (None at the first) and is stored in checkpoints:
+        one tensor per parameter, which is all the state that a combiner has. Return None, as by
+        default, for a combiner without state. Neither argument may be changed.
         """
         return None
 
     def combine(self, forget_grads: Gradients, retain_grads: Gradients) -> list[Tensor | None]:
-        """Combine two gradients, given tensor by tensor; neither is changed.
+        """Return the combined gradient, tensor by tensor; the arguments are not changed.
 
         Raises:
-            ContractError: the two differ in length or shape, or the result has another shape.
+            ContractError: the gradients differ in length or shape, or the rule breaks its contract.
         """
         return self.advance(forget_grads, retain_grads, [None] * len(forget_grads))[0]
 
     def advance(
         self, forget_grads: Gradients, retain_grads: Gradients, state: Gradients
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Combine as :meth:`combine` does, one step after ``state``; give the new state too."""
+        """Return the combined gradient and the new state, given the last step's state.
+
+        A state holds what :meth:`remember` returned for each tensor; at the first step it is all
+        None.
+
+        Raises:
+            ContractError: the gradients differ in length or shape, or the rule breaks its contract.
+        """
         if not len(forget_grads) == len(retain_grads) == len(state):
             raise ContractError(
                 f"{self.label}: {len(forget_grads)} forget gradients but {len(retain_grads)} "
@@ -59,9 +68,9 @@ class Combiner(Component):
             )
         pairs: list[tuple[Tensor, Tensor] | None] = []
         states: list[Tensor | None] = []
-        given = zip(forget_grads, retain_grads, state, strict=True)
-        for index, (f, r, last) in enumerate(given):
-            pair = self._completed(index, f, r, last)
+        triples = zip(forget_grads, retain_grads, state, strict=True)
+        for index, (f, r, last) in enumerate(triples):
+            pair = self._fill_missing(index, f, r, last)
             states.append(None if pair is None else self.remember(pair[1], last))
             pairs.append(pair if pair is None or states[-1] is None else (pair[0], states[-1]))
         combined = iter(self._combine([pair for pair in pairs if pair is not None]))
@@ -70,32 +79,40 @@ class Combiner(Component):
     @abstractmethod
     def _combine(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]: ...
 
-    def _completed(
+    def _fill_missing(
         self, index: int, f: Tensor | None, r: Tensor | None, last: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
-        some = next((g for g in (f, r, last) if g is not None), None)
-        if some is None:
+        """Return f and r with zeros for a missing one; None where there is nothing to combine."""
+        template = next((g for g in (f, r, last) if g is not None), None)
+        if template is None:
             return None
-        f = some.new_zeros(some.shape) if f is None else f
-        r = some.new_zeros(some.shape) if r is None else r
-        if not f.shape == r.shape == some.shape:
-            found = [tuple(g.shape) for g in (f, r)]
-            raise ContractError(f"{self.label}: gradients {index} differ in shape: {found}")
+        f = template.new_zeros(template.shape) if f is None else f
+        r = template.new_zeros(template.shape) if r is None else r
+        if not f.shape == r.shape == template.shape:
+            shapes = [tuple(g.shape) for g in (f, r)]
+            raise ContractError(f"{self.label}: gradients {index} differ in shape: {shapes}")
         return f, r
 
 
 class ElementwiseCombiner(Combiner):
-    """A rule that looks at one element of f and of r at a time."""
+    """A rule that combines each element of f with the same element of r, and no others."""
 
     @abstractmethod
     def combine_tensor(self, f: Tensor, r: Tensor) -> Tensor:
-        """Combine two tensors of one shape; the memory of both may be reused for the result."""
+        """Return the combination of two tensors, in their shape and dtype.
+
+        Both may be overwritten, and the result may be one of them.
+        """
 
     def _combine(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         return [self.checked_tensor(f.clone(), r.clone()) for f, r in pairs]
 
     def checked_tensor(self, f: Tensor, r: Tensor) -> Tensor:
-        """Return :meth:`combine_tensor`, holding it to shape and dtype."""
+        """Return what :meth:`combine_tensor` returns, having checked its shape and dtype.
+
+        Raises:
+            ContractError: the result is not a tensor, or differs in shape or dtype.
+        """
         shape, dtype = r.shape, r.dtype
         out = self.combine_tensor(f, r)
         if not hasattr(out, "shape"):
@@ -109,7 +126,10 @@ class ElementwiseCombiner(Combiner):
 
 
 class ProjectionCombiner(Combiner):
-    """A rule ``a·f + b·r`` whose coefficients follow from inner products alone."""
+    """A rule ``a·f + b·r`` whose coefficients depend on inner products of f and r alone.
+
+    ``scope`` decides over what the inner products are taken: each parameter tensor, or all of them.
+    """
 
     scope: Scope = Field(
         "global", description="one pair of coefficients per parameter tensor, or for all at once"
@@ -117,15 +137,18 @@ class ProjectionCombiner(Combiner):
 
     @property
     def reads_gram(self) -> bool:
-        """Whether the coefficients depend on the gradients; a constant rule says no."""
+        """Whether the coefficients depend on the gradients; False spares the inner products."""
         return True
 
     @abstractmethod
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Return (a, b) from the Gram matrix ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64."""
+        """Return (a, b), given the Gram matrix ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64.
+
+        Tensors on the matrix's device, rather than numbers, avoid waiting for the device.
+        """
 
     def total_coefficients(self, gram: Tensor) -> tuple[float, float]:
-        """Return (a, b) for all tensors at once, as numbers: the step's only synchronisation."""
+        """Return (a, b) for all tensors together, as numbers; this waits for the device."""
         a, b = self.coefficients(gram)
         return float(a), float(b)
 
@@ -133,30 +156,31 @@ class ProjectionCombiner(Combiner):
         if not pairs:
             return []
         grams = [gram_matrix(f, r) for f, r in pairs]
+        coefficients: list[Coefficients]
         if self.scope == "tensor":
-            chosen = [self.coefficients(gram) for gram in grams]
+            coefficients = [self.coefficients(gram) for gram in grams]
         else:
             total = grams[0]
             for gram in grams[1:]:
                 total = total + gram.to(total.device)
-            chosen = [self.total_coefficients(total)] * len(pairs)
-        return [linear(f, r.clone(), c) for (f, r), c in zip(pairs, chosen, strict=True)]
+            coefficients = [self.total_coefficients(total)] * len(pairs)
+        return [linear(f, r.clone(), c) for (f, r), c in zip(pairs, coefficients, strict=True)]
 
 
 def linear(f: Tensor, r: Tensor, coefficients: Coefficients) -> Tensor:
-    """Return ``a·f + b·r`` in the memory of r, without waiting for the device."""
+    """Return ``a·f + b·r``, written over r, without waiting for the device."""
     a, b = coefficients
     if r.element_size() < 4:
-        # A coefficient rounded to half precision would leave as much of a conflict behind.
+        # Coefficients rounded to half precision would leave that much of a conflict in the result.
         return r.copy_(f.float().mul_(a).add_(r.float().mul_(b)))
     r.mul_(b)
     if isinstance(a, float | int):
         return r.add_(f, alpha=a)
-    return r.addcmul_(f, a.to(r.dtype))  # no copy of f is made
+    return r.addcmul_(f, a.to(r.dtype))  # unlike r + a * f, without a copy of f
 
 
 def gram_matrix(f: Tensor, r: Tensor) -> Tensor:
-    """Return the 2 × 2 matrix of inner products of two tensors, in float64, on their device."""
+    """Return the inner products ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64, ``(2, 2)``."""
     import torch
 
     ff, fr, rr = inner_product(f, f), inner_product(f, r), inner_product(r, r)

@@ -1,4 +1,4 @@
-"""What every component is: a frozen record of its hyper-parameters that knows its origin."""
+"""The base of all components: a frozen record of hyper-parameters that knows where it is from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amnesis.config.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Registration:
-    """What a component was created by: its kind, its name, and the plugin that brought it."""
+    """What a component was created from: its kind, its name, and the plugin that registers it."""
 
     kind: str
     name: str
@@ -23,11 +23,11 @@ class Registration:
 
 
 class Component(Settings):
-    """Hyper-parameters, validated before a weight is loaded, and never changed afterwards.
+    """A pydantic model of hyper-parameters, validated before any weight is loaded, then frozen.
 
-    What must change during a run (a running mean, a cursor) is state: it is passed in and
-    returned, and so can be checkpointed. ``formula`` and ``source`` are what ``amnesis plugins
-    NAME`` shows.
+    What changes during a run, such as a running mean, is state: it is passed to the component's
+    methods and returned by them, so that it can be stored in checkpoints. ``formula`` and
+    ``source`` (a paper, with the equation) are shown by ``amnesis plugins NAME``.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -38,23 +38,23 @@ class Component(Settings):
     _registration: Registration | None = PrivateAttr(default=None)
 
     def registered_as(self, registration: Registration) -> Self:
-        """Remember what the component was created by, and return it."""
+        """Return this component, having stored what it was created from."""
         self._registration = registration
         return self
 
     @property
     def registered_kind(self) -> str | None:
-        """The kind it was created as; None for one that was built from its class."""
+        """The kind that it was created as; None where it was created from its class."""
         return self._registration.kind if self._registration else None
 
     @property
     def registered_name(self) -> str:
-        """The name it was created by, or its class's name in lower case."""
+        """The name that it was created by, or its class's name in lower case."""
         return self._registration.name if self._registration else type(self).__name__.lower()
 
     @property
     def label(self) -> str:
-        """How messages call it: kind, name, distribution and entry point where they are known."""
+        """What messages call it: kind, name and plugin, or its class where it has no name."""
         if self._registration is not None:
             return str(self._registration)
         return f"{type(self).__module__}.{type(self).__name__}"

@@ -1,4 +1,4 @@
-"""Metrics: numbers about what a model knows, read from one shared pass over all sets."""
+"""Metrics: numbers about what a model knows, computed from one shared pass over each set."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Reading = Literal["likelihood", "generation", "gradient"]
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a model says of one text after a prompt.
+    """A model's scores of one text after a prompt.
 
     Attributes:
-        logps: log-probability of each label token, end of sequence included, ``(tokens,)``.
-        correct: whether the label was the most likely token there, ``(tokens,)``.
-        moments: mean and standard deviation of the log-probability under the model's own
-            distribution over the vocabulary, ``(tokens, 2)``; None where none was asked for.
+        logps: the log-probability of each label token, end of sequence included, ``(tokens,)``.
+        correct: whether the label is the most likely token, ``(tokens,)``.
+        moments: mean and standard deviation of the log-probability over the vocabulary, under the
+            model's own distribution, ``(tokens, 2)``; None unless a metric reads them.
     """
 
     logps: NDArray[float64]
@@ -35,17 +35,18 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one example.
+    """What a model says of one example; what no metric reads is None or empty.
 
     Attributes:
         example: the row, with the benchmark's own field names.
-        logps: log-probability of each label token, end of sequence included, ``(tokens,)``.
-        correct: whether the label was the most likely token there, ``(tokens,)``.
-        generated: the greedy continuation of the prompt; None where none was asked for.
-        text: the answer that the labels spell.
-        moments: as in :class:`TokenScores`; None where none was asked for.
-        further: other texts in the answer's place (``perturbed_answer``), by the row's field.
-        gradient_norm: norm of the gradient of the mean log-probability; None where not asked for.
+        logps: the log-probability of each label token, end of sequence included, ``(tokens,)``.
+        correct: whether the label is the most likely token, ``(tokens,)``.
+        generated: the greedy continuation of the prompt.
+        text: the answer that the label tokens spell.
+        moments: as in :class:`TokenScores`.
+        further: scores of other texts in the answer's place, by the row's field
+            (``perturbed_answer``).
+        gradient_norm: the norm of the gradient of the mean log-probability.
     """
 
     example: Mapping[str, Any]
@@ -59,24 +60,32 @@ class Answer:
 
 
 class Metric(Component):
-    """A number about a model; the subclass says what it is read from."""
+    """A number about a model. Derive from one of the subclasses, which say what it is made from.
+
+    ``reads`` is what is computed for each example: log-probabilities, a generated answer, or the
+    norm of a gradient.
+    """
 
     reads: ClassVar[Reading] = "likelihood"
 
     @property
     def key(self) -> str:
-        """Its name in results, ``set/key``; extended where variants may stand side by side."""
+        """The metric's name in results, as in ``set/key``.
+
+        Override it to tell apart variants that may be chosen together.
+        """
         if self._registration is not None:
             return self._registration.name
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
 
 class ReadingMetric(Metric):
-    """A metric that is read from a set's answers; ``reads`` decides which pass is made over it.
+    """A metric of a set's answers.
 
-    ``texts`` names the row fields that must hold further texts to score in the answer's place
-    (text or a list of it), ``optional_texts`` those that are scored where a row has them, and
-    ``reads_moments`` asks for the vocabulary's moments. What nobody asks for is not computed.
+    ``texts`` names fields of the row with further texts (a text, or a list of texts) to score in
+    the answer's place; a row must have them. ``optional_texts`` are scored where a row has them.
+    ``reads_moments`` declares that :attr:`Answer.moments` are read. What no metric declares is not
+    computed.
     """
 
     texts: ClassVar[tuple[str, ...]] = ()
@@ -84,12 +93,12 @@ class ReadingMetric(Metric):
     reads_moments: ClassVar[bool] = False
 
     def remark(self, answers: Sequence[Answer]) -> str | None:
-        """Say what a reader must know of its value on a set; None: nothing, as most."""
+        """Return a note on the value on a set, for readers of the results, or None."""
         return None
 
 
 class ExampleMetric(ReadingMetric):
-    """A metric that has a value for each example; its value on a set is their mean."""
+    """A metric with a value for each example; its value on a set is their mean."""
 
     @abstractmethod
     def value(self, answer: Answer) -> float:
@@ -97,22 +106,22 @@ class ExampleMetric(ReadingMetric):
 
 
 class SetMetric(ReadingMetric):
-    """A metric of a whole set that is no mean over examples, such as perplexity."""
+    """A metric of a whole set that is not a mean over examples, such as perplexity."""
 
     @abstractmethod
     def value(self, answers: Sequence[Answer]) -> float:
-        """Return the value of one set."""
+        """Return the value of a set, given the answers to all of its examples."""
 
 
+# The values of each example, (examples,), by set and metric key.
 ExampleValues = Mapping[tuple[str, str], "NDArray[float64]"]
 
 
 class DerivedMetric(Metric):
-    """A metric made of the example values of several sets, or of those of another model too.
+    """A metric computed from other metrics' values for each example, of one or several sets.
 
-    ``parts`` names the sets and, for each, the example metrics that it is made of: they are
-    measured and reported beside it. ``needs_retrained`` says that the same parts of a model that
-    never saw the forget set are read as well. Its name in results carries no set.
+    Those metrics are evaluated and reported beside it. ``needs_retrained`` declares that it also
+    reads their values of a model that never saw the forget set. Its name in results has no set.
     """
 
     needs_retrained: ClassVar[bool] = False
@@ -120,29 +129,34 @@ class DerivedMetric(Metric):
     @property
     @abstractmethod
     def parts(self) -> Mapping[str, tuple[ExampleMetric, ...]]:
-        """The example metrics that it is made of, by set."""
+        """The metrics that it is computed from, by set."""
 
     @abstractmethod
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
-        """Return the value from ``{(set, key): (examples,)}`` of this and of the retrained model."""
+        """Return the value, given those of :attr:`parts`: ``{(set, key): (examples,)}``.
+
+        ``own`` is of the model that is evaluated; ``retrained`` is of the retrained model, and None
+        unless ``needs_retrained``.
+        """
 
 
 class ChangeMetric(Metric):
-    """A metric of how another metric's value changed from before a run to after it."""
+    """A metric of how another metric's value changes over a run."""
 
     @abstractmethod
     def value(self, before: float, after: float) -> float:
-        """Return the value; not a number where it is not defined."""
+        """Return the value, given the other metric's before and after; NaN if it is undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenMetric:
-    """A metric, and where it is wanted.
+    """A metric to evaluate, and on which sets.
 
     Attributes:
         metric: the metric.
-        set_name: the one set that it is read from; None: every set that allows it.
-        optional: whether a set or field that it lacks is noted; it is refused otherwise.
+        set_name: the only set that it is evaluated on; None: every set that allows it.
+        optional: whether a missing set or field leaves the metric out with a note, instead of
+            being an error.
     """
 
     metric: Metric

@@ -1,4 +1,4 @@
-"""Probes: observers of a run's gradients; they change nothing."""
+"""Probes: observers of a run's gradients and updates, which change nothing."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
     from amnesis.scoring.reference import Reference
 
 # ``forget`` and ``retain`` are the gradients of the two streams' losses. The risks are ∇R on the
-# same batches, with R = −mean ℓ over label tokens, whatever the streams' own terms are.
+# same batches, with R = −mean ℓ over label tokens, whatever the losses of the streams are.
 Gradient = Literal["forget", "retain", "forget_risk", "retain_risk"]
 Product = tuple[Gradient, Gradient]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """What a probe may read of the run that it watches; it is the same on every rank.
+    """What a probe may read of the run that it observes; the same on every rank.
 
     Attributes:
-        forget: the examples of the run's forget set.
-        retain: those of its retain set, there also where no regularizer trains on it; or none.
+        forget: the examples of the forget set.
+        retain: the examples of the retain set, even if no regularizer trains on them; empty where
+            the run has none.
         forget_loss: the forget stream's loss.
-        reference: the frozen scores that the forget loss reads, or None.
-        batches: returns the batches of any step by set, past the last step too, of all ranks
-            together.
-        pad_token_id: what to pad batches with.
-        device: where the model is.
+        reference: the frozen reference of the forget stream; None where its loss reads none.
+        batches: a function that returns the batches of a step (from 0) by set, those of all ranks
+            together; it also works for the step after the last.
+        pad_token_id: the id to pad batches with.
+        device: the device that the model is on.
     """
 
     forget: Sequence[Example]
@@ -52,14 +53,15 @@ class RunView:
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """What a probe is shown of one optimizer step.
+    """What a probe may read of one optimizer step.
 
     Attributes:
-        step: the step, from 0.
-        model: the model being trained.
-        values: what the run logs of the step anyway (losses, norms, cosine).
-        products: the inner products asked for, ``{pair: {parameter name: float}}``.
-        run: the run's data and losses, for probes that measure on their own.
+        step: the step, counted from 0.
+        model: the model that is trained.
+        values: the step's logged values so far (losses, norms, cosine), by name.
+        products: the inner products that the probe declares, ``{pair: {parameter name: value}}``;
+            a pair with a stream that the run does not have is missing.
+        run: the run's data and losses, for a probe that makes measurements of its own.
     """
 
     step: int
@@ -70,13 +72,13 @@ class StepContext:
 
 
 class Probe(Component):
-    """Watches a run every ``every`` steps; may fail without stopping it (the failure is noted).
+    """An observer of a run, at every ``every``-th step.
 
-    ``products`` names the inner products of gradients that it reads. They are taken parameter by
-    parameter while backward produces the gradients, so no tensor is kept for a probe's sake.
-    ``logs`` is what the names of its values begin with, ``short_names`` what a recipe may call one
-    of them instead of its whole name. A value that is not defined on a step is NaN: it is not
-    logged, and a limit on it waits.
+    A probe that raises is switched off and noted; the run goes on. ``products`` declares the inner
+    products of gradients that it reads: they are computed parameter by parameter as the backward
+    pass completes the gradients, so that none has to stay in memory. ``logs`` are the prefixes of
+    the names of its values, and ``short_names`` maps names that a recipe may use to those. A value
+    that is not defined at a step is NaN: it is not logged, and limits on it wait.
     """
 
     products: ClassVar[tuple[Product, ...]] = ()
@@ -86,33 +88,43 @@ class Probe(Component):
     every: int = Field(1, ge=1, description="observe the first and then every k-th step")
 
     def due(self, step: int) -> bool:
-        """Whether the probe observes step ``step`` (from 0): 1, k, 2k … of those logged."""
+        """Whether the probe observes a step, counted from 0: the first, and every k-th."""
         return step == 0 or (step + 1) % self.every == 0
 
     def initial_state(self) -> Any:
-        """Return the JSON-able state that the run carries and checkpoints, if there is one."""
+        """Return the state before the first step, as plain JSON values, or None for none.
+
+        The run passes it to :meth:`report` and stores it in checkpoints.
+        """
         return None
 
     @abstractmethod
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
-        """Return what is to be logged of the step, and the state for the next."""
+        """Return the values to log of a step, by name, and the state for the next one."""
 
     @property
     def watches_update(self) -> bool:
-        """Whether :meth:`before_update` and :meth:`after_update` are to be called."""
+        """Whether :meth:`before_update` and :meth:`after_update` are called."""
         return False
 
     def before_update(self, context: StepContext) -> Any:
-        """See the model before the optimizer moves it; the combined, clipped gradient is in p.grad.
+        """Return what :meth:`after_update` of the same step needs; called before the optimizer.
 
-        What is returned is held until :meth:`after_update` of the same step, never checkpointed.
+        Each parameter's ``grad`` is the combined and clipped gradient. What is returned is not
+        stored in checkpoints.
         """
         return None
 
     def after_update(self, context: StepContext, held: Any) -> Mapping[str, float]:
-        """See the model after the optimizer moved it; return what is to be logged of the step."""
+        """Return the values to log of a step, by name; called after the optimizer.
+
+        ``held`` is what :meth:`before_update` returned.
+        """
         return {}
 
     def figures(self, trajectory: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
-        """Return matplotlib figures of a run's logged values by name; none, as for most probes."""
+        """Return matplotlib figures for TensorBoard, by name; most probes have none.
+
+        ``trajectory`` is the logged values of each step.
+        """
         return {}

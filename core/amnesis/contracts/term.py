@@ -1,4 +1,4 @@
-"""Terms: objectives and regularizers are the same thing in different streams."""
+"""Terms: the losses of both streams, called objective in the one and regularizer in the other."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 
 class TermBase(Component):
-    """A loss that is returned unreduced: masking, summing and dividing happen once, in the core.
+    """A loss that returns unreduced values; derive from :class:`LikelihoodTerm` or :class:`Term`.
 
-    ``averaged_over`` says what the mean runs over, and with it the shape that :meth:`unreduced`
-    returns: ``tokens`` (label tokens) and ``positions`` (prompt and answer, never padding) ask for
-    ``(batch, tokens)``, ``examples`` for ``(batch,)``. The divisor is counted over all
-    micro-batches and ranks of the optimizer step, so accumulation is exact by construction.
-    ``sequence`` names the text whose tokens are counted: the ``answer``, or a ``refusal``.
-    ``risk_multiple`` is c where the loss is c times the risk R = −mean ℓ, so that ∇R need not be
-    computed beside it.
+    The core masks the values, sums them, and divides once by a count over all micro-batches and
+    ranks of the optimizer step. So gradient accumulation is exact by construction, and padding has
+    no effect.
+
+    Attributes:
+        averaged_over: what the mean runs over, which decides the shape of the values: ``tokens``
+            (label tokens) and ``positions`` (prompt and answer) are ``(batch, tokens)``,
+            ``examples`` is ``(batch,)``.
+        sequence: the text that the mean runs over: ``answer``, or one of :meth:`texts`.
+        risk_multiple: c if the loss is c times the risk R = −mean ℓ, so that a probe that reads ∇R
+            costs no backward pass of its own; else None.
     """
 
     averaged_over: ClassVar[MeanOver] = "tokens"
@@ -33,106 +37,117 @@ class TermBase(Component):
 
     @property
     def mean_over(self) -> MeanOver:
-        """What the mean runs over; override it where a hyper-parameter decides."""
+        """What the mean runs over; override it if a hyper-parameter decides that."""
         return self.averaged_over
 
     @property
     @abstractmethod
     def needs(self) -> Needs:
-        """The scores that :meth:`unreduced` reads; nothing else is computed or loaded for it."""
+        """The scores that the term reads; no others are computed or loaded for it."""
 
     def texts(self) -> Mapping[str, Callable[[Mapping[str, Any]], str]]:
-        """Return the further texts that it reads, by name: how each follows from an example's row.
+        """Return the functions that make further texts from an example's row, by name.
 
-        A text stands where the answer stands, after the same prompt. It must be the same whenever
-        it is asked for, so that the reference's score of it can be cached.
+        Each text, such as a ``refusal``, is scored in the answer's place, after the same prompt. A
+        function must return the same text for a row every time, since the reference's scores of it
+        are cached.
         """
         return {}
 
     @abstractmethod
     def unreduced(self, scores: Scores) -> Tensor:
-        """Return the values before masking and averaging, from what the model said of a batch."""
+        """Return the values before masking and averaging, in the shape of ``averaged_over``."""
 
     def summed(self, scores: Scores) -> Tensor:
-        """Return the masked sum of the values: a scalar, before the step's one division.
+        """Return the sum of the values that count, a scalar: the mean before its division.
 
         Raises:
-            ContractError: an undeclared score was read, or the shape is not the promised one.
+            ContractError: a score was read that ``needs`` does not declare, or the values do not
+                have the shape of ``averaged_over``.
         """
         values = self.unreduced(scores.restricted_to(self.needs, self.label))
         return self._masked_sum(values, scores.of(self.sequence))
 
     def count(self, scores: Scores) -> int:
-        """Return the number of items that the mean over this one batch runs over."""
+        """Return the number of items in this batch that the mean runs over."""
         return scores.of(self.sequence).count(self.mean_over)
 
-    def _masked_sum(self, values: Tensor, own: Scores) -> Tensor:
+    def _masked_sum(self, values: Tensor, scores: Scores) -> Tensor:
         if not hasattr(values, "shape"):
             raise ContractError(f"{self.label}: terms must give a tensor, not {values!r:.80}")
-        examples, tokens = own.mask.shape
-        promised = (examples,) if self.mean_over == "examples" else (examples, tokens)
-        if tuple(values.shape) != promised:
+        examples, tokens = scores.mask.shape
+        shape = (examples,) if self.mean_over == "examples" else (examples, tokens)
+        if tuple(values.shape) != shape:
             raise ContractError(
                 f"{self.label} is averaged over {self.mean_over}, so its terms must have the shape "
-                f"{promised}, but they have {tuple(values.shape)}"
+                f"{shape}, but they have {tuple(values.shape)}"
             )
         if self.mean_over != "examples":
-            counted = own.mask if self.mean_over == "tokens" else own.positions
-            values = values.masked_fill(~counted, 0)
+            mask = scores.mask if self.mean_over == "tokens" else scores.positions
+            values = values.masked_fill(~mask, 0)
         return values.sum()
 
 
 class Term(TermBase):
-    """A loss of anything one forward pass says: hidden states, logits, reference scores."""
+    """A loss of any scores of a forward pass: logits, hidden states, log-probabilities.
+
+    ``needs`` must declare each score that :meth:`terms` reads.
+    """
 
     def unreduced(self, scores: Scores) -> Tensor:
-        """Return :meth:`terms`."""
+        """Return what :meth:`terms` returns."""
         return self.terms(scores)
 
     @abstractmethod
     def terms(self, scores: Scores) -> Tensor:
-        """Return ``(batch, tokens)`` or ``(batch,)`` values, as ``averaged_over`` promises."""
+        """Return values ``(batch, tokens)``, or ``(batch,)`` if averaged over examples."""
 
     def loss(self, scores: Scores) -> Tensor:
-        """Return the reduced loss of one batch, for use in a training loop of your own."""
+        """Return the mean over one batch, a scalar, for a training loop of your own.
+
+        Raises:
+            ContractError: an undeclared score was read, or the values have the wrong shape.
+        """
         return self.summed(scores) / max(self.count(scores), 1)
 
 
 class LikelihoodTerm(TermBase):
     """A loss of the label tokens' log-probabilities alone.
 
-    It never sees logits, so the core need not keep them, and its G-effect factorises over tokens.
+    With ``reads_reference`` it also reads those of the frozen reference. Since it reads no logits,
+    the core need not keep them, and its G-effect factorises over tokens.
     """
 
     reads_reference: ClassVar[bool] = False
 
     @property
     def needs(self) -> Needs:
-        """Log-probabilities of the sequence, and the reference's where the class reads them."""
+        """Log-probabilities of the sequence, and with ``reads_reference`` the reference's."""
         return Needs(
             logps=True, ref_logps=self.reads_reference, sequences=frozenset({self.sequence})
         )
 
     def unreduced(self, scores: Scores) -> Tensor:
-        """Return :meth:`terms` of the sequence's log-probabilities."""
-        own = scores.of(self.sequence)
-        return self.terms(own.logps, own.mask, own.ref_logps if self.reads_reference else None)
+        """Return what :meth:`terms` returns for the log-probabilities of the term's sequence."""
+        text = scores.of(self.sequence)
+        return self.terms(text.logps, text.mask, text.ref_logps if self.reads_reference else None)
 
     @abstractmethod
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Return the values of each token ``(batch, tokens)`` or each example ``(batch,)``.
+        """Return values ``(batch, tokens)``, or ``(batch,)`` if averaged over examples.
 
-        ``logps[b, i]`` is the log-probability of label token i, 0 where ``mask`` is False;
-        ``ref_logps`` is the frozen reference's, without gradient.
+        All arguments are ``(batch, tokens)``. ``logps`` is the log-probability of each label token,
+        and 0 where ``mask`` is False; ``ref_logps`` is the frozen reference's, without gradient,
+        and None without ``reads_reference``. Masking, summing and dividing are the core's.
         """
 
     def loss(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
-        """Return the reduced loss of one batch, for use in a training loop of your own.
+        """Return the mean over one batch, a scalar, for a training loop of your own.
 
         ``logps``, ``mask`` and ``ref_logps`` are ``(batch, tokens)``.
 
         Raises:
-            ContractError: the shapes differ, or a reference is needed and missing.
+            ContractError: the shapes differ, or ``ref_logps`` is needed and missing.
         """
         if logps.shape != mask.shape or logps.dim() != 2:
             raise ContractError(
@@ -146,8 +161,8 @@ class LikelihoodTerm(TermBase):
                 f"{self.label}: ref_logps must be {tuple(mask.shape)} as logps is, but is "
                 f"{tuple(ref_logps.shape)}"
             )
-        own = Scores(mask.bool())
+        scores = Scores(mask.bool())
         if ref_logps is not None:
-            ref_logps = ref_logps.detach().masked_fill(~own.mask, 0)
-        values = self.terms(logps.masked_fill(~own.mask, 0), own.mask, ref_logps)
-        return self._masked_sum(values, own) / max(own.count(self.mean_over), 1)
+            ref_logps = ref_logps.detach().masked_fill(~scores.mask, 0)
+        values = self.terms(logps.masked_fill(~scores.mask, 0), scores.mask, ref_logps)
+        return self._masked_sum(values, scores) / max(scores.count(self.mean_over), 1)

@@ -1,7 +1,8 @@
-"""Data: rows are read, become examples by a template, and are drawn into batches.
+"""Data: from rows in a file to the padded batches of each optimizer step.
 
-``sources`` and ``files`` read rows; ``templates`` say how a row becomes text and tokens;
-``examples`` encode a set; ``sampling`` says which examples each step sees; ``batches`` pads them.
+Rows are read by ``sources`` and ``files``; ``templates`` turn a row into text and tokens;
+``examples`` encode a whole set; ``sampling`` decides which examples each step sees; ``batches``
+pads those into tensors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Examples padded into batches."""
+"""Batches: examples padded into tensors."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ MeanOver = Literal["tokens", "positions", "examples"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded examples: ``input_ids``, ``attention_mask`` and ``labels``, each ``(batch, width)``.
+    """Padded examples, ready for a model.
 
-    ``keys`` are the examples' digests; ``sequences`` further texts of the same examples.
+    Attributes:
+        input_ids: token ids, ``(batch, width)``.
+        attention_mask: 1 on prompt and answer, 0 on padding, ``(batch, width)``.
+        labels: the token ids that count, -100 elsewhere, ``(batch, width)``, not shifted.
+        keys: a digest of each example's tokens and labels.
+        sequences: batches of further texts of the same examples (``refusal``), by name.
     """
 
     input_ids: Tensor
@@ -34,26 +39,26 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
-        """True where a place has a label, ``(batch, width - 1)``."""
+        """True at the places that predict a label token, ``(batch, width - 1)``."""
         return self.labels[:, 1:] != IGNORED
 
     @property
     def positions(self) -> Tensor:
-        """True on prompt and answer, False on padding, ``(batch, width - 1)``."""
+        """True at the places that predict any token but padding, ``(batch, width - 1)``."""
         return self.attention_mask[:, 1:].bool()
 
     def of(self, sequence: str) -> Batch:
-        """Return the batch of one of the examples' texts: ``answer`` is this one."""
+        """Return the batch of one of the examples' texts by name; ``answer`` is this batch."""
         return self if sequence == "answer" else self.sequences[sequence]
 
     def count(self, mean_over: MeanOver) -> int:
-        """Return the number of items that a mean over this batch runs over."""
+        """Return the number of label tokens, positions or examples, as ``mean_over`` says."""
         if mean_over == "examples":
             return len(self.keys)
         return int((self.mask if mean_over == "tokens" else self.positions).sum())
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on ``device``."""
+        """Return the batch with all its tensors on ``device``."""
         return replace(
             self,
             input_ids=self.input_ids.to(device),
@@ -66,7 +71,11 @@ class Batch:
 def collate(
     examples: Sequence[Example], pad_token_id: int, *, padding_side: str = "right"
 ) -> Batch:
-    """Pad examples into a batch. The attention mask follows lengths, never the padding's id."""
+    """Return examples as one batch, padded to the longest of them.
+
+    The attention mask follows the examples' lengths: a padding id that also occurs in a text does
+    no harm.
+    """
     batches = {
         name: _pad([e.sequences[name] for e in examples], pad_token_id, padding_side)
         for name in examples[0].sequences
@@ -76,7 +85,10 @@ def collate(
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return an id to pad with; masks never look at it, so any id will do."""
+    """Return the id to pad with: that of padding, else of the end of sequence, else 0.
+
+    Any id would do, since masks follow lengths.
+    """
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if candidate is not None:
             return int(candidate)

@@ -1,4 +1,4 @@
-"""From rows to examples: question and answer become tokens and labels."""
+"""Examples: rows encoded by a template into tokens and labels, set by set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ Texts = Mapping[str, Callable[[Row], str]]
 
 @dataclass(frozen=True)
 class Example:
-    """A row and the texts made of it: ``answer``, and others (``refusal``) that terms ask for."""
+    """A row and its encoded texts.
+
+    Attributes:
+        index: the row's number in its source.
+        row: the row.
+        sequences: the encoded texts by name: ``answer``, and others (``refusal``) that terms read.
+    """
 
     index: int
     row: Row
@@ -25,16 +31,23 @@ class Example:
 
     @property
     def length(self) -> int:
-        """Tokens of the longest of its texts."""
+        """The number of tokens of the longest text."""
         return max(len(encoded.input_ids) for encoded in self.sequences.values())
 
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """Examples of one stream, with what was cut or left out on the way.
+    """The examples of one stream, and what encoding them cut or dropped.
 
-    ``parts`` are (weight, number of examples) of the sources in the order of ``examples``; one
-    part is drawn evenly.
+    Attributes:
+        name: the set's name, for messages.
+        examples: the examples, source after source.
+        truncated: how many examples were cut at their end.
+        cut_tokens: how many tokens that cut off.
+        dropped: how many examples were left out since no label token was left.
+        duplicates: how many examples repeat an earlier one's answer, token for token.
+        parts: weight and number of examples of each source, in the order of ``examples``; empty
+            where the rows were not a mixture.
     """
 
     name: str
@@ -49,7 +62,7 @@ class ExampleSet:
         return len(self.examples)
 
     def summary(self) -> dict[str, int]:
-        """Return the counts that a report shows."""
+        """Return the counts by name, as results and reports show them."""
         return {
             "examples": len(self),
             "truncated": self.truncated,
@@ -61,7 +74,7 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Rows from several sources, each with its weight in the draws."""
+    """Rows of several sources, each with its share of a stream's draws: ``(weight, rows)``."""
 
     parts: tuple[tuple[float, Sequence[Row]], ...]
 
@@ -77,21 +90,24 @@ def encode_mixture(
     name: str = "rows",
     answers: Texts | None = None,
 ) -> ExampleSet:
-    """Encode each part and lay them one after the other."""
-    made = [
+    """Return the examples of all parts of a mixture, as :func:`encode_rows` encodes each.
+
+    Raises:
+        DataError: a row lacks a field, or a part has no usable example.
+    """
+    parts = [
         (weight, encode_rows(rows, tokenizer, template, name=name, answers=answers))
         for weight, rows in mixture.parts
     ]
-    examples = tuple(example for _, part in made for example in part.examples)
-    keys = {example.sequences["answer"].key for example in examples}
+    examples = tuple(example for _, part in parts for example in part.examples)
     return ExampleSet(
         name,
         examples,
-        sum(part.truncated for _, part in made),
-        sum(part.cut_tokens for _, part in made),
-        sum(part.dropped for _, part in made),
-        len(examples) - len(keys),
-        tuple((weight, len(part)) for weight, part in made),
+        truncated=sum(part.truncated for _, part in parts),
+        cut_tokens=sum(part.cut_tokens for _, part in parts),
+        dropped=sum(part.dropped for _, part in parts),
+        duplicates=_duplicates(examples),
+        parts=tuple((weight, len(part)) for weight, part in parts),
     )
 
 
@@ -103,56 +119,67 @@ def encode_rows(
     name: str = "rows",
     answers: Texts | None = None,
 ) -> ExampleSet:
-    """Encode rows into examples; ``answers`` gives the answer of each further text by name.
+    """Return the rows as examples.
 
-    An example of which truncation leaves no label is dropped. Truncated, dropped and repeated
-    examples are counted.
+    ``answers`` maps the name of each further text to a function that returns, for a row, the text
+    in the answer's place. An example that truncation leaves without a label token is dropped.
+    ``name`` is the set's name in messages.
 
     Raises:
-        DataError: a row lacks a field, or no example is left.
+        DataError: a row is no mapping or lacks a field, or no example is left.
     """
     examples: list[Example] = []
-    truncated = cut = dropped = 0
+    truncated = cut_tokens = dropped = 0
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise DataError(
                 f"set {name!r}, row {index}: a row is a mapping of fields, not {row!r:.60}"
             )
         try:
-            made = _texts(row, tokenizer, template, answers or {})
+            encodings = _encode_texts(row, tokenizer, template, answers or {})
         except DataError as error:
             raise DataError(f"set {name!r}, row {index}: {error}") from None
-        for texts in made:
-            lost = sum(encoded.cut for encoded in texts.values())
-            truncated += lost > 0
-            cut += lost
-            if min(encoded.label_count for encoded in texts.values()) < 1:
+        for sequences in encodings:
+            excess = sum(encoded.cut for encoded in sequences.values())
+            truncated += excess > 0
+            cut_tokens += excess
+            if min(encoded.label_count for encoded in sequences.values()) < 1:
                 dropped += 1
             else:
-                examples.append(Example(index, row, texts))
+                examples.append(Example(index, row, sequences))
     if not examples:
         raise DataError(
             f"set {name!r} has no usable example ({dropped} dropped because nothing of their "
             f"answers fits into {template.max_length} tokens); give rows, or raise max_length"
         )
-    keys = {example.sequences["answer"].key for example in examples}
-    repeated = len(examples) - len(keys)
-    return ExampleSet(name, tuple(examples), truncated, cut, dropped, repeated)
+    return ExampleSet(
+        name,
+        tuple(examples),
+        truncated=truncated,
+        cut_tokens=cut_tokens,
+        dropped=dropped,
+        duplicates=_duplicates(examples),
+    )
 
 
-def _texts(
+def _encode_texts(
     row: Row, tokenizer: PreTrainedTokenizerBase, template: AnyTemplate, answers: Texts
 ) -> list[dict[str, Encoded]]:
+    """Return the encoded texts, by name, of each example that the row becomes."""
     if isinstance(template, TextTemplate) and not answers:
         return [{"answer": chunk} for chunk in template.chunks(row, tokenizer)]
     prompt = template.prompt_of(row, tokenizer)
-    wanted: Texts = {"answer": template.answer_of, **answers}
+    texts: Texts = {"answer": template.answer_of, **answers}
     return [
-        {text: template.encode(prompt, answer(row), tokenizer) for text, answer in wanted.items()}
+        {name: template.encode(prompt, text_of(row), tokenizer) for name, text_of in texts.items()}
     ]
 
 
+def _duplicates(examples: Sequence[Example]) -> int:
+    return len(examples) - len({example.sequences["answer"].key for example in examples})
+
+
 def shared_examples(one: ExampleSet, other: ExampleSet) -> int:
-    """Count the examples of ``one`` that are in ``other`` too, token for token."""
-    known = {example.sequences["answer"].key for example in other.examples}
-    return sum(example.sequences["answer"].key in known for example in one.examples)
+    """Return how many examples of ``one`` are also in ``other``, token for token."""
+    keys = {example.sequences["answer"].key for example in other.examples}
+    return sum(example.sequences["answer"].key in keys for example in one.examples)

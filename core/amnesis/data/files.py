@@ -1,4 +1,4 @@
-"""Rows from local files: JSON lines, JSON, CSV and Parquet, each fault with its place."""
+"""Rows from local files: JSON lines, JSON, CSV and Parquet; errors name file and line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ Rows = list[dict[str, Any]]
 
 
 def read_rows(path: Path) -> Rows:
-    """Read a file of rows by its ending: .jsonl, .json (lines or one array), .csv or .parquet.
+    """Return the rows of a .jsonl, .json, .csv or .parquet file.
 
-    An ending decides nothing between JSON lines and one array: TOFU's ``.json`` files hold lines.
+    Both .json and .jsonl files may hold lines or one array: TOFU's ``.json`` files hold lines. A
+    CSV cell that holds a JSON list becomes a list.
 
     Raises:
-        DataError: the file is missing, empty, of another kind, or a line of it is no row.
+        DataError: the file is missing, empty or of another kind, or a line is not a row.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -76,7 +77,7 @@ def _json_lines(path: Path, text: str) -> Rows:
 
 
 def _csv(path: Path) -> Rows:
-    """Read a CSV with a header; a cell that holds a JSON list becomes one (perturbed answers)."""
+    """Return the rows of a CSV file with a header; perturbed answers are lists, written as JSON."""
     rows: Rows = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)

@@ -1,4 +1,4 @@
-"""Which examples each optimizer step sees: a pure function of seed and step."""
+"""Sampling: which examples each optimizer step sees, as a pure function of seed and step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import ExampleSet
 
-BLOCK = 1000  # draws in which weighted parts are exactly in proportion
+BLOCK = 1000  # draws within which weighted parts have exactly their shares
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,28 @@ class StepBatches:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """A run's batches, one item per optimizer step, for ``torch.utils.data.DataLoader``.
+    """The batches of a run, one item per optimizer step: a data set for torch's ``DataLoader``.
 
-    Each stream draws from its own set, epoch after epoch, in an order that hashes (seed, stream,
-    epoch, index): nothing is remembered between steps, so a resumed run and any number of ranks
-    or workers see the same examples. ``batch_size`` counts a stream's examples per optimizer step
-    over all ranks; each rank takes every ``world``-th of them and runs at most
-    ``micro_batch_size`` at a time, sorted by length (exact, for reduction is over the whole step).
-    Weighted parts of a set are drawn from in proportion, each epoch after epoch of its own.
-    ``forget_draws`` ends the last step early where an epoch's end was asked for.
+    Each stream draws from its own set, epoch after epoch, in an order given by hashes of (seed,
+    stream, epoch, index). No state is kept between steps, so a resumed run and any number of ranks
+    or workers see the same examples. Weighted parts of a set are drawn in proportion, and each
+    part goes through epochs of its own.
+
+    Attributes:
+        forget: the examples that are forgotten.
+        retain: the examples that are kept; None where there is no retain stream.
+        steps: optimizer steps.
+        batch_size: forget examples per step, over all ranks; each rank takes every
+            ``world``-th of them.
+        micro_batch_size: examples per forward pass. A step's examples are sorted by length before
+            they are divided, which changes no loss: means run over the whole step.
+        pad_token_id: the id to pad with.
+        retain_batch_size: retain examples per step; None: as many as forget examples.
+        forget_draws: the number of forget examples after which the last step ends early, so that
+            a run ends with an epoch; None: every step is full.
+        seed: decides the order.
+        rank: the process that these batches are for.
+        world: the number of processes.
     """
 
     forget: ExampleSet
@@ -61,7 +74,7 @@ class StepPlan:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of every example's tokens and labels: that of a resumed run must be equal."""
+        """A digest of all examples' tokens and labels, which must be equal in a resumed run."""
         sets = [s for s in (self.forget, self.retain) if s is not None]
         texts = (
             text.key for s in sets for e in s.examples for _, text in sorted(e.sequences.items())
@@ -74,15 +87,16 @@ class StepPlan:
         first, last = step * size, (step + 1) * size
         if stream == "forget" and self.forget_draws is not None:
             last = min(last, self.forget_draws)
-        drawn = [self._draw(stream, examples, k) for k in range(first, last)]
-        drawn = drawn[self.rank :: self.world]
-        chosen = sorted((examples.examples[i] for i in drawn), key=lambda e: (e.length, e.index))
+        draws = range(first, last)[self.rank :: self.world]
+        indices = [self._draw(stream, examples, k) for k in draws]
+        batch = sorted((examples.examples[i] for i in indices), key=lambda e: (e.length, e.index))
         return tuple(
-            collate(chosen[start : start + self.micro_batch_size], self.pad_token_id)
-            for start in range(0, len(chosen), self.micro_batch_size)
+            collate(batch[start : start + self.micro_batch_size], self.pad_token_id)
+            for start in range(0, len(batch), self.micro_batch_size)
         )
 
     def _draw(self, stream: str, examples: ExampleSet, k: int) -> int:
+        """Return the index of the example that is a stream's k-th draw, counted from 0."""
         part, start = 0, 0
         if len(examples.parts) > 1:
             weights = tuple(weight for weight, _ in examples.parts)
@@ -94,15 +108,15 @@ class StepPlan:
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> tuple[int, int]:
-    """Return (steps, draws) that see each of ``examples`` ``epochs`` times."""
+    """Return how many steps and draws pass over ``examples`` examples ``epochs`` times."""
     draws = max(1, round(epochs * examples))
     return math.ceil(draws / batch_size), draws
 
 
 def draw_of(weights: tuple[float, ...], seed: int, stream: str, k: int) -> tuple[int, int]:
-    """Return (part, its how-manieth draw) of draw ``k`` among parts with these weights.
+    """Return the part that draw ``k`` is from, and how many earlier draws are from that part.
 
-    Every block of 1,000 draws holds each part in proportion, in a hashed order.
+    Every block of 1,000 draws has each part in proportion to its weight, in a hashed order.
     """
     block, place = divmod(k, BLOCK)
     part, rank = _block(weights, seed, stream, block)[place]
@@ -114,16 +128,17 @@ def _block(
     weights: tuple[float, ...], seed: int, stream: str, block: int
 ) -> tuple[tuple[int, int], ...]:
     parts = [part for part, quota in enumerate(_quotas(weights)) for _ in range(quota)]
-    seen = [0] * len(weights)
-    drawn: list[tuple[int, int]] = []
+    counts = [0] * len(weights)
+    draws: list[tuple[int, int]] = []
     for index in shuffled(BLOCK, seed, f"{stream}/parts", block):
-        drawn.append((parts[index], seen[parts[index]]))
-        seen[parts[index]] += 1
-    return tuple(drawn)
+        part = parts[index]
+        draws.append((part, counts[part]))
+        counts[part] += 1
+    return tuple(draws)
 
 
 def _quotas(weights: tuple[float, ...]) -> list[int]:
-    """Share a block out; every part gets one at least, the largest takes what rounding leaves."""
+    """Return each part's draws per block: at least one; rounding is made up by the largest."""
     quotas = [max(1, round(BLOCK * weight / sum(weights))) for weight in weights]
     quotas[quotas.index(max(quotas))] += BLOCK - sum(quotas)
     return quotas
@@ -131,7 +146,7 @@ def _quotas(weights: tuple[float, ...]) -> list[int]:
 
 @lru_cache(maxsize=16)
 def shuffled(size: int, seed: int, stream: str, epoch: int) -> tuple[int, ...]:
-    """Return ``range(size)`` in an order that is the same on every machine and rank."""
+    """Return ``range(size)`` in a hashed order, the same on every machine and rank."""
 
     def rank(index: int) -> bytes:
         key = f"{seed}/{stream}/{epoch}/{index}".encode()

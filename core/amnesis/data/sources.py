@@ -1,10 +1,10 @@
-"""Where rows come from: a benchmark's set, a local file, or a data set on the hub."""
+"""Where rows come from: a set of a benchmark, a local file, or a data set on the hub."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ from amnesis.errors import DataError, did_you_mean, first_line
 
 
 class Source(Settings):
-    """One place that rows come from, and how often it is drawn from beside others."""
+    """One source of a stream's rows, and its share of the draws among several."""
 
     set: str | None = Field(None, description="a set of the recipe's benchmark")
     path: Path | None = Field(None, description="a .jsonl, .json, .csv or .parquet file")
@@ -27,18 +27,23 @@ class Source(Settings):
     )
     weight: float = Field(1.0, gt=0, description="share of the stream's draws, beside the others'")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        given = [name for name in ("set", "path", "hub") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of set, path and hub (got {', '.join(given) or 'none'})")
+    def _check_one_place(self) -> Self:
+        places = [name for name in ("set", "path", "hub") if getattr(self, name) is not None]
+        if len(places) != 1:
+            raise ValueError(f"give one of set, path and hub (got {', '.join(places) or 'none'})")
         return self
 
     def rows(self, sets: Mapping[str, Sequence[Row]]) -> list[Row]:
-        """Read the rows, their fields renamed.
+        """Return the rows, with fields renamed as ``fields`` says; ``sets`` are the benchmark's.
 
         Raises:
-            DataError: there are none, or a field that is to be renamed is missing.
+            DataError: the set, file or data set cannot be read, or a field to rename is missing.
         """
         rows = self._read(sets)
         if not self.fields:
@@ -67,10 +72,10 @@ class Source(Settings):
 
 
 def from_hub(hub: str, name: str | None, split: str) -> list[Row]:
-    """Read a split of a data set on the hub.
+    """Return the rows of one split of a hub data set; ``name`` is its configuration.
 
     Raises:
-        DataError: it cannot be had.
+        DataError: it cannot be downloaded or read.
     """
     from datasets import load_dataset
 

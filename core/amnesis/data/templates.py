@@ -1,4 +1,4 @@
-"""How a row becomes text and tokens: question and answer, a chat, or plain text in chunks."""
+"""Templates: how a row becomes text and tokens, as question and answer, chat or plain text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text as tokens; labels start at ``prompt_length``.
+    """One text as tokens.
 
-    ``cut`` counts the tokens that did not fit.
+    Attributes:
+        input_ids: the token ids of prompt and answer.
+        prompt_length: how many of them are prompt; the others are the label tokens.
+        cut: how many tokens were cut off at the end.
     """
 
     input_ids: tuple[int, ...]
@@ -31,29 +34,29 @@ class Encoded:
 
     @property
     def truncated(self) -> bool:
-        """Whether its end was cut off."""
+        """Whether tokens were cut off at the end."""
         return self.cut > 0
 
     @property
     def key(self) -> str:
-        """A digest of tokens and label mask: the name under which its reference is cached."""
+        """A digest of tokens and prompt length, by which reference scores are cached."""
         text = f"{self.prompt_length}:{','.join(map(str, self.input_ids))}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
     def label_count(self) -> int:
-        """How many tokens are labels."""
+        """The number of label tokens."""
         return len(self.input_ids) - self.prompt_length
 
 
 class BaseTemplate(Settings):
-    """What every template has."""
+    """What all templates share: the end of sequence, and the length at which texts are cut."""
 
     eos: bool = Field(True, description="the end-of-sequence token is a label too, as in TOFU")
     max_length: int = Field(512, ge=2, description="longer examples are cut at their end (tokens)")
 
     def within(self, config: PretrainedConfig) -> Self:
-        """Return the template for a model's configuration, cutting at its last position."""
+        """Return the template with ``max_length`` lowered to the model's number of positions."""
         positions = getattr(config, "max_position_embeddings", None)
         if not positions or positions >= self.max_length:
             return self
@@ -61,7 +64,10 @@ class BaseTemplate(Settings):
 
 
 class Template(BaseTemplate):
-    """Question and answer; prompt and completion are ``question: prompt, answer: completion``."""
+    """Question and answer, each a field of the row; the answer's tokens are the labels.
+
+    Rows of prompts and completions need ``question: prompt, answer: completion``.
+    """
 
     format: Literal["question_answer"] = "question_answer"
     prompt: str = Field(
@@ -72,7 +78,7 @@ class Template(BaseTemplate):
 
     @field_validator("prompt")
     @classmethod
-    def _asks(cls, prompt: str) -> str:
+    def _check_prompt(cls, prompt: str) -> str:
         if "{question}" not in prompt:
             raise ValueError("must contain {question}, where the row's question goes")
         return prompt
@@ -83,31 +89,43 @@ class Template(BaseTemplate):
         tokenizer: PreTrainedTokenizerBase | None = None,
         question: str | None = None,
     ) -> str:
-        """Return the text before the answer. Only ``{question}`` is filled in; braces are text."""
+        """Return the prompt: the text before the answer.
+
+        ``question`` names another field of the row to ask instead. Only ``{question}`` is replaced;
+        other braces are text.
+
+        Raises:
+            DataError: the field is missing or is not text.
+        """
         return self.prompt.replace("{question}", text_of(row, question or self.question))
 
     def answer_of(self, row: Row, answer: str | None = None) -> str:
-        """Return the row's answer."""
+        """Return the row's answer, or the text of the field that ``answer`` names.
+
+        Raises:
+            DataError: the field is missing or is not text.
+        """
         return text_of(row, answer or self.answer)
 
     def check(self, row: Row) -> None:
-        """See that the row can be used.
+        """Check that the row has a question and an answer.
 
         Raises:
-            DataError: a field is missing, or is not text.
+            DataError: a field is missing or is not text.
         """
         text_of(row, self.question)
         self.answer_of(row)
 
     def encode(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
-        """Tokenize a prompt and an answer of this template."""
+        """Return a prompt and an answer as tokens, cut to ``max_length``."""
         return encode(prompt, answer, tokenizer, eos=self.eos, max_length=self.max_length)
 
 
 class ChatTemplate(Template):
-    """Messages, laid out by the tokenizer's own chat template; the last answer holds the labels.
+    """A conversation in the tokenizer's chat template; the last answer's tokens are the labels.
 
-    A row has ``messages`` (``[{role, content}, …]``, the assistant's last), or question and answer.
+    A row has ``messages``, a list of ``{role, content}`` that ends with the assistant's, or a
+    question and an answer.
     """
 
     format: Literal["chat"] = "chat"  # type: ignore[assignment]  # another tag of the union
@@ -120,7 +138,9 @@ class ChatTemplate(Template):
         tokenizer: PreTrainedTokenizerBase | None = None,
         question: str | None = None,
     ) -> str:
-        """Return all that comes before the last answer.
+        """Return the conversation up to where the last answer begins.
+
+        ``question`` names a field of the row whose text replaces the last message before it.
 
         Raises:
             DataError: the tokenizer has no chat template, or the messages are not a conversation.
@@ -141,17 +161,28 @@ class ChatTemplate(Template):
         return text
 
     def answer_of(self, row: Row, answer: str | None = None) -> str:
-        """Return the assistant's last message, or the field named."""
+        """Return the assistant's last message, or the text of the field that ``answer`` names.
+
+        Raises:
+            DataError: the messages are not a conversation, or the field is not text.
+        """
         if answer is not None:
             return text_of(row, answer)
         return str(self._conversation(row)[-1]["content"])
 
     def check(self, row: Row) -> None:
-        """See that the row is a conversation that ends with an answer."""
+        """Check that the row holds a conversation that ends with an answer.
+
+        Raises:
+            DataError: it does not.
+        """
         self._conversation(row)
 
     def encode(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
-        """Tokenize; the chat template has written the special tokens already."""
+        """Return a prompt and an answer as tokens.
+
+        The tokenizer adds no special tokens, since the chat template has written them.
+        """
         return encode(
             prompt, answer, tokenizer, eos=self.eos, max_length=self.max_length, special=False
         )
@@ -179,7 +210,7 @@ class ChatTemplate(Template):
 
 
 class TextTemplate(BaseTemplate):
-    """Plain text: every token but the first is a label; long texts become overlapping chunks."""
+    """Plain text: every token but the first is a label; a long text becomes several chunks."""
 
     format: Literal["text"] = "text"
     text: str = Field("text", description="the row's field that holds the text")
@@ -193,37 +224,46 @@ class TextTemplate(BaseTemplate):
         tokenizer: PreTrainedTokenizerBase | None = None,
         question: str | None = None,
     ) -> str:
-        """Return nothing: plain text has no prompt."""
+        """Return an empty prompt, or the text of the field that ``question`` names."""
         return "" if question is None else text_of(row, question)
 
     def answer_of(self, row: Row, answer: str | None = None) -> str:
-        """Return the text."""
+        """Return the row's text, or that of the field that ``answer`` names.
+
+        Raises:
+            DataError: the field is missing or is not text.
+        """
         return text_of(row, answer or self.text)
 
     def check(self, row: Row) -> None:
-        """See that the row has text."""
+        """Check that the row has a text.
+
+        Raises:
+            DataError: the field is missing or is not text.
+        """
         self.answer_of(row)
 
     def encode(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
-        """Tokenize one text, cut where it is longer than a chunk."""
+        """Return a prompt and a text as tokens, cut to one chunk."""
         return encode(prompt, answer, tokenizer, eos=self.eos, max_length=self.max_length)
 
     def chunks(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Tokenize the whole text into chunks; nothing of it is left out.
+        """Return the whole text in chunks of ``max_length`` tokens, which begin ``stride`` apart.
 
-        Where chunks overlap, the tokens that an earlier one had as labels are its context.
+        No token is left out, and none is a label twice: where chunks overlap, the labels of an
+        earlier chunk are the prompt of the next.
         """
         whole = encode("", self.answer_of(row), tokenizer, eos=self.eos, max_length=None)
         ids, length = whole.input_ids, self.max_length
         stride = min(self.stride or length, length)
-        made: list[Encoded] = []
+        chunks: list[Encoded] = []
         end = 0
         for start in range(0, len(ids), stride):
             if end >= len(ids):
                 break
-            seen, end = max(end - start, 1), min(start + length, len(ids))
-            made.append(Encoded(ids[start:end], seen))
-        return made
+            prompt_length, end = max(end - start, 1), min(start + length, len(ids))
+            chunks.append(Encoded(ids[start:end], prompt_length))
+        return chunks
 
 
 AnyTemplate = Annotated[
@@ -241,10 +281,10 @@ AnyTemplate = Annotated[
 
 
 def text_of(row: Row, name: str) -> str:
-    """Return a field of a row that must hold text.
+    """Return the text in a row's field.
 
     Raises:
-        DataError: it is missing, empty, or something else.
+        DataError: the field is missing, blank, or not text.
     """
     value = row.get(name)
     if name not in row:
@@ -263,11 +303,13 @@ def encode(
     max_length: int | None = 512,
     special: bool = True,
 ) -> Encoded:
-    """Tokenize prompt and answer together; a token is a label if it holds any of the answer.
+    """Return a prompt and an answer as tokens; those that hold any of the answer are labels.
 
-    Tokenizing the prompt apart would misplace the boundary wherever a tokenizer merges across it
-    (the space before the answer, for most). Offsets tell which tokens reach into the answer;
-    tokenizers without offsets are given prompt and answer one after the other.
+    Both are tokenized together, since most tokenizers merge across their boundary (the space
+    before the answer); offsets tell which tokens reach into the answer. A slow tokenizer, which has
+    no offsets, tokenizes them one after the other. ``eos`` appends the end of sequence,
+    ``max_length`` cuts the end off (None: never), and ``special`` lets the tokenizer add its
+    special tokens. The first token is never a label.
     """
     if tokenizer.is_fast:
         encoding = tokenizer(
@@ -283,6 +325,6 @@ def encode(
         prompt_length = len(prompt_ids)
     if eos and tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
         ids.append(tokenizer.eos_token_id)
-    kept = ids if max_length is None else ids[:max_length]
-    # The first token has nothing before it that could predict it, so it is never a label.
-    return Encoded(tuple(kept), max(prompt_length, 1), len(ids) - len(kept))
+    input_ids = ids if max_length is None else ids[:max_length]
+    # Nothing comes before the first token that could predict it, so it is never a label.
+    return Encoded(tuple(input_ids), max(prompt_length, 1), len(ids) - len(input_ids))

@@ -1,5 +1,6 @@
-"""Discovery: entry points are loaded, their hooks called, and names become components.
+"""Discovery: from installed entry points to components by name.
 
-``hookspecs`` is the whole surface that a plugin implements; ``manager`` loads plugins, ``registry``
-records who brought which name, ``resolve`` builds what a person named.
+``hookspecs`` is the whole surface that a plugin implements. ``manager`` loads plugins; ``registry``
+calls their hooks and holds an ``entry`` for each name; ``resolve`` builds the components that a
+recipe names.
 """

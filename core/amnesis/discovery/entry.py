@@ -1,4 +1,4 @@
-"""One registered name: its kind, where its target lives, and whose it is."""
+"""A registered name, and the kinds of components there are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amnesis.contracts.component import Component, Registration
 from amnesis.discovery.manager import Plugin
 from amnesis.errors import ContractError, PluginError, did_you_mean, one_line
 
-# What each kind must be. Targets are strings so that listing names imports nothing heavy.
+# Each kind's base class, as a string so that listing names imports nothing heavy; None: functions.
 KINDS: dict[str, str | None] = {
     "objective": "amnesis.contracts:TermBase",
     "regularizer": "amnesis.contracts:TermBase",
@@ -25,13 +25,21 @@ KINDS: dict[str, str | None] = {
     "attack": "amnesis.contracts:Attack",
     "command": None,
 }
-# A recipe's mapping gives a component's name and a term's weight beside the hyper-parameters.
+# A component's name and a term's weight stand beside the hyper-parameters in a recipe's mapping.
 RESERVED_FIELDS = frozenset({"name", "weight"})
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: its kind, where its target lives, and whose it is."""
+    """A registered name.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        name: the name, unique within its kind.
+        target: the class or function, or where it is: ``"package.module:Class"``.
+        summary: one line for listings.
+        plugin: the plugin that registers it.
+    """
 
     kind: str
     name: str
@@ -41,18 +49,19 @@ class Entry:
 
     @property
     def registration(self) -> Registration:
-        """What its components remember of it."""
+        """The record of it that its components carry."""
         return Registration(kind=self.kind, name=self.name, plugin=str(self.plugin))
 
     def __str__(self) -> str:
         return str(self.registration)
 
     def load(self) -> Any:
-        """Import the target and check that it is what its kind asks for.
+        """Return the target, imported, having checked that it fits its kind.
 
         Raises:
-            PluginError: the target cannot be imported, or has no such attribute.
-            ContractError: the target is not what its kind asks for, or is unfinished.
+            PluginError: the target cannot be imported.
+            ContractError: the target is not a subclass of its kind's base (or, for a command, not a
+                function), is abstract, or has a hyper-parameter with a reserved name.
         """
         target = self.target if not isinstance(self.target, str) else self._import(self.target)
         if KINDS[self.kind] is None:
@@ -80,10 +89,10 @@ class Entry:
                 f"{self}: {target!r} is not a subclass of amnesis.contracts.{base.__name__}; "
                 f"derive it from that class"
             )
-        missing = sorted(getattr(target, "__abstractmethods__", ()))
-        if missing:
+        abstract = sorted(getattr(target, "__abstractmethods__", ()))
+        if abstract:
             raise ContractError(
-                f"{self}: {target.__name__} does not implement {', '.join(missing)}; define "
+                f"{self}: {target.__name__} does not implement {', '.join(abstract)}; define "
                 f"what {base.__name__}'s documentation asks for"
             )
         reserved = sorted(RESERVED_FIELDS & set(target.model_fields))
@@ -98,7 +107,7 @@ def contract_of(kind: str) -> type[Component]:
     """Return the base class of a kind's components.
 
     Raises:
-        PluginError: there is no such kind, or it has no components but functions.
+        PluginError: there is no such kind, or it consists of functions (``command``).
     """
     contract = KINDS[check_kind(kind)]
     if contract is None:
@@ -108,16 +117,16 @@ def contract_of(kind: str) -> type[Component]:
 
 
 def resolve_target(target: str) -> Any:
-    """Import ``"package.module:attribute"``."""
+    """Return the object at ``"package.module:attribute"``, imported."""
     module, _, attribute = target.partition(":")
     return attrgetter(attribute)(importlib.import_module(module))
 
 
 def check_kind(kind: str) -> str:
-    """Return ``kind`` back if there is such a kind.
+    """Return ``kind`` itself, having checked that there is such a kind.
 
     Raises:
-        PluginError: there is none (with suggestions).
+        PluginError: there is none; the message suggests similar ones.
     """
     if kind not in KINDS:
         raise PluginError(f"no kind of component is called {kind!r}; {did_you_mean(kind, KINDS)}")

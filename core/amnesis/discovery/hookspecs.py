@@ -1,11 +1,16 @@
-"""The whole hook surface: what a plugin may implement, and when it is called.
+"""The hooks that a plugin may implement: one for each kind of component, and no others.
 
-A plugin is a module that an entry point of group ``amnesis`` names. Each hook that it implements,
-a function of the hook's name decorated with ``@amnesis.hookimpl``, is called once, when a
-``Registry`` is built, with a ``register`` callback; nothing is returned.
-``register(name, target, summary=...)`` takes a lazy target ``"package.module:Class"`` (preferred:
-listing then needs no import) or the class itself. A hook that raises takes only itself down: what
-it registered before stays, and ``amnesis plugins`` shows the failure.
+A plugin is a module that an entry point of group ``amnesis`` names. A hook is a function of one of
+the names below, decorated with ``@amnesis.hookimpl``, that takes the callback ``register`` and
+returns nothing. It is called once, when a registry is built.
+
+For each of its components the hook calls ``register(name, target, summary=...)``. Prefer a lazy
+target, ``"package.module:Class"``, to the class itself: listing names then imports nothing, and
+the class is loaded when it is first used. Where two plugins register one name of one kind, neither
+can be used by it; a name of amnesis itself stays with amnesis.
+
+A fault stays where it is. If a hook raises, what it has registered so far remains usable, as do
+all other hooks and plugins; ``amnesis plugins`` shows what is not in use, and why.
 """
 
 from __future__ import annotations
@@ -20,55 +25,88 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    """Records one component under its name, which may hold letters, digits, ``_`` and ``-``."""
+    """The callback that a hook receives, which registers one component."""
 
     def __call__(self, name: str, target: str | Any, *, summary: str) -> None:
-        """Record ``target`` under ``name``; ``summary`` is one line for listings.
+        """Register ``target`` under ``name``.
+
+        Args:
+            name: what recipes and the command line call it: letters, digits, ``_`` and ``-``.
+            target: ``"package.module:Class"``, or the class (for a command, the function).
+            summary: one line for listings.
 
         Raises:
-            ValueError: the name, the lazy target or the summary is not of that form.
+            ValueError: an argument is not of that form.
         """
 
 
 @hookspec
 def register_objectives(register: Register) -> None:
-    """Terms that make a model forget; each a :class:`~amnesis.contracts.TermBase`."""
+    """Register losses that make a model forget the forget set when they are minimised over it.
+
+    Each is a subclass of :class:`~amnesis.contracts.LikelihoodTerm` if it reads log-probabilities
+    of the label tokens only, and of :class:`~amnesis.contracts.Term` otherwise.
+    """
 
 
 @hookspec
 def register_regularizers(register: Register) -> None:
-    """Terms that make a model keep; the same contract, another namespace."""
+    """Register losses that make a model keep the retain set when they are minimised over it.
+
+    They have the contract of objectives, but names of their own. Losses of either kind can be used
+    in either stream.
+    """
 
 
 @hookspec
 def register_combiners(register: Register) -> None:
-    """Rules that make one gradient of two; each a :class:`~amnesis.contracts.Combiner`."""
+    """Register rules that make one gradient of the forget and the retain gradient.
+
+    Each is a subclass of :class:`~amnesis.contracts.ProjectionCombiner` if inner products of the
+    gradients suffice, and of :class:`~amnesis.contracts.ElementwiseCombiner` otherwise.
+    """
 
 
 @hookspec
 def register_probes(register: Register) -> None:
-    """Observers of gradients and updates; each a :class:`~amnesis.contracts.Probe`."""
+    """Register observers of a run's gradients and updates.
+
+    Each is a subclass of :class:`~amnesis.contracts.Probe`. It changes nothing, and may fail
+    without stopping the run.
+    """
 
 
 @hookspec
 def register_metrics(register: Register) -> None:
-    """Numbers about what a model knows; each a :class:`~amnesis.contracts.Metric`."""
+    """Register numbers about what a model knows.
+
+    Each is a subclass of :class:`~amnesis.contracts.ExampleMetric`,
+    :class:`~amnesis.contracts.SetMetric`, :class:`~amnesis.contracts.DerivedMetric` or
+    :class:`~amnesis.contracts.ChangeMetric`.
+    """
 
 
 @hookspec
 def register_benchmarks(register: Register) -> None:
-    """Data sets and the evaluation over them; each a :class:`~amnesis.contracts.Benchmark`."""
+    """Register data sets to forget and to retain, each with the evaluation of a model on them.
+
+    Each is a subclass of :class:`~amnesis.contracts.Benchmark`.
+    """
 
 
 @hookspec
 def register_attacks(register: Register) -> None:
-    """Attempts to bring the forgotten back; each a :class:`~amnesis.contracts.Attack`."""
+    """Register attempts to recover from a model what it was made to forget.
+
+    Each is a subclass of :class:`~amnesis.contracts.Attack`.
+    """
 
 
 @hookspec
 def register_commands(register: Register) -> None:
-    """Commands of ``amnesis``; each a function whose parameters typer understands.
+    """Register commands of ``amnesis``; each is a function whose parameters typer understands.
 
-    The names of core's own commands are refused. ``--debug`` and ``--without-plugin`` never reach a
-    command: they are read wherever they stand on the line.
+    Its docstring is its help text. A parameter ``context: typer.Context`` gives access to the
+    registry, by :func:`amnesis.cli.registry_of`. The options ``--debug`` and ``--without-plugin``
+    are taken off the command line wherever they stand, and never reach a command.
     """

@@ -1,4 +1,4 @@
-"""Finding plugins: entry points are loaded one by one, so that one fault stays one fault."""
+"""Loading plugins: each entry point on its own, so that a faulty one does not affect others."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("regist
 
 @dataclass(frozen=True)
 class Plugin:
-    """A module with hook implementations, and where it comes from.
+    """A plugin: a module with hooks, and where it comes from.
 
-    ``module`` is the entry point itself where the module could not be imported.
+    Attributes:
+        module: the module, or its entry point as long as it is not imported.
+        entry_point: the entry point's name.
+        distribution: the name of the package that declares the entry point.
+        version: that package's version.
     """
 
     module: Any
@@ -37,7 +41,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a plugin, or a part of it, is not in use: one message that says what to do."""
+    """Why a plugin or a part of it is not in use, and what to do about it, in one line."""
 
     plugin: Plugin
     reason: str
@@ -48,7 +52,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Manager:
-    """A pluggy manager, the plugins in it, and those that are not: faulty, or left out."""
+    """The loaded plugins.
+
+    Attributes:
+        pluggy: the plugin manager that they are registered with.
+        plugins: the plugins in use.
+        faults: why other plugins are not.
+        blocked: the plugins that were left out on request.
+    """
 
     pluggy: pluggy.PluginManager
     plugins: tuple[Plugin, ...]
@@ -57,9 +68,12 @@ class Manager:
 
 
 def installed_entry_points() -> Sequence[EntryPoint]:
-    """Return the entry points of group ``amnesis``, each once, in a stable order."""
-    found = {(e.name, e.value, e.dist.name if e.dist else ""): e for e in entry_points(group=GROUP)}
-    return [found[key] for key in sorted(found)]
+    """Return the installed entry points of group ``amnesis``, each once, sorted."""
+    points = {
+        (point.name, point.value, point.dist.name if point.dist else ""): point
+        for point in entry_points(group=GROUP)
+    }
+    return [points[key] for key in sorted(points)]
 
 
 def build_manager(
@@ -67,37 +81,38 @@ def build_manager(
     modules: Iterable[Plugin] = (),
     blocked: Iterable[str] = (),
 ) -> Manager:
-    """Build a manager from entry points and from modules given directly.
+    """Return a manager of the plugins behind entry points, and of further modules.
 
-    ``points`` default to all installed ones; ``blocked`` names distributions or entry points that
-    are left out, without being imported. A plugin that cannot be imported, or whose hooks do not
-    fit the specifications, becomes a :class:`Fault` and registers nothing.
+    ``points`` defaults to all that are installed. ``blocked`` are names of distributions or entry
+    points to leave out, without importing them. A plugin that cannot be imported, or whose hooks
+    do not fit :mod:`~amnesis.discovery.hookspecs`, registers nothing and becomes a :class:`Fault`.
 
     Raises:
-        PluginError: nothing is called what ``blocked`` says.
+        PluginError: a name in ``blocked`` is not that of a plugin.
     """
-    found = [_described(p) for p in (installed_entry_points() if points is None else points)]
-    candidates = [*found, *modules]
-    left_out = _left_out(candidates, tuple(blocked))
+    if points is None:
+        points = installed_entry_points()
+    candidates = [*map(_plugin_of, points), *modules]
+    exclusions = _select_blocked(candidates, tuple(blocked))
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     plugins: list[Plugin] = []
     faults: list[Fault] = []
     for candidate in candidates:
-        if candidate in left_out:
+        if candidate in exclusions:
             continue
         try:
-            plugins.append(_registered(manager, candidate, plugins))
-        except _RefusedError as refused:
-            faults.append(Fault(candidate, str(refused)))
-    return Manager(manager, tuple(plugins), tuple(faults), tuple(left_out))
+            plugins.append(_register(manager, candidate, plugins))
+        except _UnusableError as error:
+            faults.append(Fault(candidate, str(error)))
+    return Manager(manager, tuple(plugins), tuple(faults), tuple(exclusions))
 
 
-class _RefusedError(Exception):
-    pass
+class _UnusableError(Exception):
+    """A plugin cannot be used; the message becomes its :class:`Fault`."""
 
 
-def _described(point: EntryPoint) -> Plugin:
+def _plugin_of(point: EntryPoint) -> Plugin:
     distribution = point.dist
     return Plugin(
         point,
@@ -107,66 +122,66 @@ def _described(point: EntryPoint) -> Plugin:
     )
 
 
-def _left_out(candidates: Sequence[Plugin], blocked: Collection[str]) -> list[Plugin]:
-    names = {p: {_normalized(p.distribution), _normalized(p.entry_point)} for p in candidates}
+def _select_blocked(candidates: Sequence[Plugin], blocked: Collection[str]) -> list[Plugin]:
+    """Return the plugins whose distribution or entry point is among the names in ``blocked``."""
+    aliases = {p: {_normalize(p.distribution), _normalize(p.entry_point)} for p in candidates}
     for name in blocked:
-        if not any(_normalized(name) in own for own in names.values()):
-            known = {n for p in candidates for n in (p.distribution, p.entry_point)}
+        if not any(_normalize(name) in names for names in aliases.values()):
+            spellings = {n for p in candidates for n in (p.distribution, p.entry_point)}
             raise PluginError(
-                f"no plugin {name!r} is there to be left out; {did_you_mean(name, known)}"
+                f"no plugin {name!r} is there to be left out; {did_you_mean(name, spellings)}"
             )
-    unwanted = {_normalized(name) for name in blocked}
-    return [plugin for plugin, own in names.items() if own & unwanted]
+    exclusions = {_normalize(name) for name in blocked}
+    return [plugin for plugin, names in aliases.items() if names & exclusions]
 
 
-def _normalized(name: str) -> str:
-    """Spell a distribution's name as package indexes do, where case and separators are equal."""
+def _normalize(name: str) -> str:
+    """Return a distribution's name as package indexes compare it: case and separators are equal."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _registered(
-    manager: pluggy.PluginManager, candidate: Plugin, others: Iterable[Plugin]
-) -> Plugin:
-    plugin = _imported(candidate)
+def _register(manager: pluggy.PluginManager, candidate: Plugin, others: Iterable[Plugin]) -> Plugin:
+    """Return the plugin with its module, which was imported, checked and registered."""
+    plugin = _import_module(candidate)
     for other in others:
         if other.module is plugin.module:
-            raise _RefusedError(
+            raise _UnusableError(
                 f"brings the same module as plugin {other}; remove one of the two entry points"
             )
-    marked = _implementations(plugin.module)
-    for name, function in marked.items():
+    hooks = _hooks_in(plugin.module)
+    for name, function in hooks.items():
         _check_name(name)
         _check_arguments(name, function)
-    if not marked:
-        raise _RefusedError(
+    if not hooks:
+        raise _UnusableError(
             "has no hook implementation; decorate a function such as register_objectives "
             "with @amnesis.hookimpl"
         )
     try:
         manager.register(plugin.module, name=f"{plugin.distribution}:{plugin.entry_point}")
     except (pluggy.PluginValidationError, ValueError) as error:
-        raise _RefusedError(one_line(error)) from error
+        raise _UnusableError(one_line(error)) from error
     return plugin
 
 
-def _imported(plugin: Plugin) -> Plugin:
+def _import_module(plugin: Plugin) -> Plugin:
     point = plugin.module
     if not isinstance(point, EntryPoint):
         return plugin
     try:
         module = point.load()
     except (Exception, SystemExit) as error:  # a stranger's module may raise anything
-        raise _RefusedError(
+        raise _UnusableError(
             f"importing {point.value!r} failed with {type(error).__name__}: {one_line(error)}; "
             f"repair it, reinstall it, or uninstall {plugin.distribution}"
         ) from error
     return replace(plugin, module=module)
 
 
-def _implementations(module: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the functions marked as hooks, refusing one that only looks like a hook."""
+def _hooks_in(module: Any) -> Mapping[str, Callable[..., Any]]:
+    """Return the functions marked as hooks by name; refuse one with a hook's name but no mark."""
     mark, spec = f"{hookspecs.PROJECT}_impl", f"{hookspecs.PROJECT}_spec"
-    # Static first: a module may compute attributes, and importing something heavy is one way to.
+    # getattr_static computes no attribute: a module's __getattr__ may import something heavy.
     functions = {
         name: getattr(module, name)
         for name in dir(module)
@@ -175,7 +190,7 @@ def _implementations(module: Any) -> Mapping[str, Callable[..., Any]]:
     for name in HOOKS:
         function = functions.get(name)
         if function is not None and not (hasattr(function, mark) or hasattr(function, spec)):
-            raise _RefusedError(
+            raise _UnusableError(
                 f"defines {name} without a mark; decorate it with @amnesis.hookimpl"
             )
     return {
@@ -190,7 +205,7 @@ def _check_name(name: str) -> None:
         return
     close = get_close_matches(name, HOOKS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"the hooks are {', '.join(HOOKS)}:"
-    raise _RefusedError(f"implements an unknown hook {name!r}; {hint} rename the function")
+    raise _UnusableError(f"implements an unknown hook {name!r}; {hint} rename the function")
 
 
 def _check_arguments(name: str, function: Callable[..., Any]) -> None:
@@ -199,7 +214,7 @@ def _check_arguments(name: str, function: Callable[..., Any]) -> None:
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.POSITIONAL_ONLY,
     ):
-        raise _RefusedError(
+        raise _UnusableError(
             f"hook {name!r} takes one argument, 'register', but is defined with "
             f"{inspect.signature(function)}; write def {name}(register)"
         )

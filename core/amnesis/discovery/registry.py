@@ -1,4 +1,4 @@
-"""Names: kind → name → component, and who brought it."""
+"""The registry: every component's name by kind, and the plugin that registers it."""
 
 from __future__ import annotations
 
@@ -17,52 +17,53 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """All names of one manager. Resolving a name that has two owners is refused, naming both.
+    """The names that the plugins of a manager register; iterating yields every :class:`Entry`.
 
-    ``faults`` says of every plugin, or part of one, why it is not in use.
+    ``faults`` are the reasons why plugins, or parts of them, are not in use.
     """
 
     def __init__(self, manager: Manager) -> None:
-        """Call every hook of every plugin, once."""
+        """Call every hook of the manager's plugins, once."""
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
         self._unusable: list[Fault] = list(manager.faults)
         self._blocked = manager.blocked
         for plugin in manager.plugins:
             for kind in KINDS:
                 self._collect(manager, plugin, kind)
-        self._keep_own_names()
+        self._reserve_builtin_names()
         self.faults: list[Fault] = [*self._unusable, *self._duplicates()]
 
     def _collect(self, manager: Manager, plugin: Plugin, kind: str) -> None:
         hook = f"register_{kind}s"
         if not hasattr(plugin.module, hook):
             return
-        # One at a time, so that each name is known to be its owner's.
+        # One plugin at a time, so that the owner of each name is clear.
         others = [p for p in manager.pluggy.get_plugins() if p is not plugin.module]
         caller = manager.pluggy.subset_hook_caller(hook, remove_plugins=others)
-        found: list[Entry] = []
+        new_entries: list[Entry] = []
 
         def register(name: str, target: str | Any, *, summary: str) -> None:
             _check_registration(name, target, summary)
-            found.append(Entry(kind, name, target, summary, plugin))
+            new_entries.append(Entry(kind, name, target, summary, plugin))
 
         try:
             caller(register=register)
         except (Exception, SystemExit) as error:  # a stranger's hook may raise anything
             problem = f"{hook} failed with {type(error).__name__}: {one_line(error)}; repair it"
             self._unusable.append(Fault(plugin, problem))
-        for entry in found:
+        for entry in new_entries:
             self._entries[kind].setdefault(entry.name, []).append(entry)
 
-    def _keep_own_names(self) -> None:
-        """Leave a name that amnesis itself brings to it alone, whoever else registers it."""
+    def _reserve_builtin_names(self) -> None:
+        """Drop, with a fault, what a plugin registers under a name of amnesis itself."""
         for entries in self._entries.values():
             for name, owners in entries.items():
-                if len(owners) < 2 or not any(map(_is_own, owners)):
+                builtins = [entry for entry in owners if _is_builtin(entry)]
+                if not builtins:
                     continue
-                entries[name] = [entry for entry in owners if _is_own(entry)]
+                entries[name] = builtins
                 for entry in owners:
-                    if not _is_own(entry):
+                    if not _is_builtin(entry):
                         problem = (
                             f"its {entry.kind} {name!r} is amnesis's own; give it another name"
                         )
@@ -84,18 +85,27 @@ class Registry:
                 yield from self._entries[kind][name]
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of one kind, sorted."""
+        """Return the names of one kind, sorted.
+
+        Raises:
+            PluginError: the kind does not exist.
+        """
         return sorted(self._entries[check_kind(kind)])
 
     def find(self, name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Entry]:
-        """Return every entry called ``name`` among ``kinds``."""
+        """Return the entries called ``name``, in the order of ``kinds``.
+
+        Raises:
+            PluginError: a kind does not exist.
+        """
         return [entry for kind in kinds for entry in self._entries[check_kind(kind)].get(name, [])]
 
     def get(self, kind: str, name: str) -> Entry:
-        """Return the one entry of this kind and name.
+        """Return the entry of a kind and name.
 
         Raises:
-            PluginError: the name is unknown (with suggestions), or has more than one owner.
+            PluginError: the name is unknown (the message suggests similar ones), or several
+                plugins register it (the message names them).
         """
         owners = self._entries[check_kind(kind)].get(name, [])
         if len(owners) == 1:
@@ -108,8 +118,11 @@ class Registry:
             )
         raise self.unknown(f"no {kind} is called {name!r}", name, self.names(kind))
 
-    def unknown(self, problem: str, name: str, known: list[str]) -> PluginError:
-        """Word the error of a name that nobody registered, with what may be the reason."""
+    def unknown(self, problem: str, name: str, candidates: list[str]) -> PluginError:
+        """Return the error for a name that no plugin registers, with the faults as possible causes.
+
+        ``problem`` begins the message; ``candidates`` are the names to suggest from.
+        """
         reasons = [f"left out: plugin {plugin}" for plugin in self._blocked]
         reasons += [str(fault) for fault in self._unusable]
         notes = "".join(f"; note: {reason}" for reason in reasons)
@@ -118,22 +131,22 @@ class Registry:
                 f"{problem}, for no plugin is installed, not even amnesis's own: "
                 f"reinstall amnesis with pip{notes}"
             )
-        return PluginError(f"{problem}; {did_you_mean(name, known)}{notes}")
+        return PluginError(f"{problem}; {did_you_mean(name, candidates)}{notes}")
 
     def create(self, kind: str, name: str, /, **hyper: Any) -> Any:
-        """Build the component ``name`` of ``kind`` from its hyper-parameters.
+        """Return a new component of a kind and name, with these hyper-parameters.
 
         Raises:
-            PluginError: the name does not resolve, or is a command.
-            ContractError: the component is not what its kind asks for.
-            RecipeError: hyper-parameters are unknown or out of range; all of them are named.
+            PluginError: the kind or name does not resolve, or is a command.
+            ContractError: the registered class does not fit its kind.
+            RecipeError: hyper-parameters are unknown or out of range; the message lists them all.
         """
         entry = self.get(kind, name)
         if KINDS[kind] is None:
             raise PluginError(f"a {kind} is not created but run: 'amnesis {name}'")
-        component: type[Component] = entry.load()
-        made = validated(component, hyper, f"{kind} {name!r}", context={"registry": self})
-        return made.registered_as(entry.registration)
+        cls: type[Component] = entry.load()
+        component = validated(cls, hyper, f"{kind} {name!r}", context={"registry": self})
+        return component.registered_as(entry.registration)
 
 
 def _check_registration(name: Any, target: Any, summary: Any) -> None:
@@ -145,11 +158,11 @@ def _check_registration(name: Any, target: Any, summary: Any) -> None:
         raise ValueError(f"the summary of {name!r} must be one line of text, not {summary!r}")
 
 
-def _is_own(entry: Entry) -> bool:
+def _is_builtin(entry: Entry) -> bool:
     return entry.plugin.distribution == PROJECT
 
 
 @cache
 def default_registry() -> Registry:
-    """Return the registry of everything that is installed, built once."""
+    """Return the registry of all installed plugins, which is built at the first call."""
     return Registry(build_manager())

@@ -1,4 +1,4 @@
-"""From what a person writes (a name, a mapping, a component, a list) to components."""
+"""Resolution: the components that a recipe or a caller names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from amnesis.errors import RecipeError
 if TYPE_CHECKING:
     from amnesis.discovery.registry import Registry
 
-# "wga", {"name": "wga", "beta": 1.0}, WGA(beta=1.0), or a list of those
+# "wga", {"name": "wga", "beta": 1.0}, WGA(beta=1.0), or, for a stream, a list of those.
 Choice = str | Mapping[str, Any] | Component | Sequence[Any]
-# Any term may stand in either stream; where a name is in both namespaces, its own comes first.
+# Either stream takes objectives and regularizers; of two with one name, this order decides.
 _NAMESPACES = {
     "objective": ("objective", "regularizer"),
     "regularizer": ("regularizer", "objective"),
@@ -31,17 +31,17 @@ _NAMESPACES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """What was chosen, as components: how to forget, to retain and to combine, what to watch.
+    """The components of a run, resolved from their names.
 
     Attributes:
-        forget: the forget stream's loss.
-        retain: the retain stream's; None where there is none.
-        combiner: how two gradients become one; None: they are added.
-        probes: what observes the run.
-        attacks: what is tried on the model before and after.
-        metrics: what is evaluated before and after; None: as the benchmark says.
-        during: what is evaluated along the run; None: the same.
-        registry: where the names came from.
+        forget: the loss of the forget stream.
+        retain: the loss of the retain stream; None where there is none.
+        combiner: how the two gradients become one; None: they are added.
+        probes: the observers of the run.
+        registry: the registry that the names were looked up in.
+        attacks: the attacks on the model before and after.
+        metrics: the metrics before and after; None: the benchmark's own.
+        during: the metrics along the run; None: those of before and after.
     """
 
     forget: StreamLoss
@@ -59,10 +59,11 @@ class Method:
 
 
 def build(kind: str, choice: Choice, registry: Registry) -> Any:
-    """Return the component of a kind that ``choice`` names, or is.
+    """Return the component of a kind that ``choice`` names; a component is returned as it is.
 
     Raises:
-        RecipeError: the choice is none of the forms, or a hyper-parameter is wrong.
+        RecipeError: the choice is neither a name, a mapping with ``name``, nor a component of this
+            kind, or a hyper-parameter is wrong.
         PluginError: the name does not resolve.
     """
     contract = contract_of(kind)
@@ -78,14 +79,22 @@ def build(kind: str, choice: Choice, registry: Registry) -> Any:
         )
     hyper = {key: value for key, value in choice.items() if key != "name"}
     namespaces = _NAMESPACES.get(kind, (kind,))
-    found = next((k for k in namespaces if registry.find(choice["name"], (k,))), kind)
-    return registry.create(found, choice["name"], **hyper)
+    namespace = next((k for k in namespaces if registry.find(choice["name"], (k,))), kind)
+    return registry.create(namespace, choice["name"], **hyper)
 
 
 def build_stream(stream: str, kind: str, choice: Choice, registry: Registry) -> StreamLoss:
-    """Return a stream's loss: one term, or several with their weights."""
-    listed = isinstance(choice, Sequence) and not isinstance(choice, str)
-    choices: Sequence[Any] = choice if listed else [choice]  # type: ignore[assignment]
+    """Return the loss of a stream, made of one term or of a list of terms with weights.
+
+    ``kind`` is the namespace that names are looked up in first. A weight is a number, or a mapping
+    of steps to numbers.
+
+    Raises:
+        RecipeError: the list is empty, or a choice, weight or hyper-parameter is wrong.
+        PluginError: a name does not resolve.
+    """
+    is_list = isinstance(choice, Sequence) and not isinstance(choice, str)
+    choices: Sequence[Any] = choice if is_list else [choice]  # type: ignore[assignment]
     if not choices:
         raise RecipeError(f"{kind}: the list is empty; name at least one term")
     terms = []
@@ -94,34 +103,35 @@ def build_stream(stream: str, kind: str, choice: Choice, registry: Registry) -> 
         if isinstance(one, Mapping) and "weight" in one:
             weight = one["weight"]
             one = {key: value for key, value in one.items() if key != "weight"}
-        terms.append(_weighted(kind, build(kind, one, registry), weight))
+        terms.append(_add_weight(kind, build(kind, one, registry), weight))
     return StreamLoss(stream, tuple(terms))
 
 
 def build_metrics(
     choices: Sequence[Choice | ChosenMetric], registry: Registry, *, optional: bool = False
 ) -> tuple[ChosenMetric, ...]:
-    """Return metrics and where they are wanted: ``name`` on every set, ``set/name`` on one.
+    """Return the metrics to evaluate; ``set/name`` is evaluated on one set, ``name`` on all.
+
+    ``optional`` leaves out, with a note, a metric that a set does not allow.
 
     Raises:
         RecipeError: a hyper-parameter is wrong.
         PluginError: a name does not resolve.
     """
-    chosen: list[ChosenMetric] = []
+    metrics: list[ChosenMetric] = []
     for choice in choices:
         if isinstance(choice, ChosenMetric):
-            chosen.append(choice)
+            metrics.append(choice)
             continue
         set_name: str | None = None
         if isinstance(choice, str) and "/" in choice:
             set_name, _, choice = choice.partition("/")
         metric = build("metric", choice, registry)
-        chosen.append(ChosenMetric(metric=metric, set_name=set_name, optional=optional))
-    return tuple(chosen)
+        metrics.append(ChosenMetric(metric=metric, set_name=set_name, optional=optional))
+    return tuple(metrics)
 
 
-def _weighted(kind: str, term: TermBase, weight: Any) -> WeightedTerm:
-    """Return a term with its weight: a number, or a mapping of steps to numbers."""
+def _add_weight(kind: str, term: TermBase, weight: Any) -> WeightedTerm:
     if _is_number(weight):
         return WeightedTerm(term, float(weight))
     points = _points(weight) if isinstance(weight, Mapping) else []
@@ -135,10 +145,12 @@ def _weighted(kind: str, term: TermBase, weight: Any) -> WeightedTerm:
 
 
 def _points(weight: Mapping[Any, Any]) -> list[tuple[int, float]]:
-    """Read a schedule's points; none at all if one of them is not a step and a number."""
-    steps = [int(step) if str(step).isdecimal() else None for step in weight]
-    given = zip(steps, weight.values(), strict=True)
-    points = [(step, float(w)) for step, w in given if step is not None and _is_number(w)]
+    """Return a schedule's points (step, weight); none at all if one of them is not valid."""
+    points = [
+        (int(step), float(value))
+        for step, value in weight.items()
+        if str(step).isdecimal() and _is_number(value)
+    ]
     return points if len({step for step, _ in points}) == len(weight) else []
 
 

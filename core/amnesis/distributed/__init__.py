@@ -1,4 +1,5 @@
-"""Several processes: sums over them, what only the first one does, and shards of tensors.
+"""Distributed runs: sums over processes, work for the first rank alone, and sharded tensors.
 
-Everything above asks here how many processes there are; one process is the plain case.
+``processes`` is the only place that asks how many processes there are; every function here also
+works with one. ``shards`` computes inner products of tensors whose elements lie on several ranks.
 """

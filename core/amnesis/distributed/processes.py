@@ -1,4 +1,4 @@
-"""Several processes: sums over them, and what only the first of them does."""
+"""The processes of a run: sums over all ranks, and work for the first rank alone."""
 
 from __future__ import annotations
 
@@ -39,41 +39,44 @@ def join(device: str | None) -> None:
 
 
 def from_first_rank(action: Callable[[], T]) -> T:
-    """Do something on the first rank alone, and give what came of it on every rank.
+    """Call ``action`` on the first rank alone, and return its (picklable) result on every rank.
 
     Raises:
-        AmnesisError: what the action raised, on every rank: none is left waiting.
+        AmnesisError: the action raised it; it is raised on every rank, so that none waits for ever.
     """
     if world()[1] == 1:
         return action()
     import torch.distributed as dist
 
-    said: list[Any] = [None, None]
+    message: list[Any] = [None, None]  # the result and the error
     if world()[0] == 0:
         try:
-            said[0] = action()
+            message[0] = action()
         except AmnesisError as error:
-            said[1] = error
-    dist.broadcast_object_list(said, src=0)
-    if said[1] is not None:
-        raise said[1]
-    result: T = said[0]
+            message[1] = error
+    dist.broadcast_object_list(message, src=0)
+    if message[1] is not None:
+        raise message[1]
+    result: T = message[0]
     return result
 
 
 def first_rank_only(write: Callable[P, None]) -> Callable[P, None]:
-    """Make a function that writes do so on the first rank alone."""
+    """Decorate a function that writes, so that it does nothing on every rank but the first."""
 
     @functools.wraps(write)
-    def written(*arguments: P.args, **options: P.kwargs) -> None:
+    def wrapper(*arguments: P.args, **options: P.kwargs) -> None:
         if world()[0] == 0:
             write(*arguments, **options)
 
-    return written
+    return wrapper
 
 
 def added_over_ranks(values: dict[K, N]) -> dict[K, N]:
-    """Add each value over all ranks; every rank must give the same keys."""
+    """Return each value's sum over all ranks, computed in float64.
+
+    Every rank must pass the same keys, and values of one type, int or float.
+    """
     if world()[1] == 1 or not values:
         return values
     import torch
@@ -82,13 +85,16 @@ def added_over_ranks(values: dict[K, N]) -> dict[K, N]:
     keys = sorted(values, key=str)
     kind = type(next(iter(values.values())))
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    summed = torch.tensor([values[k] for k in keys], dtype=torch.float64, device=device)
-    dist.all_reduce(summed)
-    return {k: kind(v) for k, v in zip(keys, summed.tolist(), strict=True)}
+    sums = torch.tensor([values[k] for k in keys], dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return {k: kind(v) for k, v in zip(keys, sums.tolist(), strict=True)}
 
 
 def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
-    """Sum each tensor over all ranks, in place, in buckets of a fixed size."""
+    """Sum each tensor over all ranks, in place; tensors are sent in buckets of one dtype.
+
+    Every rank must pass tensors of the same shapes in the same order.
+    """
     import torch
     import torch.distributed as dist
 
@@ -96,8 +102,8 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
         flat = torch.cat([t.reshape(-1) for t in bucket])
         dist.all_reduce(flat)
         parts = torch.split(flat, [t.numel() for t in bucket])
-        for tensor, summed in zip(bucket, parts, strict=True):
-            tensor.copy_(summed.view_as(tensor))
+        for tensor, total in zip(bucket, parts, strict=True):
+            tensor.copy_(total.view_as(tensor))
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -113,7 +119,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
+    """Wait until every rank has called this."""
     import torch.distributed as dist
 
     if world()[1] > 1:

@@ -1,4 +1,4 @@
-"""Inner products of gradients, exact enough to be compared and differenced."""
+"""Inner products of gradients, precise enough to be subtracted, and of sharded tensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
 
 def inner_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return ⟨left, right⟩ over all elements as a float64 scalar on their device.
+    """Return ⟨left, right⟩ over all elements as a float64 scalar on the tensors' device.
 
-    Half precision is widened to float32 first, so that products are exact; the sum of a tensor is
-    taken by the linear-algebra library, sums over tensors belong in float64.
+    Half precision is widened to float32, in which products of its elements are exact. The sum over
+    a tensor is taken in float32, or in float64 for float64 tensors; the result is a float64, in
+    which sums over several tensors belong.
     """
     left, right = left.reshape(-1), right.reshape(-1)
     if left.element_size() < 4:
@@ -26,15 +27,16 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the elements that this rank holds; the tensor itself where it is not spread."""
-    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return own
+    """Return this rank's elements of a DTensor; any other tensor is returned as it is."""
+    elements: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return elements
 
 
 def over_shards(value: Tensor, like: Tensor) -> Tensor:
-    """Add a sum over this rank's elements of ``like`` to those of the other ranks.
+    """Return the sum over all ranks of ``value``, a sum over this rank's elements of ``like``.
 
-    Without it a sharded inner product is only the local part, and may have the wrong sign.
+    ``value`` is changed in place; where ``like`` is not sharded it is returned as it is. Without
+    this a sharded inner product is only the local part, and may even have the wrong sign.
     """
     if not is_sharded(like):
         return value
@@ -48,7 +50,10 @@ def over_shards(value: Tensor, like: Tensor) -> Tensor:
 
 
 def laid_as(value: Tensor, like: Tensor) -> Tensor:
-    """Return this rank's elements the form of ``like``: a DTensor of the same placement, or as is."""
+    """Return ``value``, this rank's elements, as a DTensor with the placement of ``like``.
+
+    Where ``like`` is not a DTensor, ``value`` is returned as it is.
+    """
     if not hasattr(like, "placements"):
         return value
     from torch.distributed.tensor import DTensor

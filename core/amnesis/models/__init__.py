@@ -1,7 +1,8 @@
-"""Models: loaded or made new, where they compute, which of their parameters train, what they are.
+"""Models: where they come from, where they compute, and which of their parameters train.
 
-A model comes from ``loading`` or ``creation``, gets its ``trainable`` parameters, and is known to
-caches by its ``fingerprint``.
+A model comes from ``loading`` (with weights in 8 or 4 bits by ``quantization``) or ``creation``, on
+one of the ``devices``; ``trainable`` chooses its parameters or adds an adapter. Caches identify it
+by its ``fingerprint``.
 """
 
 from __future__ import annotations

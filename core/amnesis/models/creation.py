@@ -17,7 +17,7 @@ END, PAD = "<|end|>", "<|pad|>"
 
 
 class NewModelSettings(Settings):
-    """A model made from nothing: an architecture, its sizes, and a tokenizer for the texts."""
+    """A model with random weights: its architecture and sizes, and its tokenizer's vocabulary."""
 
     architecture: str = Field(description="a model type that transformers knows, such as 'llama'")
     config: dict[str, Any] = Field(default_factory=dict, description="its configuration's values")
@@ -27,7 +27,9 @@ class NewModelSettings(Settings):
 def new_model(
     settings: NewModelSettings, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> PreTrainedModel:
-    """Make a model with random weights that depend on nothing but ``seed``.
+    """Return a model with random weights, decided by ``seed`` alone.
+
+    The vocabulary and special tokens are the tokenizer's; torch's own random state is untouched.
 
     Raises:
         ModelError: the architecture or a value of its configuration is unknown.
@@ -55,14 +57,17 @@ def new_model(
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE tokenizer: no unknown tokens, and deterministic."""
+    """Return a byte-level BPE tokenizer of ``vocabulary`` tokens, trained on texts.
+
+    It has no unknown tokens, and the same texts give the same tokenizer.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    # Offsets that leave out the space before a word, so that they tell prompt from answer.
+    # Offsets must leave out the space before a word: it may be the prompt's, the word the answer's.
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device that a model computes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from amnesis.errors import RecipeError
 
 
 def default_device() -> str:
-    """Return the accelerator if there is one (each rank its own), else the CPU."""
+    """Return the accelerator where there is one (each rank has its own), else ``cpu``."""
     import torch
 
     from amnesis.distributed.processes import world
@@ -22,18 +22,17 @@ def default_device() -> str:
 
 
 def check_device(device: str | None) -> str:
-    """Return the device to compute on.
+    """Return the device to compute on: ``device``, or the default one for None.
 
     Raises:
-        RecipeError: there is no such device here.
+        RecipeError: the device cannot be used on this machine.
     """
     import torch
 
     if device is None:
         return default_device()
     try:
-        asked = torch.device(device)
-        torch.empty(0, device=asked)
+        torch.empty(0, device=torch.device(device))
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise RecipeError(f"{device!r} cannot be used here: {first}; say --device cpu") from None

@@ -1,4 +1,4 @@
-"""What tells one model from another: a digest of all that its forward pass depends on."""
+"""A digest of all that a model's forward pass depends on, to recognise the model by."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ PROVENANCE_KEYS = {"_name_or_path", "transformers_version", "architectures", "dt
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Digest the weights' bytes, names and dtypes, the configuration, the attention in use."""
+    """Return a digest of a model's weights, configuration and attention implementation.
+
+    It covers the names, dtypes, shapes and bytes of all weights, so that a model of which one
+    weight changed has another.
+    """
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
@@ -32,7 +36,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def _parts(tensor: Any) -> Iterator[Tensor]:
-    """Return the plain tensors that a (quantized) tensor is made of."""
+    """Yield the plain tensors that a tensor consists of; a quantized one has several."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _parts(getattr(tensor, name))

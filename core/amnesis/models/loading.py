@@ -1,11 +1,11 @@
-"""Models and tokenizers, loaded from a folder or a hub."""
+"""Models and tokenizers, loaded from a folder or the hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from amnesis.config.settings import Settings
 from amnesis.errors import ModelError, first_line
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ModelSettings(Settings):
-    """Where a model comes from and how it is loaded."""
+    """Where a model comes from and how it is loaded; a bare text is its path."""
 
     path: str = Field(min_length=1, description="a local folder or a hub name")
     revision: str | None = Field(None, description="a branch, tag or commit of the hub")
@@ -35,14 +35,19 @@ class ModelSettings(Settings):
         None, description="load the weights in 8 or 4 bits (bitsandbytes); only with lora"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
 
 def load_tokenizer(
     settings: ModelSettings, *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model.
+    """Return the tokenizer of a model.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: the model has no tokenizer, or it cannot be read.
     """
     from transformers import AutoTokenizer
 
@@ -51,7 +56,7 @@ def load_tokenizer(
             settings.path, revision=settings.revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # transformers and the hub raise many kinds
-        raise ModelError(_said("tokenizer", settings, error)) from error
+        raise ModelError(_loading_failure("tokenizer", settings, error)) from error
     return tokenizer
 
 
@@ -61,10 +66,13 @@ def load_model(
     device: torch.device | str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Load a causal language model from safetensors weights.
+    """Return a causal language model, loaded from safetensors weights.
+
+    ``device`` None is :func:`~amnesis.models.devices.default_device`.
 
     Raises:
-        ModelError: the model is not there, not causal, not in safetensors, or cannot be read.
+        ModelError: the model does not exist, is not causal, has no safetensors weights, or cannot
+            be read.
     """
     from transformers import AutoModelForCausalLM
 
@@ -82,14 +90,14 @@ def load_model(
             **options,
         )
     except Exception as error:  # transformers and the hub raise many kinds
-        raise ModelError(_said("model", settings, error)) from error
+        raise ModelError(_loading_failure("model", settings, error)) from error
     if settings.quantize is not None:
         keep_differentiable(model)
-        return model  # which is where it was loaded to
+        return model  # its loading options have put it on its device
     return model.to(device or default_device())
 
 
-def _said(what: str, settings: ModelSettings, error: Exception) -> str:
+def _loading_failure(what: str, settings: ModelSettings, error: Exception) -> str:
     local = Path(settings.path)
     if local.is_dir():
         return f"the {what} in {settings.path} cannot be loaded: {first_line(error)}"
@@ -100,14 +108,14 @@ def _said(what: str, settings: ModelSettings, error: Exception) -> str:
 
 
 def check_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedConfig:
-    """Read a model's configuration and see that weights and tokenizer are beside it.
+    """Return a model's configuration, having checked that its weights and tokenizer exist.
+
+    Of a model on the hub only the configuration is read.
 
     Raises:
         ModelError: something is missing, or the weights are pickled.
     """
     from transformers import AutoConfig
-
-    from amnesis.errors import ModelError, first_line
 
     folder = Path(settings.path)
     looks_local = folder.is_absolute() or settings.path.startswith(".") or len(folder.parts) > 2
@@ -132,12 +140,12 @@ def check_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedC
 
 
 def empty_model(config: PretrainedConfig) -> Any:
-    """Make the model without memory for its weights, or give None where that cannot be done."""
+    """Return a model on the meta device, without memory for weights; None if that fails."""
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
-    except Exception:  # what cannot be foreseen is checked when the model is loaded
+    except Exception:  # such a model is checked when it is loaded
         return None

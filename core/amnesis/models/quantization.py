@@ -1,4 +1,4 @@
-"""Weights in 8 or 4 bits, by bitsandbytes: a frozen base under an adapter, a frozen reference."""
+"""Frozen weights in 8 or 4 bits, by bitsandbytes: a base under an adapter, or a reference."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Bits = Literal["int8", "nf4"]
-_OUTLIERS = 6.0  # activations beyond it are multiplied in half precision (LLM.int8())
+_OUTLIER_THRESHOLD = 6.0  # LLM.int8() multiplies larger activations in half precision
 
 
-def check_quantization(asked: str | None, where: str) -> None:
-    """See that quantized weights can be had here.
+def check_quantization(bits: str | None, where: str) -> None:
+    """Check that weights can be quantized here; ``where`` is the setting that asks for ``bits``.
 
     Raises:
-        ModelError: the library for it is not installed.
+        ModelError: bitsandbytes is not installed.
     """
     from importlib.util import find_spec
 
-    if asked is not None and find_spec("bitsandbytes") is None:
-        raise ModelError(f"{where}: {asked} needs bitsandbytes: pip install 'amnesis[quantized]'")
+    if bits is not None and find_spec("bitsandbytes") is None:
+        raise ModelError(f"{where}: {bits} needs bitsandbytes: pip install 'amnesis[quantized]'")
 
 
 def loading_options(bits: Bits, device: torch.device | str) -> dict[str, Any]:
-    """Return what ``from_pretrained`` is told so that it loads weights in ``bits``."""
+    """Return the arguments of ``from_pretrained`` that load weights in ``bits`` onto a device."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -39,10 +39,11 @@ def loading_options(bits: Bits, device: torch.device | str) -> dict[str, Any]:
 
 
 def keep_differentiable(model: PreTrainedModel) -> None:
-    """Keep 4-bit modules to kernels that have a backward pass.
+    """Restrict a model's 4-bit modules to kernels that have a backward pass.
 
-    On CPUs with AVX512-BF16 one that has run in eval mode goes over to a layout whose only kernel
-    has none, and stays there: gradients would lack, silently, all that flows through it.
+    On CPUs with AVX512-BF16, bitsandbytes moves a module that runs in eval mode to a layout whose
+    only kernel has no backward pass, and leaves it there. Gradients would then silently lack all
+    that flows through the module.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -50,31 +51,32 @@ def keep_differentiable(model: PreTrainedModel) -> None:
 
 
 def quantized_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a model with the weights of its linear modules, the head's excepted, in 8 bits.
+    """Return a copy of a model whose linear modules, except the output head, have 8-bit weights.
 
-    Module by module, so that no second copy of the dense weights is ever there.
+    Modules are quantized one by one, so that the dense weights are never in memory twice.
     """
     import torch
 
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if type(m) is torch.nn.Linear and m is not head]
-    known: dict[int, Any] = {id(m): _in_8_bits(m) for m in linear}
-    return copy.deepcopy(model, known)  # which takes what is known instead of copying
+    # deepcopy takes what its memo holds for an object instead of copying the object.
+    memo: dict[int, Any] = {id(m): _quantize(m) for m in linear}
+    return copy.deepcopy(model, memo)
 
 
-def _in_8_bits(module: torch.nn.Linear) -> torch.nn.Module:
+def _quantize(module: torch.nn.Linear) -> torch.nn.Module:
     from bitsandbytes.nn import Int8Params, Linear8bitLt
 
-    made: torch.nn.Module = Linear8bitLt(
+    quantized: torch.nn.Module = Linear8bitLt(
         module.in_features,
         module.out_features,
         bias=module.bias is not None,
         has_fp16_weights=False,
-        threshold=_OUTLIERS,
+        threshold=_OUTLIER_THRESHOLD,
         device="meta",
     )
     weight = Int8Params(module.weight.detach().cpu(), requires_grad=False)
-    made.weight = weight.to(module.weight.device)  # the move from main memory is what quantizes
+    quantized.weight = weight.to(module.weight.device)  # Int8Params quantizes when it is moved
     if module.bias is not None:
-        made.bias = copy.deepcopy(module.bias)
-    return made
+        quantized.bias = copy.deepcopy(module.bias)
+    return quantized

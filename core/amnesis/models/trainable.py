@@ -1,4 +1,4 @@
-"""Which parameters train: all, those that patterns name, or a low-rank adapter beside them."""
+"""Which parameters train: all, those whose names match patterns, or a low-rank adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LoraSettings(Settings):
-    """A low-rank adapter, made and merged by peft; the base stays frozen."""
+    """A low-rank adapter (LoRA), created and merged by peft; the base model stays frozen."""
 
     r: int = Field(16, ge=1, description="rank")
     alpha: float = Field(32, gt=0, description="scale: the update is multiplied by alpha / r")
@@ -33,10 +33,10 @@ class LoraSettings(Settings):
 
 
 def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
-    """Return the model with an adapter that trains while everything else is frozen.
+    """Return the model with an adapter added, which alone trains; the model itself is changed.
 
     Raises:
-        RecipeError: a target module is not in the model.
+        RecipeError: a target module is not in the model, or cannot have an adapter.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -54,17 +54,19 @@ def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
 
 
 def check_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
-    """See that every target module is in the model and takes an adapter that can be saved.
+    """Check that every target module is in the model, and can have an adapter that can be saved.
 
     Raises:
-        RecipeError: one is not, or does not.
+        RecipeError: a target module is not in the model, or cannot have such an adapter.
     """
     if lora.target_modules == "all-linear":
         return
     modules = {name: module for name, module in model.named_modules() if name}
     for target in lora.target_modules:
-        meant = [m for name, m in modules.items() if name == target or name.endswith(f".{target}")]
-        if not meant:
+        matches = [
+            m for name, m in modules.items() if name == target or name.endswith(f".{target}")
+        ]
+        if not matches:
             leaves = {
                 leaf for leaf in (n.rpartition(".")[2] for n in modules) if leaf.isidentifier()
             }
@@ -72,7 +74,7 @@ def check_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
                 f"lora.target_modules: no module is called {target!r}; "
                 f"{did_you_mean(target, leaves)}"
             )
-        for module in meant:
+        for module in matches:
             _check_target(model, target, module, lora)
 
 
@@ -96,47 +98,48 @@ def _check_target(model: Any, target: str, module: Any, lora: LoraSettings) -> N
 
 
 def train_only(model: PreTrainedModel, patterns: Sequence[str]) -> None:
-    """Freeze every parameter whose name matches none of ``patterns``.
+    """Let the parameters train whose names match one of ``patterns``, and freeze all others.
 
     Raises:
         RecipeError: a pattern matches nothing.
     """
-    chosen = matching(model, patterns)
+    names = matching(model, patterns)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
+        parameter.requires_grad_(name in names)
 
 
 def matching(model: PreTrainedModel, patterns: Sequence[str]) -> set[str]:
-    """Return the names of the parameters that match ``patterns`` (``*`` and ``?``, as for files).
+    """Return the names of the parameters that match any of ``patterns`` (``*`` and ``?``).
 
     Raises:
         RecipeError: a pattern matches nothing.
     """
     names = [name for name, _ in model.named_parameters()]
-    chosen: set[str] = set()
+    union: set[str] = set()
     for pattern in patterns:
-        found = {name for name in names if fnmatchcase(name, pattern)}
-        if not found:
+        matches = {name for name in names if fnmatchcase(name, pattern)}
+        if not matches:
             raise RecipeError(
                 f"trainable: {pattern!r} matches no parameter; {did_you_mean(pattern, names)}"
             )
-        chosen |= found
-    return chosen
+        union |= matches
+    return union
 
 
 def adds_nothing(model: Any) -> bool:
-    """Whether a peft model says what its base says: no adapter has been trained yet."""
-    ups = [
+    """Whether a peft model computes exactly what its base does, its adapter being untrained."""
+    # The adapter's update is a multiple of B·A, so it is zero if every B is.
+    factors = [
         p for name, p in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name
     ]
-    return bool(ups) and not any(bool(p.any()) for p in ups)
+    return bool(factors) and not any(bool(p.any()) for p in factors)
 
 
 def merged(model: Any) -> Any:
-    """Return the base model with the adapter's update in its weights."""
+    """Return the base model with the adapter's update added to its weights."""
     return model.merge_and_unload()
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter rather than a whole model."""
+    """Whether a folder holds an adapter alone, rather than a whole model."""
     return (folder / "adapter_config.json").is_file()

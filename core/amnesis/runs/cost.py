@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
 from amnesis.data.examples import Mixture
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run will cost, as far as it can be known beforehand.
+    """Steps, passes and memory that a run will take.
 
-    Texts that become chunks are counted as rows, so epochs of them take ``steps`` at the least.
+    ``steps_at_least`` says that ``steps`` is a lower bound: plain texts are counted as rows, and
+    become more examples where they are cut into chunks.
     """
 
     steps: int
@@ -31,7 +33,7 @@ class Cost:
     steps_at_least: bool = False
 
     def lines(self) -> list[str]:
-        """Say it in words."""
+        """Return it in words, a line for each kind of cost."""
         size = "" if self.parameters is None else f"{self.parameters / 1e6:,.1f} M parameters, "
         memory = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
         least = "at least " if self.steps_at_least else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from amnesis.contracts.benchmark import Evaluation, EvaluationSettings, Subject
 from amnesis.progress import ProgressCallback
+from amnesis.runs.results import Results
 from amnesis.storage import write_json
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from amnesis.data.templates import AnyTemplate
     from amnesis.discovery.resolve import Method
     from amnesis.runs.results import Phase
+    from amnesis.training.unlearner import FitResult
 
 
 class Evaluations:
@@ -82,13 +84,19 @@ class Evaluations:
         subject = Subject(model, self._tokenizer, self._template)
         retrained = self.made.get("retrained")
         progress = self._of_phase("during")
-        return self._benchmark.evaluate(
-            subject, self._along, progress, retrained=retrained
-        ).values
+        return self._benchmark.evaluate(subject, self._along, progress, retrained=retrained).values
 
-    def notes(self) -> list[str]:
-        """Return what could not be evaluated, and why."""
-        return [f"{phase}: {note}" for phase, made in self.made.items() for note in made.notes]
+    def results(self, fitted: FitResult) -> Results:
+        """Return what a run came to: all evaluations, and what the fit went through."""
+        notes = [f"{phase}: {note}" for phase, made in self.made.items() for note in made.notes]
+        return Results.of(
+            self.made,
+            self.attacks,
+            notes=[*fitted.notes, *notes],
+            trajectory=fitted.trajectory,
+            steps=fitted.steps,
+            data=fitted.data,
+        )
 
     def _of_phase(self, phase: str) -> ProgressCallback:
         return lambda what, done, total: self._progress(f"{phase}: {what}", done, total)

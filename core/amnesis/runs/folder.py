@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from amnesis.distributed.processes import barrier, from_first_rank, join
 from amnesis.errors import OutputError
@@ -103,9 +103,7 @@ class RunFolder:
         write_model(self.path / "model", model, tokenizer)
         write_examples(self.path, evaluations or {})
         seconds = round(time.monotonic() - self.started, 2)
-        whole = results.model_copy(
-            update={"seconds": seconds, "environment": environment(device)}
-        )
+        whole = results.model_copy(update={"seconds": seconds, "environment": environment(device)})
         whole.write(self.path)
         barrier()  # no rank reads, or leaves, before everything is there
         return RunResult(self.path, whole)

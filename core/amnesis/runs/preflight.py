@@ -252,10 +252,10 @@ def _row_problems(name: str, rows: Sequence[Row], template: AnyTemplate) -> list
 def _check_blocks(loss: StreamLoss, config: PretrainedConfig) -> None:
     blocks = getattr(config, "num_hidden_layers", None)
     for weighted in loss.terms:
-        asked = weighted.term.needs.hidden | weighted.term.needs.ref_hidden
-        if blocks is not None and asked and max(asked) >= blocks:
+        read = weighted.term.needs.hidden | weighted.term.needs.ref_hidden
+        if blocks is not None and read and max(read) >= blocks:
             raise RecipeError(
-                f"{weighted.term.label} reads block {max(asked)}, but the model has {blocks} "
+                f"{weighted.term.label} reads block {max(read)}, but the model has {blocks} "
                 f"(0 to {blocks - 1})"
             )
 

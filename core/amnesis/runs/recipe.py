@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
-from pydantic import ConfigDict, Field, model_validator
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
 from amnesis.config.settings import Settings
 from amnesis.config.validation import validated
 from amnesis.contracts.benchmark import EvaluationSettings
@@ -18,7 +20,12 @@ from amnesis.models.loading import ModelSettings
 from amnesis.models.trainable import LoraSettings
 from amnesis.training.settings import TrainingSettings
 
+# A bare text is the path of these; of everything else that an override reaches into, a name.
+_PATHS = {"model", "retrained", "tokenizer"}
 Named = str | dict[str, Any]  # "wga", or {"name": "wga", "beta": 1.0}
+
+
+Sources = Annotated[list[Source], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
 
 
 class BaseRecipe(Settings):
@@ -71,7 +78,7 @@ class BaseRecipe(Settings):
 
 
 class Recipe(BaseRecipe):
-    """An unlearning run: a model, what it forgets and keeps, how, and how that is evaluated."""
+    """An unlearning run: a model, what it forgets and keeps, by what method, and its evaluation."""
 
     model: ModelSettings
     objective: Named | list[Named] = Field(description="the forget stream's term or terms")
@@ -79,11 +86,11 @@ class Recipe(BaseRecipe):
     combiner: Named | None = Field(None, description="how two gradients become one; None: added")
     probes: list[Named] = Field(default_factory=list)
     benchmark: Named = Field(description="names the sets, and evaluates before and after")
-    forget: list[Source] = Field(
+    forget: Sources = Field(
         default_factory=lambda: [Source(set="forget")],
         description="what the forget stream draws from; default: the benchmark's forget set",
     )
-    retain: list[Source] = Field(
+    retain: Sources = Field(
         default_factory=lambda: [Source(set="retain")],
         description="what the retain stream draws from; default: the benchmark's retain set",
     )
@@ -103,22 +110,12 @@ class Recipe(BaseRecipe):
         default_factory=list, description="attempts to bring the forgotten back, before and after"
     )
     retrained: ModelSettings | None = Field(
-        None, description="a model that never knew the forget set, evaluated beside"
+        None, description="a model trained without the forget set, evaluated beside"
     )
     seed: int = Field(0, ge=0)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _paths(cls, document: Any) -> Any:
-        if not isinstance(document, dict):
-            return document
-        named = {k: {"path": v} for k, v in document.items() if _is_path(k, v)}
-        one = {k: [v] for k, v in document.items() if k in _STREAMS and isinstance(v, (dict, str))}
-        paths = {k: [{"path": v} if isinstance(v, str) else v for v in vs] for k, vs in one.items()}
-        return {**document, **named, **paths}
-
     @model_validator(mode="after")
-    def _combiner_has_two(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.combiner is not None and self.regularizer is None:
             raise ValueError("a combiner needs a retain stream: name a regularizer, such as 'kl'")
         if self.lora is not None and self.trainable is not None:
@@ -151,15 +148,6 @@ class FinetuneRecipe(BaseRecipe):
     template: AnyTemplate = Field(default_factory=Template)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     seed: int = Field(0, ge=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _paths(cls, document: Any) -> Any:
-        if not isinstance(document, dict):
-            return document
-        paths = {"model", "tokenizer"}
-        named = {k: {"path": v} for k, v in document.items() if k in paths and isinstance(v, str)}
-        return {**document, **named}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -213,13 +201,6 @@ def _names(choice: Any) -> str:
     return " + ".join(str(one["name"] if isinstance(one, dict) else one) for one in listed)
 
 
-_STREAMS = ("forget", "retain")
-
-
-def _is_path(key: str, value: Any) -> bool:
-    return key in {"model", "retrained"} and isinstance(value, str)
-
-
 def _apply(document: dict[str, Any], override: str) -> None:
     import yaml
 
@@ -234,7 +215,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     for parent in parents:
         child = document.get(parent)
         if isinstance(child, str):  # a bare name becomes a mapping that can hold more
-            child = {"path" if _is_path(parent, child) else "name": child}
+            child = {"path" if parent in _PATHS else "name": child}
         if child is None:
             child = {}
         if not isinstance(child, dict):

@@ -14,7 +14,7 @@ from amnesis.runs.evaluations import Evaluations
 from amnesis.runs.folder import RunFolder
 from amnesis.runs.preflight import prepare
 from amnesis.runs.recipe import Recipe
-from amnesis.runs.results import Results, RunResult
+from amnesis.runs.results import RunResult
 from amnesis.training.callbacks import StepProgress, TensorBoard
 from amnesis.training.unlearner import Unlearner
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from amnesis.discovery.registry import Registry
 
 
-def run(
+def run(  # the order of a run, from top to bottom: longer than a function should be
     recipe: Recipe | Mapping[str, Any],
     out: Path | str | None = None,
     *,
@@ -56,11 +56,11 @@ def run(
         trust_remote_code=trust_remote_code,
         registry=registry,
     )
-    load = partial(load_model, device=prepared.device, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(recipe.model, trust_remote_code=trust_remote_code)
     if (finished := folder.begin(recipe)) is not None:
         return finished
-    tell = progress or _silent
+    load = partial(load_model, device=prepared.device, trust_remote_code=trust_remote_code)
+    report = progress or _silent
     evaluations = Evaluations(
         prepared.benchmark,
         recipe.evaluate,
@@ -68,7 +68,7 @@ def run(
         tokenizer,
         recipe.template,
         folder.checkpoints,
-        tell,
+        report,
     )
     if recipe.retrained is not None and not evaluations.recall("retrained"):
         evaluations.evaluate("retrained", load(recipe.retrained))
@@ -83,7 +83,7 @@ def run(
         reference_cache=reference_cache,
         callbacks=[
             TensorBoard(folder.tensorboard, prepared.method.probes),
-            StepProgress(tell, "unlearning"),
+            StepProgress(report, "unlearning"),
         ],
         device=prepared.device,
         output=folder.checkpoints,
@@ -93,16 +93,9 @@ def run(
     )
     if not evaluations.recall("before"):
         evaluations.evaluate("before", model)
-    fitted = unlearner.fit(prepared.forget, prepared.retain, progress=tell, resume=resume)
+    fitted = unlearner.fit(prepared.forget, prepared.retain, progress=report, resume=resume)
     evaluations.evaluate("after", model)
-    results = Results.of(
-        evaluations.made,
-        evaluations.attacks,
-        notes=[*fitted.notes, *evaluations.notes()],
-        trajectory=fitted.trajectory,
-        steps=fitted.steps,
-        data=fitted.data,
-    )
+    results = evaluations.results(fitted)
     if recipe.merges:
         model = merged(model)
     return folder.finish(model, tokenizer, prepared.device, results, evaluations.made)

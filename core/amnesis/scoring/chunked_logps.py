@@ -1,4 +1,4 @@
-"""Log-probabilities of labels straight from hidden states: logits exist a chunk at a time."""
+"""Log-probabilities of labels from hidden states, with logits computed a chunk at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.nn.functional import linear
 def label_logps_in_chunks(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int = 256
 ) -> Tensor:
-    """Return log-probabilities ``(rows,)`` of ``targets`` under the logits ``hidden·weightᵀ + bias``.
+    """Return the log-probabilities of ``targets`` under the logits ``hidden·weightᵀ + bias``.
 
     ``hidden`` is ``(rows, width)``, ``weight`` ``(vocabulary, width)``, ``bias`` ``(vocabulary,)``
-    or None, ``targets`` ``(rows,)``. At most ``chunk`` rows of logits are held, forwards and
-    backwards; nothing but the arguments is kept for backward, for a chunk's softmax follows from
-    its logits as fast as from a kept log-sum-exp. Half precision is summed in float32, as
-    :func:`amnesis.scoring.scores.label_logps` does, and the result is float32 then.
-    First derivatives only, backward and forward mode.
+    or None, and ``targets``, like the result, ``(rows,)``. At most ``chunk`` rows of logits are in
+    memory at a time. Only the arguments are saved for the backward pass, which computes the logits
+    again: a saved log-sum-exp would make it no faster. Half precision is widened to float32, also
+    in the result, as by :func:`amnesis.scoring.scores.label_logps`. Only first derivatives are
+    supported, in backward and forward mode.
     """
     logps: Tensor = _LabelLogps.apply(  # type: ignore[no-untyped-call]  # torch's own
         hidden, weight, bias, targets, chunk
@@ -35,13 +35,14 @@ class _LabelLogps(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int
     ) -> Tensor:
         kind = hidden.device.type
-        # What nn.Linear would compute in here; backward runs where autocast no longer says it.
+        # The dtype that nn.Linear computes in here, saved since backward runs outside autocast.
         ctx.dtype = (
             torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         )
         logps = hidden.new_empty(len(hidden), dtype=_wide(ctx.dtype))
         for rows, _, z in _logits(ctx.dtype, hidden, weight, bias, chunk):
-            # log_softmax is one pass; gather minus logsumexp would be five.
+            # log_softmax passes over the vocabulary once; gather minus logsumexp would do so five
+            # times.
             logps[rows] = z.log_softmax(1).gather(1, targets[rows, None]).squeeze(1)
         ctx.chunk = chunk
         ctx.save_for_backward(hidden, weight, bias, targets)
@@ -59,7 +60,8 @@ class _LabelLogps(torch.autograd.Function):
         d_bias = torch.zeros_like(bias, dtype=wide) if to_bias else None
         w = weight.to(ctx.dtype)
         for rows, h, z in _logits(ctx.dtype, hidden, weight, bias, ctx.chunk):
-            # dℓ/dz = onehot − p; the incoming gradient is multiplied in where rows are narrow.
+            # dℓ/dz = onehot − p. The incoming gradient is multiplied into hidden states rather than
+            # into this, whose rows are as long as the vocabulary.
             down = z.softmax(1).scatter_add_(1, targets[rows, None], -torch.ones_like(z[:, :1]))
             del z
             narrow, g = down.to(ctx.dtype), -grad[rows, None].to(wide)
@@ -106,7 +108,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def _logits(
     dtype: torch.dtype, hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Give, chunk by chunk, the rows, their hidden states and their logits, at least float32."""
+    """Yield, chunk by chunk, the rows, their hidden states, and their logits, float32 or wider."""
     w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)

@@ -1,9 +1,8 @@
-"""One forward pass over a batch, computing the scores that were asked for and nothing else."""
+"""One forward pass over a batch, which computes the scores that are needed and no others."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amnesis.data.batches import Batch
@@ -12,7 +11,7 @@ from amnesis.scoring.head import ChunkedHead, head_on
 from amnesis.scoring.scores import Needs, Scores, label_logps, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -25,40 +24,46 @@ def score(
     reference: Scores | None = None,
     head: ChunkedHead | None = None,
 ) -> Scores:
-    """Run ``model`` once per text that ``needs`` names and give its scores.
+    """Return the model's scores of a batch that meet ``needs``, from one forward pass per text.
 
-    The output head is applied to the places that are read only: label tokens, or all of prompt and
-    answer. ``reference`` holds the frozen reference's scores of the same batch. With ``head``, of
-    the same model, log-probabilities that nobody wants logits beside are read in chunks.
+    The output head computes logits only for the places that are read: those of label tokens, or
+    all of prompt and answer. ``reference`` holds the frozen reference's scores of the same batch,
+    which the result then carries. ``head`` must belong to the same model; with it,
+    log-probabilities are computed in chunks where no logits are needed.
     """
-    further = {
-        name: _score_one(
-            model,
-            batch.of(name),
-            needs,
-            reference.of(name) if reference is not None else None,
-            head,
-        )
+    sequences = {
+        name: _score_one(model, batch.of(name), needs, head)
         for name in sorted(needs.sequences - {"answer"})
     }
-    if "answer" not in needs.sequences:
-        return Scores(batch.mask, batch.positions, sequences=further)
-    own = _score_one(model, batch, needs, reference, head)
-    own._sequences = further
-    return own
+    if "answer" in needs.sequences:
+        scores = _score_one(model, batch, needs, head, sequences)
+    else:
+        scores = Scores(batch.mask, batch.positions, sequences=sequences)
+    return scores if reference is None else scores.beside(reference, needs)
+
+
+def score_beside_itself(
+    model: PreTrainedModel, batch: Batch, needs: Needs, head: ChunkedHead | None = None
+) -> Scores:
+    """Return the scores of a model that is as yet its own reference, from one forward pass.
+
+    Both come from the same arithmetic, so what compares them finds no difference at all.
+    """
+    scores = score(model, batch, needs | as_own(needs), head=head)
+    return scores.beside(scores.detached(), needs)
 
 
 def _score_one(
     model: PreTrainedModel,
     batch: Batch,
     needs: Needs,
-    reference: Scores | None,
     head: ChunkedHead | None,
+    sequences: Mapping[str, Scores] | None = None,
 ) -> Scores:
     mask, positions = batch.mask, batch.positions
     rows = positions if needs.all_positions else mask
     if not (needs.logps or needs.logits):
-        rows = rows & False  # the head still runs, on nothing
+        rows = mask.new_zeros(mask.shape)  # no logits are read, so the head computes none
     targets = batch.labels[:, 1:][mask]
     values: dict[str, Any] = {"labels": batch.labels[:, 1:]}
     if head is not None and needs.logps and not needs.logits and head.serves(batch):
@@ -71,17 +76,10 @@ def _score_one(
         logits = output.logits[0] if applied else output.logits[:, :-1][rows]
         values["logits"] = logits if needs.logits else None
         if needs.logps:
-            picked = logits if rows is mask else logits[mask[rows]]
-            values["logps"] = unpack(mask, label_logps(picked, targets))
+            label_logits = logits if rows is mask else logits[mask[rows]]
+            values["logps"] = unpack(mask, label_logps(label_logits, targets))
     values["hidden"] = {b: _block(output.hidden_states, b) for b in needs.hidden}
-    if reference is not None:
-        values |= {
-            "ref_logps": reference.logps if needs.ref_logps else None,
-            "ref_logits": reference.logits if needs.ref_logits else None,
-            "ref_top": reference.top(needs.ref_top) if needs.ref_top else None,
-            "ref_hidden": {b: reference.hidden(b) for b in needs.ref_hidden},
-        }
-    return Scores(mask, positions, rows=rows, **values)
+    return Scores(mask, positions, rows=rows, sequences=sequences, **values)
 
 
 def _run(model: PreTrainedModel, batch: Batch, needs: Needs) -> Any:
@@ -94,9 +92,8 @@ def _run(model: PreTrainedModel, batch: Batch, needs: Needs) -> Any:
 
 
 def _block(hidden_states: tuple[Tensor, ...], block: int) -> Tensor:
-    """Return a 0-based block's output at the label tokens themselves, ``(batch, tokens, width)``."""
-    # hidden_states[0] is the embedding; a label token's own state is one place to the right of
-    # the place that predicts it.
+    # hidden_states[0] is the embedding. A label token's own state stands one place to the right of
+    # the state that predicts it.
     blocks = len(hidden_states) - 1
     if not 0 <= block < blocks:
         raise ContractError(
@@ -106,9 +103,8 @@ def _block(hidden_states: tuple[Tensor, ...], block: int) -> Tensor:
 
 
 def as_own(needs: Needs) -> Needs:
-    """Return what the reference itself must compute so that ``needs`` of it are met."""
-    return replace(
-        Needs(),
+    """Return the needs of a forward pass of the reference, so that it meets these."""
+    return Needs(
         logps=needs.ref_logps,
         logits=needs.ref_logits or needs.ref_top > 0,
         hidden=needs.ref_hidden,
@@ -119,7 +115,7 @@ def as_own(needs: Needs) -> Needs:
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Run without dropout, and put every module's mode back afterwards."""
+    """Put the model into evaluation mode inside ``with``; restore every module's mode after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""A model's output head made to answer with log-probabilities instead of logits."""
+"""A model's output head, applied to some places only or made to compute log-probabilities."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ if TYPE_CHECKING:
 
 
 class ChunkedHead:
-    """Reads log-probabilities off what goes into a model's head, ``chunk`` rows at a time.
+    """Makes a model's head compute log-probabilities of labels, ``chunk`` rows at a time.
 
-    So logits ``(rows, vocabulary)`` are never held. That is exact where the model's logits are
-    what its head gives, which is asked of the model once, on a few tokens. Where
-    they are scaled or soft-capped, or the head is no plain linear layer (a LoRA adapter on it,
-    quantised), the plain path is taken and :attr:`note` says why.
+    Logits ``(rows, vocabulary)`` are then never in memory at once. This requires that the model's
+    logits are exactly its head's output, which a first pass over a few tokens checks. It does not
+    apply where logits are scaled or soft-capped afterwards, or where the head is not a plain linear
+    layer (quantized, or with a LoRA adapter); :attr:`note` then says so.
     """
 
     def __init__(self, model: PreTrainedModel, chunk: int = 256) -> None:
-        """Take a model; its head is looked at when the first batch comes."""
+        """Create it for ``model``, whose head is checked when it is first needed."""
         self._model, self._chunk = model, chunk
-        self._serves: bool | None = None
+        self._applicable: bool | None = None
         self.note: str | None = None
 
     def serves(self, batch: Batch) -> bool:
-        """Say whether the batch is to be read in chunks: it can be, and is more than one chunk."""
+        """Whether a batch should be computed in chunks: it can be, and has more than one chunk."""
         return int(batch.mask.sum()) > self._chunk and self.decide()
 
     def decide(self) -> bool:
-        """Say whether the head can be read in chunks at all, asking the model the first time."""
-        if self._serves is None:
-            reason = self._hindrance()
-            self._serves = reason is None
-            if reason is not None:
-                self.note = f"log-probabilities are computed from whole logits: {reason}"
-        return self._serves
+        """Whether the head allows chunks at all; the first call runs the model on a few tokens."""
+        if self._applicable is None:
+            obstacle = self._obstacle()
+            self._applicable = obstacle is None
+            if obstacle is not None:
+                self.note = f"log-probabilities are computed from whole logits: {obstacle}"
+        return self._applicable
 
     @contextmanager
     def answering(self, rows: Tensor, targets: Tensor) -> Iterator[None]:
-        """Let the head give log-probabilities of ``targets`` at ``rows``, ``(1, labels, 1)``.
+        """Inside ``with``, let the model's logits be log-probabilities, ``(1, labels, 1)``.
 
-        ``rows`` is ``(batch, tokens)``, ``targets`` ``(labels,)``. Everything happens inside the
-        head's own call, so a sharded weight is the gathered one, and what the head gives is the
-        part of the graph that its owner watches.
+        They are those of ``targets``, ``(labels,)``, at the True places of ``rows``, ``(batch,
+        tokens)``. All of it happens inside the call of the head module: there FSDP has gathered a
+        sharded weight, and its hooks on the module's output see the result.
         """
         from amnesis.scoring.chunked_logps import label_logps_in_chunks
 
         head = self._model.get_output_embeddings()
-        seen: list[Tensor] = []
+        hidden_states: list[Tensor] = []
 
-        def keep(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            seen.append(inputs[0][:, :-1][rows])
+        def take_hidden(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden_states.append(inputs[0][:, :-1][rows])
             return (inputs[0][:, :0], *inputs[1:])
 
-        def answer(module: Any, _: Any, output: Tensor) -> Tensor:
+        def return_logps(module: Any, _: Any, output: Tensor) -> Tensor:
             logps = label_logps_in_chunks(
-                seen.pop(), module.weight, module.bias, targets, self._chunk
+                hidden_states.pop(), module.weight, module.bias, targets, self._chunk
             )
             return logps[None, :, None]
 
         handles = [
-            head.register_forward_pre_hook(keep),
-            head.register_forward_hook(answer, prepend=True),
+            head.register_forward_pre_hook(take_hidden),
+            head.register_forward_hook(return_logps, prepend=True),
         ]
         try:
             yield
@@ -74,8 +74,8 @@ class ChunkedHead:
             for handle in handles:
                 handle.remove()
 
-    def _hindrance(self) -> str | None:
-        """Say why the head cannot be read in chunks, having run the model on a few tokens."""
+    def _obstacle(self) -> str | None:
+        """Return why the head does not allow chunks, or None; runs the model on a few tokens."""
         import torch
 
         head = self._model.get_output_embeddings()
@@ -84,9 +84,9 @@ class ChunkedHead:
         plain = isinstance(head, torch.nn.Linear) and type(head).forward is torch.nn.Linear.forward
         if not plain or "forward" in vars(head):
             return f"the model's head is a {type(head).__name__}, not a plain linear layer"
-        given: list[Tensor] = []
-        handle = head.register_forward_hook(lambda *call: given.append(call[-1]), prepend=True)
-        # Every rank must ask the same, and one may have no batch: so the first tokens there are.
+        outputs: list[Tensor] = []
+        handle = head.register_forward_hook(lambda *call: outputs.append(call[-1]), prepend=True)
+        # Every rank must run the same pass, even one without a batch: hence the first token ids.
         device = self._model.device
         ids = torch.arange(8, device=device)[None] % self._model.config.vocab_size
         devices = [device] if device.type == "cuda" else []
@@ -97,32 +97,33 @@ class ChunkedHead:
                 ).logits
         finally:
             handle.remove()
-        if len(given) != 1 or not torch.equal(given[0].float(), logits.float()):
+        if len(outputs) != 1 or not torch.equal(outputs[0].float(), logits.float()):
             return "the model scales or soft-caps what its head gives"
         return None
 
 
 @contextmanager
 def head_on(model: PreTrainedModel, rows: Tensor) -> Iterator[list[bool]]:
-    """Let the model's output head see only the hidden states of ``rows``, ``(batch, tokens)``.
+    """Inside ``with``, compute logits at the True places of ``rows``, ``(batch, tokens)``, only.
 
-    The model's own forward goes on around it, so scaled or soft-capped logits stay right, and a
-    sharded head is gathered where its owner gathers it. Yields a list that is filled if the head
-    ran; if it did not, the logits are those of every place.
+    The model's logits are then ``(1, rows, vocabulary)``. Whatever else its forward pass does (to
+    scale or soft-cap logits, to gather a sharded head) stays in effect. Yields a list that is not
+    empty once the head has run; if it stays empty, the model does without its head's module, and
+    its logits are those of every place.
     """
     head = model.get_output_embeddings()
-    applied: list[bool] = []
+    calls: list[bool] = []
 
-    def only_rows(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        applied.append(True)
+    def select_rows(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        calls.append(True)
         hidden = inputs[0]
         return (hidden[:, :-1][rows].unsqueeze(0), *inputs[1:])
 
     if head is None:
-        yield applied
+        yield calls
         return
-    handle = head.register_forward_pre_hook(only_rows)
+    handle = head.register_forward_pre_hook(select_rows)
     try:
-        yield applied
+        yield calls
     finally:
         handle.remove()

@@ -1,4 +1,4 @@
-"""Scores of the frozen reference model, by the cheapest means that gives what is needed."""
+"""Scores of the frozen reference model, each by the cheapest means that provides it."""
 
 from __future__ import annotations
 
@@ -27,31 +27,35 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-# Reference logits are cached up to this many bytes of main memory; beyond, a copy is run.
+# Reference logits are cached in main memory up to this many bytes; beyond that a model is run.
 LOGITS_IN_MEMORY = 1 << 30
 
 
 class Reference(Protocol):
-    """Gives what the frozen reference says of a batch."""
+    """Provides the scores of the frozen reference: of the model as it was before unlearning."""
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
-        """Return the reference's own scores that meet ``needs``, without gradient."""
+        """Return the reference's scores of a batch, without gradient.
+
+        They hold what ``needs`` declares of the reference, under the names of a model's own scores:
+        ``ref_logps`` is their ``logps``, ``ref_top`` k is ``top(k)``.
+        """
 
 
 class FrozenCopy:
-    """A copy of the model as it is now: the last resort, for logits and hidden states."""
+    """A reference that is a copy of the model as it is now: the last resort, at a model's cost."""
 
     def __init__(self, model: PreTrainedModel, in_8_bits: bool = False) -> None:
-        """Copy ``model``; the copy never trains.
+        """Copy ``model``.
 
-        In 8 bits it takes about a quarter of float32's memory, and is only nearly the model: a
-        divergence from it starts near 0, not at 0.
+        A copy in 8 bits takes about a quarter of the memory of float32, and differs slightly from
+        the model: divergences from it start near 0 rather than at 0.
         """
-        made = quantized_copy(model) if in_8_bits else copy.deepcopy(model)
-        self._model = made.eval().requires_grad_(False)
+        frozen = quantized_copy(model) if in_8_bits else copy.deepcopy(model)
+        self._model = frozen.eval().requires_grad_(False)
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
-        """Run the copy."""
+        """Return the scores of a forward pass of the copy."""
         import torch
 
         with torch.no_grad():
@@ -59,14 +63,14 @@ class FrozenCopy:
 
 
 class AdapterOff:
-    """The trained model itself with its LoRA adapter switched off: no second copy of weights."""
+    """A reference that is the peft model itself with its adapter off: no second set of weights."""
 
     def __init__(self, model: Any) -> None:
-        """Take a peft model."""
+        """Create the reference of a peft model whose adapter is untrained."""
         self._model = model
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
-        """Run the model once more, without its adapter."""
+        """Return the scores of a forward pass of the model without its adapter."""
         import torch
 
         with torch.no_grad(), self._model.disable_adapter(), evaluating(self._model):
@@ -74,12 +78,7 @@ class AdapterOff:
 
 
 class Cached:
-    """Scores of known examples, computed once before the run.
-
-    ``logps`` holds one tensor ``(labels,)`` per example key, ``logits`` one ``(rows, vocabulary)``,
-    rows being the example's label places, or all its places where that was asked for; ``top`` the
-    likeliest entries of those rows and their indices, ``(rows, k)``.
-    """
+    """A reference that looks up scores of a run's examples, computed once before the run."""
 
     def __init__(
         self,
@@ -87,33 +86,38 @@ class Cached:
         logits: Mapping[str, Tensor],
         top: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {}),
     ) -> None:
-        """Take scores by example key; each may be empty where nobody reads it."""
+        """Create it from scores by example key; scores that no component reads are empty.
+
+        ``logps`` are ``(labels,)`` per example and ``logits`` ``(rows, vocabulary)``, with a row
+        for each of the example's label places, or for all of its places if those are needed.
+        ``top`` are log-probabilities and token ids of those rows' likeliest entries, ``(rows, k)``.
+        """
         self._logps, self._logits, self._top = logps, logits, top
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
-        """Look the batch's examples up."""
-        further = {
-            name: self._laid_out(batch.of(name), needs)
+        """Return the scores of a batch of examples that were scored before the run."""
+        sequences = {
+            name: self._look_up(batch.of(name), needs)
             for name in needs.sequences
             if name != "answer"
         }
         if "answer" not in needs.sequences:
-            return Scores(batch.mask, batch.positions, sequences=further)
-        return self._laid_out(batch, needs, further)
+            return Scores(batch.mask, batch.positions, sequences=sequences)
+        return self._look_up(batch, needs, sequences)
 
-    def _laid_out(
-        self, batch: Batch, needs: Needs, further: Mapping[str, Scores] | None = None
+    def _look_up(
+        self, batch: Batch, needs: Needs, sequences: Mapping[str, Scores] | None = None
     ) -> Scores:
         mask = batch.mask
         rows = batch.positions if needs.all_positions else mask
         values: dict[str, Any] = {}
         if needs.ref_logps:
-            values["logps"] = unpack(mask, _joined(self._logps, batch))
+            values["logps"] = unpack(mask, _concatenate(self._logps, batch))
         if needs.ref_logits:
-            values["logits"] = _joined(self._logits, batch)
+            values["logits"] = _concatenate(self._logits, batch)
         if needs.ref_top:
-            values["top"] = tuple(_joined(kept, batch) for kept in self._top)
-        return Scores(mask, batch.positions, rows=rows, sequences=further, **values)
+            values["top"] = tuple(_concatenate(by_key, batch) for by_key in self._top)
+        return Scores(mask, batch.positions, rows=rows, sequences=sequences, **values)
 
 
 def cached(
@@ -127,56 +131,53 @@ def cached(
     batch_size: int = 16,
     progress: ProgressCallback | None = None,
 ) -> Cached:
-    """Score every example under the model as it is now, reading what ``cache`` already holds.
+    """Return a reference over these examples, scored now or read from the folder ``cache``.
 
-    ``cache`` is a folder for log-probabilities; its entries are named by a fingerprint of the
-    weights, the configuration, the dtype and the attention implementation, and by the
-    ``precision`` that the caller's autocast computes in; they hold one tensor per example key
-    (tokens and label mask). A model that changed has another fingerprint, so a stale score is
-    never used. New scores are written to a file of their own and renamed into place: runs side by
-    side cannot corrupt each other. Logits are kept in memory for this run alone.
+    Only log-probabilities are stored there, a tensor for each example key; logits stay in memory.
+    The model as it is now, by its fingerprint, and ``precision``, in which the caller's autocast
+    computes, have a folder of their own: a model that has changed reads no stale scores. New ones
+    become a new file, which is renamed into place, so that runs side by side do no harm.
     """
     import torch
 
-    own = as_own(needs)
+    model_needs = replace(as_own(needs), sequences=frozenset({"answer"}))
     device = next(model.parameters()).device
-    suffix = "" if precision == "float32" else f"-{precision}"
-    keeps = cache is not None and own.logps
-    folder = cache / f"{fingerprint(model)}{suffix}" if keeps and cache is not None else None
-    known = _read(folder) if folder is not None else {}
-    wanted = {
+    folder = _folder_of(model, precision, cache) if cache and model_needs.logps else None
+    stored = _read(folder) if folder is not None else {}
+    texts = {
         (name, example.sequences[name].key): example
         for name in sorted(needs.sequences)
         for example in examples
     }
-    logps = {key: known[key] for _, key in wanted if key in known}
+    logps = {key: stored[key] for _, key in texts if key in stored}
+    todo = [
+        (name, example)
+        for (name, key), example in texts.items()
+        if model_needs.logits or (model_needs.logps and key not in stored)
+    ]
+    todo.sort(key=lambda item: (item[0], item[1].length))
+    new_logps: dict[str, Tensor] = {}
     logits: dict[str, Tensor] = {}
     top: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
-    missing = [
-        (name, example)
-        for (name, key), example in wanted.items()
-        if own.logits or (own.logps and key not in known)
-    ]
-    missing.sort(key=lambda item: (item[0], item[1].length))
-    fresh: dict[str, Tensor] = {}
-    head, done = ChunkedHead(model), 0
+    head, count = ChunkedHead(model), 0
     with torch.no_grad(), evaluating(model):
-        for name, group in _groups(missing, batch_size):
+        for name, group in _groups(todo, batch_size):
+            # Each text is scored in a batch of its own, whose answer it is.
             batch = collate(group, pad_token_id).of(name).to(device)
-            scored = score(model, batch, replace(own, sequences=frozenset({"answer"})), head=head)
-            if own.logps:
-                fresh |= _by_key(batch.keys, scored.logps[batch.mask], batch.mask)
+            scores = score(model, batch, model_needs, head=head)
+            if model_needs.logps:
+                new_logps |= _by_key(batch.keys, scores.logps[batch.mask], batch.mask)
             if needs.ref_top:
-                for kept, found in zip(top, scored.top(needs.ref_top), strict=True):
-                    kept |= _by_key(batch.keys, found, scored.rows)
+                for by_key, rows in zip(top, scores.top(needs.ref_top), strict=True):
+                    by_key |= _by_key(batch.keys, rows, scores.rows)
             if needs.ref_logits:
-                logits |= _by_key(batch.keys, scored.logits, scored.rows)
-            done += len(group)
+                logits |= _by_key(batch.keys, scores.logits, scores.rows)
+            count += len(group)
             if progress is not None:
-                progress("reference scores", done, len(missing))
-    if folder is not None and fresh:
-        _write(folder, fresh)
-    return Cached(logps | fresh, logits, top)
+                progress("reference scores", count, len(todo))
+    if folder is not None and new_logps:
+        _write(folder, new_logps)
+    return Cached(logps | new_logps, logits, top)
 
 
 def build_references(
@@ -189,13 +190,15 @@ def build_references(
     copy_in_8_bits: bool = False,
     progress: ProgressCallback | None = None,
 ) -> dict[str, Reference]:
-    """Return, for each stream that reads it, the cheapest reference that gives what it needs.
+    """Return a reference for each stream that reads one, by the stream's name.
 
-    Scores are computed once and kept where they fit; otherwise the model is run beside itself
-    with its adapter off, or, as the last resort, as a copy, which streams share.
+    ``streams`` holds the examples and needs of each. Where its scores fit into memory they are
+    computed now, by :func:`cached`. Otherwise a model runs at every step: the peft model with its
+    adapter off while that is untrained, else a copy (in 8 bits with ``copy_in_8_bits``). Streams
+    share that model.
     """
     references: dict[str, Reference] = {}
-    whole: Reference | None = None
+    running: Reference | None = None
     for name, (examples, needs) in streams.items():
         if not needs.reference:
             continue
@@ -210,11 +213,22 @@ def build_references(
                 progress=progress,
             )
             continue
-        if whole is None:
+        if running is None:
             switchable = hasattr(model, "disable_adapter") and adds_nothing(model)
-            whole = AdapterOff(model) if switchable else FrozenCopy(model, copy_in_8_bits)
-        references[name] = whole
+            running = AdapterOff(model) if switchable else FrozenCopy(model, copy_in_8_bits)
+        references[name] = running
     return references
+
+
+def draws_at_random(model: PreTrainedModel) -> bool:
+    """Whether the model computes anew each time while it trains: dropout, or a router's noise."""
+    from torch.nn.modules.dropout import _DropoutNd
+
+    rates = [module.p for module in model.modules() if isinstance(module, _DropoutNd)]
+    words = ("dropout", "pdrop", "drop_rate", "jitter")
+    settings = model.config.to_dict().items()
+    rates += [value for key, value in settings if any(word in key for word in words)]
+    return any(isinstance(rate, int | float) and rate > 0 for rate in rates)
 
 
 def _cacheable(model: PreTrainedModel, examples: ExampleSet, needs: Needs) -> bool:
@@ -228,30 +242,41 @@ def _cacheable(model: PreTrainedModel, examples: ExampleSet, needs: Needs) -> bo
 
 
 def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, element: int) -> int:
-    """Return the bytes that caching these examples' logits, or likeliest entries, would take."""
+    """Return how many bytes these examples' logits, or likeliest entries, take when cached.
+
+    ``element`` is the size of one logit in bytes.
+    """
     rows = sum(
         len(encoded.input_ids) if needs.all_positions else encoded.label_count
         for example in examples
         for name, encoded in example.sequences.items()
         if name in needs.sequences
     )
-    return rows * (vocabulary * element if needs.ref_logits else needs.ref_top * (4 + 8))
+    entry = 4 + 8  # a float32 log-probability and an int64 token id
+    return rows * (vocabulary * element if needs.ref_logits else needs.ref_top * entry)
+
+
+def _folder_of(model: PreTrainedModel, precision: str, cache: Path) -> Path:
+    suffix = "" if precision == "float32" else f"-{precision}"
+    return cache / f"{fingerprint(model)}{suffix}"
 
 
 def _groups(items: Sequence[tuple[str, Example]], size: int) -> Iterator[tuple[str, list[Example]]]:
+    """Yield the examples of each text's name, ``size`` at a time."""
     for name in sorted({name for name, _ in items}):
-        own = [example for other, example in items if other == name]
-        for start in range(0, len(own), size):
-            yield name, own[start : start + size]
+        examples = [example for other, example in items if other == name]
+        for start in range(0, len(examples), size):
+            yield name, examples[start : start + size]
 
 
-def _joined(known: Mapping[str, Tensor], batch: Batch) -> Tensor:
+def _concatenate(by_key: Mapping[str, Tensor], batch: Batch) -> Tensor:
     import torch
 
-    return torch.cat([known[key] for key in batch.keys]).to(batch.mask.device)
+    return torch.cat([by_key[key] for key in batch.keys]).to(batch.mask.device)
 
 
 def _by_key(keys: Sequence[str], rows: Tensor, places: Tensor) -> dict[str, Tensor]:
+    """Return the rows of each example on the CPU, by key; its rows are its True ``places``."""
     import torch
 
     parts = torch.split(rows.cpu(), places.sum(-1).tolist())
@@ -262,13 +287,13 @@ def _read(folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    known: dict[str, Tensor] = {}
+    logps: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            known |= load_file(file)
+            logps |= load_file(file)
         except (SafetensorError, OSError):
-            continue  # torn or just deleted: what it held is computed again
-    return known
+            continue  # damaged, or deleted meanwhile: its scores are computed again
+    return logps
 
 
 def _write(folder: Path, logps: dict[str, Tensor]) -> None:

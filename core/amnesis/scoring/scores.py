@@ -1,7 +1,7 @@
-"""What one forward pass says about one batch, and which of it a component asks for.
+"""The scores of a batch from one forward pass, and the declaration of which are needed.
 
-Everything is aligned with labels: of a batch of ``width`` tokens there are ``tokens = width - 1``
-places, and place i speaks of token i + 1 as predicted from the tokens before it.
+All scores are aligned with labels: a batch of ``width`` tokens has ``tokens = width - 1`` places,
+and place i is about token i + 1, as predicted from the tokens before it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Needs:
-    """The scores that components read; what nobody needs is neither computed nor loaded.
+    """The scores that a component reads; no others are computed or loaded for it.
 
-    ``hidden`` and ``ref_hidden`` hold 0-based indices of transformer blocks. ``all_positions``
-    asks for logits at prompt positions too, not only where there is a label. ``ref_top`` k asks
-    for the reference's k most likely entries at each place instead of all its logits.
+    ``needs | others`` is the union of two.
+
+    Attributes:
+        logps: log-probabilities of the label tokens.
+        ref_logps: the same of the frozen reference.
+        logits: logits, at the places of label tokens.
+        ref_logits: the same of the frozen reference.
+        all_positions: logits at prompt positions too.
+        hidden: hidden states after these transformer blocks, counted from 0.
+        ref_hidden: the same of the frozen reference.
+        sequences: the texts of each example that are scored: ``answer``, or further ones.
+        ref_top: how many of the reference's most likely vocabulary entries at each place; they
+            take far less memory than all its logits.
     """
 
     logps: bool = False
@@ -51,21 +61,26 @@ class Needs:
 
     @property
     def reference(self) -> bool:
-        """Whether anything of the frozen reference is needed."""
+        """Whether any score of the frozen reference is needed."""
         return self.ref_logps or self.ref_logits or bool(self.ref_hidden or self.ref_top)
 
     @property
     def likelihood_only(self) -> bool:
-        """Whether log-probabilities of label tokens are all that is read."""
-        read = self.logits, self.ref_logits, self.hidden, self.ref_hidden, self.ref_top
-        return not any(read)
+        """Whether nothing but log-probabilities of label tokens is needed."""
+        others = self.logits, self.ref_logits, self.hidden, self.ref_hidden, self.ref_top
+        return not any(others)
 
 
 class Scores:
-    """Scores of one batch; reading one that was not computed, or not declared, raises.
+    """The scores of one batch.
 
-    ``mask`` is True where a place has a label, ``positions`` on prompt and answer but not on
-    padding, ``rows`` where :attr:`logits` have a row; all are ``(batch, tokens)``.
+    Reading a score that was not computed, or that the reader's ``needs`` do not declare, raises a
+    :class:`~amnesis.errors.ContractError` that names the reader.
+
+    Attributes:
+        mask: True at the places of label tokens, ``(batch, tokens)``.
+        positions: True at the places of prompt and answer, not of padding, ``(batch, tokens)``.
+        rows: True at the places for which :attr:`logits` has a row, ``(batch, tokens)``.
     """
 
     def __init__(
@@ -75,19 +90,22 @@ class Scores:
         *,
         rows: Tensor | None = None,
         sequences: Mapping[str, Scores] | None = None,
+        needs: Needs | None = None,
+        reader: str = "",
         **values: Any,
     ) -> None:
-        """Hold ``values``: labels, logps, ref_logps, logits, ref_logits, hidden, ref_hidden.
+        """Create scores from ``values``, named as the properties and methods that return them.
 
-        ``sequences`` are the scores of further texts of the same examples (``refusal``).
+        ``positions`` and ``rows`` default to ``mask``; ``hidden`` and ``ref_hidden`` are mappings
+        from block to tensor; ``sequences`` are the scores of further texts of the same examples
+        (``refusal``). With ``needs``, only the scores that they declare can be read, by ``reader``.
         """
         self.mask = mask
         self.positions = mask if positions is None else positions
         self.rows = mask if rows is None else rows
         self._sequences = dict(sequences or {})
         self._values = {name: value for name, value in values.items() if value is not None}
-        self._needs: Needs | None = None
-        self._reader = ""
+        self._needs, self._reader = needs, reader
 
     @classmethod
     def from_logits(
@@ -98,42 +116,87 @@ class Scores:
         *,
         ref_logits: Tensor | None = None,
     ) -> Scores:
-        """Build scores from a model's own output, for use in a training loop of your own.
+        """Return the scores in a model's output, for a training loop of your own.
 
-        ``logits`` and ``ref_logits`` are ``(batch, width, vocabulary)``, unshifted, as
-        transformers gives them; ``labels`` is ``(batch, width)`` with -100 where there is none.
+        ``logits`` and ``ref_logits`` are ``(batch, width, vocabulary)``, not shifted, as
+        transformers returns them; ``labels`` is ``(batch, width)``, with -100 where there is no
+        label, and ``attention_mask`` ``(batch, width)``. Without an attention mask, positions are
+        those of label tokens.
         """
         mask = labels[:, 1:] != IGNORED
         positions = mask if attention_mask is None else attention_mask[:, 1:].bool()
-        own = logits[:, :-1][positions]
-        ref = None if ref_logits is None else ref_logits[:, :-1][positions].detach()
-        picked, targets = mask[positions], labels[:, 1:][mask]
+        flat = logits[:, :-1][positions]
+        ref_flat = None if ref_logits is None else ref_logits[:, :-1][positions].detach()
+        is_label, targets = mask[positions], labels[:, 1:][mask]
+        ref_logps = None if ref_flat is None else label_logps(ref_flat[is_label], targets)
         return cls(
             mask,
             positions,
             rows=positions,
             labels=labels[:, 1:],
-            logits=own,
-            ref_logits=ref,
-            logps=unpack(mask, label_logps(own[picked], targets)),
-            ref_logps=None if ref is None else unpack(mask, label_logps(ref[picked], targets)),
+            logits=flat,
+            ref_logits=ref_flat,
+            logps=unpack(mask, label_logps(flat[is_label], targets)),
+            ref_logps=None if ref_logps is None else unpack(mask, ref_logps),
         )
 
     def restricted_to(self, needs: Needs, reader: str) -> Scores:
-        """Return a view in which only declared scores can be read, naming ``reader`` if it errs."""
-        view = Scores(self.mask, self.positions, rows=self.rows, **self._values)
-        view._sequences = {
-            name: scores.restricted_to(needs, reader) for name, scores in self._sequences.items()
+        """Return the same scores, of which only those in ``needs`` can be read.
+
+        ``reader`` is what errors call the component that reads them.
+        """
+        return Scores(
+            self.mask,
+            self.positions,
+            rows=self.rows,
+            sequences={
+                name: scores.restricted_to(needs, reader)
+                for name, scores in self._sequences.items()
+            },
+            needs=needs,
+            reader=reader,
+            **self._values,
+        )
+
+    def detached(self) -> Scores:
+        """Return the same scores without their gradient."""
+        values: dict[str, Any] = {
+            name: {block: state.detach() for block, state in value.items()}
+            if isinstance(value, dict)
+            else value.detach()
+            for name, value in self._values.items()
         }
-        view._needs, view._reader = needs, reader
-        return view
+        sequences = {name: scores.detached() for name, scores in self._sequences.items()}
+        return Scores(self.mask, self.positions, rows=self.rows, sequences=sequences, **values)
+
+    def beside(self, reference: Scores, needs: Needs) -> Scores:
+        """Return the same scores with those of a reference that ``needs`` declare."""
+        sequences = {
+            name: scores.beside(reference.of(name), needs)
+            for name, scores in self._sequences.items()
+        }
+        values = dict(self._values)
+        if "answer" in needs.sequences:
+            values |= {
+                "ref_logps": reference.logps if needs.ref_logps else None,
+                "ref_logits": reference.logits if needs.ref_logits else None,
+                "ref_top": reference.top(needs.ref_top) if needs.ref_top else None,
+                "ref_hidden": {block: reference.hidden(block) for block in needs.ref_hidden},
+            }
+        return Scores(self.mask, self.positions, rows=self.rows, sequences=sequences, **values)
 
     def of(self, sequence: str) -> Scores:
-        """Return the scores of one of the examples' texts: ``answer`` is this one."""
+        """Return the scores of one of the examples' texts by name; ``answer`` is these scores.
+
+        Raises:
+            ContractError: the text was not scored, or not declared.
+        """
         if sequence == "answer":
             return self
         if sequence not in self._sequences:
-            raise ContractError(f"{self._who}needs the sequence {sequence!r}, which was not scored")
+            raise ContractError(
+                f"{self._who} needs the sequence {sequence!r}, which was not scored"
+            )
         if self._needs is not None and sequence not in self._needs.sequences:
             raise ContractError(
                 f"{self._reader} reads the sequence {sequence!r} without declaring it; "
@@ -143,67 +206,77 @@ class Scores:
 
     @property
     def labels(self) -> Tensor:
-        """Token ids of the labels, -100 elsewhere, ``(batch, tokens)``; need not be declared."""
+        """Token ids of the labels, -100 elsewhere, ``(batch, tokens)``.
+
+        They can be read without being declared.
+        """
         if "labels" not in self._values:
-            raise ContractError(f"{self._who}reads 'labels', which were not given")
+            raise ContractError(f"{self._who} reads 'labels', which were not given")
         labels: Tensor = self._values["labels"]
         return labels
 
     @property
     def logps(self) -> Tensor:
-        """Log-probability of each label token, 0 elsewhere, ``(batch, tokens)``."""
+        """Log-probabilities of the label tokens, 0 elsewhere, ``(batch, tokens)``."""
         return self._read("logps")
 
     @property
     def ref_logps(self) -> Tensor:
-        """The same under the frozen reference, without gradient."""
+        """:attr:`logps` of the frozen reference, without gradient."""
         return self._read("ref_logps")
 
     @property
     def logits(self) -> Tensor:
-        """Logits of the places in :attr:`rows`, in reading order, ``(rows, vocabulary)``."""
+        """Logits at the places of :attr:`rows`, example after example, ``(rows, vocabulary)``."""
         return self._read("logits")
 
     @property
     def ref_logits(self) -> Tensor:
-        """The same under the frozen reference, without gradient."""
+        """:attr:`logits` of the frozen reference, without gradient."""
         return self._read("ref_logits")
 
     @property
     def ref_top(self) -> tuple[Tensor, Tensor]:
-        """The reference's likeliest entries: log-probabilities and indices, ``(rows, k)``."""
+        """The reference's likeliest entries: log-probabilities and token ids, ``(rows, k)``."""
         value: tuple[Tensor, Tensor] = self._read("ref_top")  # type: ignore[assignment]
         return value
 
     def top(self, k: int) -> tuple[Tensor, Tensor]:
-        """Return the k likeliest entries at each place, likeliest first, as :attr:`ref_top` does."""
+        """Return log-probabilities and token ids of the k likeliest entries at each place.
+
+        Both are ``(rows, k)``, the likeliest first.
+        """
         if "top" in self._values:
             logps, indices = self._values["top"]
             return logps[:, :k], indices[:, :k]
-        found = self.logits.float().log_softmax(-1).topk(min(k, self.logits.shape[-1]))
-        return found.values, found.indices
+        top = self.logits.float().log_softmax(-1).topk(min(k, self.logits.shape[-1]))
+        return top.values, top.indices
 
     def hidden(self, block: int) -> Tensor:
-        """Output of a 0-based block at the label tokens themselves, ``(batch, tokens, width)``."""
+        """Return the hidden states after a block (from 0), ``(batch, tokens, width)``.
+
+        They are those of the tokens themselves, one place to the right of the hidden states that
+        predict them.
+        """
         return self._read_block("hidden", block)
 
     def ref_hidden(self, block: int) -> Tensor:
-        """The same under the frozen reference, without gradient."""
+        """Return :meth:`hidden` of the frozen reference, without gradient."""
         return self._read_block("ref_hidden", block)
 
     def unpack(self, values: Tensor) -> Tensor:
-        """Lay values of :attr:`rows` out as ``(batch, tokens)``, 0 elsewhere."""
+        """Return ``values``, one per row of :attr:`logits`, as ``(batch, tokens)``; 0 elsewhere."""
         return unpack(self.rows, values)
 
     def count(self, mean_over: MeanOver) -> int:
-        """Return the number of items of this batch that a mean runs over."""
+        """Return the number of label tokens, positions or examples, as ``mean_over`` says."""
         if mean_over == "examples":
             return self.mask.shape[0]
         return int((self.mask if mean_over == "tokens" else self.positions).sum())
 
     @property
     def _who(self) -> str:
-        return f"{self._reader} " if self._reader else "a component "
+        return self._reader or "a component"
 
     def _read(self, name: str) -> Tensor:
         if self._needs is not None and not getattr(self._needs, name):
@@ -211,7 +284,7 @@ class Scores:
                 f"{self._reader} reads {name!r} without declaring it; add it to `needs`"
             )
         if name not in self._values:
-            raise ContractError(f"{self._who}reads {name!r}, which was not computed")
+            raise ContractError(f"{self._who} reads {name!r}, which was not computed")
         value: Tensor = self._values[name]
         return value
 
@@ -222,22 +295,22 @@ class Scores:
             )
         blocks: dict[int, Tensor] = self._values.get(name, {})
         if block not in blocks:
-            raise ContractError(f"{self._who}reads {name}({block}), which was not computed")
+            raise ContractError(f"{self._who} reads {name}({block}), which was not computed")
         return blocks[block]
 
 
 def label_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return log-probabilities ``(rows,)`` of ``targets`` under ``logits`` ``(rows, vocabulary)``.
+    """Return the log-probabilities of ``targets`` ``(rows,)`` under ``logits``, ``(rows,)``.
 
-    Half precision is summed in float32; float32 and float64 stay what they are.
+    ``logits`` is ``(rows, vocabulary)``. Half precision is widened to float32, also in the result.
     """
     wide = logits.float() if logits.element_size() < 4 else logits
-    # One pass over the vocabulary, where gather minus logsumexp would be five.
+    # log_softmax passes over the vocabulary once; gather minus logsumexp would do so five times.
     logps: Tensor = wide.log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
     return logps
 
 
 def unpack(mask: Tensor, values: Tensor) -> Tensor:
-    """Lay ``values`` out at the True places of ``mask``, in reading order, 0 elsewhere."""
-    laid: Tensor = values.new_zeros(mask.shape).masked_scatter(mask, values)
-    return laid
+    """Return ``values`` at the True places of ``mask``, in row-major order, and 0 elsewhere."""
+    full: Tensor = values.new_zeros(mask.shape).masked_scatter(mask, values)
+    return full

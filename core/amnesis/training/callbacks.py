@@ -1,4 +1,4 @@
-"""What is watched while a run goes on: TensorBoard scalars, and progress with time left."""
+"""Callbacks of a run: TensorBoard, progress, and evaluations along the way."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Writes every logged number as a scalar under its own name.
+    """Writes each logged value as a scalar of its name, and at the end the probes' figures.
 
-    Those of single examples, ``<name>/examples/<row>``, become one histogram ``<name>/examples``.
-    At the end come the figures that the run's probes make of it.
+    Values of single examples, ``<name>/examples/<row>``, become a histogram ``<name>/examples``.
     """
 
     def __init__(self, folder: Path, probes: Sequence[Probe] = ()) -> None:
-        """Write into ``folder``, which is made when the first number comes."""
+        """Write into ``folder``, which is created with the first value."""
         self._folder, self._probes = folder, tuple(probes)
         self._writer: Any = None
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any
     ) -> None:
-        """Write the numbers of one step, on one process only."""
+        """Write the values of a step, on the first process only."""
         if not state.is_world_process_zero or not logs:
             return
         import torch
@@ -42,20 +41,20 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(log_dir=str(self._folder))
-        together: dict[str, list[float]] = {}
+        by_example: dict[str, list[float]] = {}
         for name, value in logs.items():
             if name == "epoch" or not isinstance(value, (int, float)):
                 continue
             group, _, row = name.rpartition("/")
             if group.endswith("/examples") and row.isdecimal():
-                together.setdefault(group, []).append(value)
+                by_example.setdefault(group, []).append(value)
             else:
                 self._writer.add_scalar(name, value, state.global_step)
-        for group, values in together.items():
+        for group, values in by_example.items():
             self._writer.add_histogram(group, torch.tensor(values), state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Draw the run, flush and close."""
+        """Write the probes' figures, and close the file."""
         if self._writer is not None:
             for probe in self._probes:
                 try:
@@ -70,20 +69,20 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
 
 
 class StepProgress(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Tells a progress callback of every optimizer step."""
+    """Reports every optimizer step to a progress callback, on the first process only."""
 
     def __init__(self, progress: ProgressCallback, what: str) -> None:
-        """Report under the name ``what``."""
+        """Report steps to ``progress`` as ``what``."""
         self._progress, self._what = progress, what
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report one step."""
+        """Report the step that has ended."""
         if state.is_world_process_zero:
             self._progress(self._what, state.global_step, state.max_steps)
 
 
 class EvaluateAlong(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Evaluates the model every k-th step; the values join those that the step logs."""
+    """Evaluates the model after every k-th step, and adds the values to those of the step."""
 
     def __init__(
         self,
@@ -91,26 +90,27 @@ class EvaluateAlong(TrainerCallback):  # type: ignore[misc]  # transformers is n
         evaluate: Callable[[PreTrainedModel], Mapping[str, float]],
         log: StepLog,
     ) -> None:
-        """Take how often, what evaluates, and where the values go."""
+        """Call ``evaluate`` after every ``every``-th step, and add what it returns to ``log``."""
         self._every, self._evaluate, self._log = every, evaluate, log
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Evaluate after every k-th step, and see that it is logged."""
+        """Evaluate the model if a k-th step has ended, and have the step logged."""
         if state.global_step % self._every == 0:
-            with _own_forward(model):
+            with _without_autocast(model):
                 self._log.add(self._evaluate(model))
             control.should_log = True
 
 
 @contextmanager
-def _own_forward(model: Any) -> Iterator[None]:
-    """Let the model compute without the run's autocast, as before and after the run."""
-    original, wrapped = vars(model).get("_original_forward"), model.forward
-    if original is None:
+def _without_autocast(model: Any) -> Iterator[None]:
+    """Inside ``with``, compute without the run's autocast, as evaluations before and after do."""
+    # accelerate replaces forward by one that autocasts, and keeps the model's own here.
+    model_forward, autocast_forward = vars(model).get("_original_forward"), model.forward
+    if model_forward is None:
         yield
         return
-    model.forward = original
+    model.forward = model_forward
     try:
         yield
     finally:
-        model.forward = wrapped
+        model.forward = autocast_forward

@@ -1,4 +1,4 @@
-"""Checkpoints: what of them is ours; written whole beside the old ones, recognised when not."""
+"""Checkpoints: written completely before they replace others, and checked before they are read."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 MARKER = "complete.json"
 _PARTIAL = ".partial"
-_STATE, _MEMORY = "amnesis.json", "combiner.safetensors"
+_STATE, _MEMORY = "amnesis.json", "combiner.safetensors"  # the files of a RunState
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """What a checkpoint holds beside the Trainer's own files.
+    """The state of a run that a checkpoint holds beside the Trainer's own files.
 
     Attributes:
         trajectory: the logged values of each step so far.
-        notes: what was said beside them.
-        probes: the probe runner's state.
-        limits_passed: for how many steps each limit has been passed.
+        notes: the notes on the run so far.
+        probes: the state of the probe runner.
+        limits_passed: for how many steps in a row each limit has been passed.
         data: the digest of the examples that the run draws from.
-        memory: what the combiner remembers, by parameter name.
+        memory: the combiner's state, by parameter name.
     """
 
     trajectory: list[dict[str, float]]
@@ -43,7 +43,7 @@ class RunState:
     memory: Mapping[str, Tensor]
 
     def write(self, folder: Path) -> None:
-        """Write it into a checkpoint that is being staged."""
+        """Write the state into the folder of a :func:`staged` checkpoint."""
         from safetensors.torch import save_file
 
         document = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
@@ -54,7 +54,7 @@ class RunState:
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
-        """Read what :meth:`write` wrote."""
+        """Return the state that :meth:`write` wrote into ``folder``."""
         from safetensors.torch import load_file
 
         document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
@@ -64,10 +64,10 @@ class RunState:
 
 @contextmanager
 def staged(folder: Path, step: int, keep: int) -> Iterator[Path]:
-    """Yield a folder to write checkpoint ``step`` into; it appears in ``folder`` when it is whole.
+    """Yield a folder for the files of checkpoint ``step``, moved into ``folder`` when complete.
 
-    Every rank enters and writes its own files; the first one seals. The last ``keep`` checkpoints
-    stay.
+    Every rank must enter, and writes its own files. Afterwards the first rank adds a list of the
+    files and their sizes, and deletes all but the last ``keep`` checkpoints.
     """
     staging = folder / f"{step:08d}{_PARTIAL}"
     if world()[0] == 0:
@@ -88,27 +88,27 @@ def staged(folder: Path, step: int, keep: int) -> Iterator[Path]:
 
 
 def latest(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest whole checkpoint, and a note for each newer one that was passed over."""
+    """Return the newest undamaged checkpoint or None, and a note on each that was passed over."""
     notes: list[str] = []
     if not folder.is_dir():
         return None, notes
     for partial in sorted(folder.glob(f"*{_PARTIAL}")):
         notes.append(f"checkpoint {partial.name} was not finished: passed over")
     for candidate in sorted(_numbered(folder), reverse=True):
-        fault = _fault(candidate)
-        if fault is None:
+        damage = _damage(candidate)
+        if damage is None:
             return candidate, notes
-        notes.append(f"checkpoint {candidate.name} is damaged ({fault}): passed over")
+        notes.append(f"checkpoint {candidate.name} is damaged ({damage}): passed over")
     return None, notes
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the number of optimizer steps that were done when it was written."""
+    """Return the number of optimizer steps before a checkpoint was written."""
     return int(checkpoint.name)
 
 
 def trainer_folder(checkpoint: Path) -> Path:
-    """Return the folder in it that the Trainer wrote and reads, which holds our state too."""
+    """Return the checkpoint's folder that the Trainer reads; it holds the run's state too."""
     return checkpoint / f"checkpoint-{step_of(checkpoint)}"
 
 
@@ -116,7 +116,8 @@ def _numbered(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()]
 
 
-def _files(folder: Path) -> dict[str, int]:
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of each file in a checkpoint, except the list of files itself."""
     return {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
@@ -127,23 +128,24 @@ def _files(folder: Path) -> dict[str, int]:
 def _seal(staging: Path, step: int) -> None:
     for path in staging.rglob("*"):
         if path.is_file():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
     marker = staging / MARKER
     with marker.open("w", encoding="utf-8") as file:
-        json.dump({"step": step, "files": _files(staging)}, file)
+        json.dump({"step": step, "files": _sizes(staging)}, file)
         file.flush()
         os.fsync(file.fileno())
     sync_folder(staging)
 
 
-def _fault(checkpoint: Path) -> str | None:
+def _damage(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None where all its files have their sizes."""
     try:
-        sealed: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+        marker: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return f"{MARKER} is missing or unreadable"
-    found = _files(checkpoint)
-    for name, size in sealed.get("files", {}).items():
-        if found.get(name) != size:
-            return f"{name} has {found.get(name, 0)} of {size} bytes"
+    sizes = _sizes(checkpoint)
+    for name, size in marker.get("files", {}).items():
+        if sizes.get(name) != size:
+            return f"{name} has {sizes.get(name, 0)} of {size} bytes"
     return None

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from amnesis.contracts.probe import Product
+from amnesis.contracts.probe import Gradient, Product
 from amnesis.contracts.stream import StreamLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The risk that a gradient is of, by the stream whose batches it is taken on.
+RISKS: dict[str, Gradient] = {"forget": "forget_risk", "retain": "retain_risk"}
 # What every step logs, or may: the names of its own values begin so.
 STEP_VALUES = ("forget/loss", "retain/loss", "forget/weight/", "retain/weight/", "gradients/")
 Values = dict[str, float]
+# The inner products that probes read: each from one that is taken, times a factor.
 Available = dict[Product, tuple[Product, float]]
 
 
@@ -140,24 +143,27 @@ def _to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, floats, strict=True))
 
 
-def at_hand(asked: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None) -> Available:
-    """Map each product asked for to one that can be had, and a factor.
+def at_hand(
+    products: Sequence[Product], forget: StreamLoss, retain: StreamLoss | None
+) -> Available:
+    """Return, for each product that probes read, one that can be taken, and a factor.
 
-    Where a stream's loss is c·R its gradient is c·∇R, so the risk needs no backward of its own.
+    Where a stream's loss is c·R its gradient is c·∇R, so the risk needs no backward pass of its
+    own. A product with the retain stream is left out where there is none.
     """
-    streams = {loss.name: loss for loss in (forget, retain) if loss is not None}
+    sources: dict[Gradient, tuple[Gradient, float]] = {}
+    streams: dict[Gradient, StreamLoss | None] = {"forget": forget, "retain": retain}
+    for stream, loss in streams.items():
+        if loss is not None:
+            multiple = loss.risk_multiple
+            risk = RISKS[stream]
+            sources[stream] = stream, 1.0
+            sources[risk] = (stream, 1 / multiple) if multiple else (risk, 1.0)
     available: Available = {}
-    for pair in asked:
-        factor, names = 1.0, []
-        for gradient in pair:
-            stream, _, is_risk = gradient.partition("_")
-            if stream not in streams:
-                break
-            multiple = streams[stream].risk_multiple if is_risk else None
-            factor /= multiple or 1.0
-            names.append(stream if multiple else gradient)
-        else:
-            available[pair] = ((names[0], names[1]), factor)  # type: ignore[assignment]
+    for left, right in products:
+        if left in sources and right in sources:
+            (one, a), (other, b) = sources[left], sources[right]
+            available[left, right] = (one, other), a * b
     return available
 
 

@@ -1,4 +1,4 @@
-"""How a run trains: steps, batches, optimizer. One record, and its translation for the Trainer."""
+"""The sizes and optimizer of a run, and their translation into transformers' arguments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(Settings):
-    """Sizes and optimizer of a run; AdamW, as everywhere in this field, unless told otherwise."""
+    """How a run trains: steps, batches, optimizer (AdamW by default), precision, checkpoints."""
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; or give epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the forget set")
@@ -56,7 +56,7 @@ class TrainingSettings(Settings):
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
 
     def check_on(self, device: str) -> None:
-        """See that the precision can be computed in on a device.
+        """Check that a device can compute in the precision.
 
         Raises:
             RecipeError: it cannot.
@@ -67,13 +67,17 @@ class TrainingSettings(Settings):
             )
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _check_one_length(self) -> Self:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
         return self
 
     def length(self, forget_examples: int) -> tuple[int, int | None]:
-        """Return (optimizer steps, forget draws or None) of a run over that many examples."""
+        """Return the optimizer steps of a run over that many examples, and its forget draws.
+
+        The draws are None where ``steps`` is set: every step is then full. By default a run makes
+        five epochs.
+        """
         if self.steps is not None:
             return self.steps, None
         return steps_of(self.epochs or 5.0, forget_examples, self.batch_size)
@@ -81,7 +85,10 @@ class TrainingSettings(Settings):
     def arguments(
         self, steps: int, output: Path, seed: int, device: str | None
     ) -> TrainingArguments:
-        """Translate into transformers' TrainingArguments: one Trainer batch is one step."""
+        """Return the arguments for transformers' Trainer, to which a batch is a whole step.
+
+        ``steps`` is from :meth:`length`; checkpoints are written into ``output``.
+        """
         from transformers import TrainingArguments
 
         scheduler: dict[str, Any] = {}

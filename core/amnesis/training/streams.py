@@ -1,4 +1,4 @@
-"""Two gradients per optimizer step, in place, combined while the last backward runs.
+"""Two gradients per optimizer step, combined in place, if possible during the last backward pass.
 
 streams = Streams(model.named_parameters(), amnesis.create("combiner", "sago"))
 for forget_batch, retain_batch in batches:
@@ -14,7 +14,7 @@ for forget_batch, retain_batch in batches:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from amnesis.contracts.combiner import (
@@ -39,16 +39,14 @@ Reduce = Callable[[Sequence["Tensor"]], None]
 
 
 class Streams:
-    """Collects a forget and a retain gradient, and leaves their combination in ``p.grad``.
+    """Collects a forget and a retain gradient, and puts their combination into ``p.grad``.
 
-    Gradients of one stream accumulate over as many backward passes as are made inside
-    :meth:`forget` and :meth:`retain`. Only pointers move: at its peak a step holds the retain
-    gradient in ``p.grad`` and one more gradient beside it. With ``retain(last=True)`` each
-    parameter is combined as soon as its gradient is complete, and the forget gradient freed.
-
-    ``reduce`` sums a list of tensors over ranks, in place; without it there is one process.
-    ``scale`` gives what both streams' losses are multiplied by, a loss scaler's factor: combiners
-    see the gradients themselves, and ``p.grad`` is left multiplied by it, for the scaler to divide.
+    All backward passes inside :meth:`forget` add up to the forget gradient, all those inside
+    :meth:`retain` to the retain gradient. Gradients are moved, not copied: no more than these two
+    are in memory, and those that :meth:`collect` adds. With ``retain(last=True)`` a parameter's
+    gradients are combined as soon as its retain gradient is complete, and its forget gradient is
+    freed, while the backward pass goes on. This needs one process, no loss scaler, and a combiner
+    that takes no inner products over all parameters.
     """
 
     def __init__(
@@ -58,9 +56,13 @@ class Streams:
         reduce: Reduce | None = None,
         scale: Callable[[], float] | None = None,
     ) -> None:
-        """Take named parameters; those that do not require a gradient are left alone.
+        """Collect the gradients of those named parameters that require one.
 
-        ``combiner`` None adds the two gradients; that of a forget stream alone is used as it is.
+        Without a ``combiner`` the two gradients are added; a forget gradient alone is used as it
+        is. ``reduce`` sums a list of tensors over all ranks in place; it is None for one process.
+        ``scale`` returns the factor of a loss scaler, by which both losses were multiplied:
+        combiners and reports see gradients without it, and ``p.grad`` is left with it, for the
+        scaler to divide.
         """
         self._names = {p: name for name, p in parameters if p.requires_grad}
         self._combiner = combiner
@@ -69,57 +71,70 @@ class Streams:
         self._sharded = any(is_sharded(p) for p in self._names)
         self._held: dict[str, dict[Parameter, Tensor]] = {}
         self._memory: dict[Parameter, Tensor] = {}
-        self._remembered: set[Parameter] = set()
-        self._finished: set[Parameter] = set()
-        self._watched = False
+        self._updated_memory: set[Parameter] = set()  # in this step
+        self._combined: set[Parameter] = set()  # in this step
+        self._statistics = False
         self._products: tuple[Product, ...] = ()
-        self._seen = Tally()
+        self._tally = Tally()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what the combiner remembers, by parameter name: to be checkpointed."""
-        return {self._names[p]: kept for p, kept in self._memory.items()}
+        """Return the combiner's state, by parameter name."""
+        return {self._names[p]: tensor for p, tensor in self._memory.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
-        named = {name: p for p, name in self._names.items()}
-        self._memory = {named[name]: kept.to(named[name].device) for name, kept in state.items()}
+        """Restore the combiner's state from what :meth:`state_dict` returned."""
+        parameters = {name: p for p, name in self._names.items()}
+        self._memory = {
+            parameters[name]: tensor.to(parameters[name].device) for name, tensor in state.items()
+        }
 
     def watch(self, statistics: bool = True, products: Sequence[Product] = ()) -> None:
-        """Ask that the coming step's report be filled: norms, cosine, conflicts, products."""
-        self._watched, self._products = statistics, tuple(products)
+        """Have the report of the coming step filled, for it is empty otherwise.
+
+        ``statistics`` are the two norms, the cosine and the shares of conflicting and zero
+        elements; ``products`` are pairs of gradients whose inner products are reported for each
+        parameter.
+        """
+        self._statistics, self._products = statistics, tuple(products)
 
     @contextmanager
     def collect(self, gradient: str) -> Iterator[None]:
-        """Add the backward passes made inside to the gradient of that name."""
-        held = self._held.setdefault(gradient, {})
+        """Add the backward passes made inside ``with`` to the gradient of that name."""
+        gradients = self._held.setdefault(gradient, {})
         for p in self._names:
-            p.grad = held.pop(p, None)
+            p.grad = gradients.pop(p, None)
         try:
             yield
         finally:
             for p in self._names:
                 if p.grad is not None:
-                    held[p] = p.grad
+                    gradients[p] = p.grad
                     p.grad = None
 
-    def forget(self) -> object:
-        """Collect the forget gradient from the backward passes made inside ``with``."""
+    def forget(self) -> AbstractContextManager[None]:
+        """Add the backward passes made inside ``with`` to the forget gradient."""
         return self.collect("forget")
 
     @contextmanager
     def retain(self, last: bool = False) -> Iterator[None]:
-        """Collect the retain gradient; ``last`` says that this step has no retain pass after it."""
-        if not (last and self._streams):
+        """Add the backward passes made inside ``with`` to the retain gradient.
+
+        ``last`` promises that a single backward pass is made inside, the step's last one.
+
+        Raises:
+            ContractError: a second backward pass is made with ``last``.
+        """
+        if not (last and self._combines_early):
             with self.collect("retain"):
                 yield
             return
         handles = [
-            p.register_post_accumulate_grad_hook(self._finish)  # type: ignore[no-untyped-call]
+            p.register_post_accumulate_grad_hook(self._combine)  # type: ignore[no-untyped-call]
             for p in self._names
         ]
-        held = self._held.setdefault("retain", {})
+        gradients = self._held.setdefault("retain", {})
         for p in self._names:
-            p.grad = held.get(p)
+            p.grad = gradients.get(p)
         try:
             yield
         finally:
@@ -127,34 +142,34 @@ class Streams:
                 handle.remove()
 
     def combine(self) -> StreamReport:
-        """Leave the combined gradient in every ``p.grad`` and report what went into it."""
-        # Every rank must reduce the same gradients in the same order, also one without a batch.
+        """Put the combined gradient into every ``p.grad``, and return the step's report."""
+        # Every rank must reduce the same gradients in the same order, even one without a batch.
         names = {"forget", "retain", *(name for pair in self._products for name in pair)}
         for name in sorted(names):
-            held = self._held.setdefault(name, {})
+            gradients = self._held.setdefault(name, {})
             if self._reduce is not None:
-                self._reduce([self._filled(held, p) for p in self._names])
+                self._reduce([self._fill(gradients, p) for p in self._names])
         scale = 1.0 if self._scale is None else self._scale()
-        for held in self._held.values() if scale != 1 else ():
-            for gradient in held.values():
+        for gradients in self._held.values() if scale != 1 else ():
+            for gradient in gradients.values():
                 gradient.div_(scale)
         total = self._total_coefficients() if self._needs_total_gram else None
         for p in self._names:
-            if p not in self._finished and self._has_gradient(p):
-                self._finish(p, total)
+            if p not in self._combined and self._has_gradient(p):
+                self._combine(p, total)
             if scale != 1 and p.grad is not None:
                 p.grad.mul_(scale)
-        self._remembered.clear()
-        self._finished.clear()
-        report = self._seen.report(self._products)
+        self._updated_memory.clear()
+        self._combined.clear()
+        report = self._tally.report(self._products)
         self._held.clear()
-        self._seen = Tally()
-        self._watched, self._products = False, ()
+        self._tally = Tally()
+        self._statistics, self._products = False, ()
         return report
 
     @property
-    def _streams(self) -> bool:
-        """Whether parameters can be combined one by one, while backward runs."""
+    def _combines_early(self) -> bool:
+        """Whether a parameter's gradients can be combined without knowing those of others."""
         return (
             self._reduce is None
             and self._scale is None
@@ -171,11 +186,11 @@ class Streams:
             and combiner.scope == "global"
         )
 
-    def _filled(self, held: dict[Parameter, Tensor], p: Parameter) -> Tensor:
-        """Return the gradient held for p; ranks must reduce the same tensors, so a zero if none."""
-        if p not in held:
-            held[p] = p.new_zeros(p.shape)
-        return held[p]
+    def _fill(self, gradients: dict[Parameter, Tensor], p: Parameter) -> Tensor:
+        """Return p's gradient, set to zero where there is none, since every rank reduces it."""
+        if p not in gradients:
+            gradients[p] = p.new_zeros(p.shape)
+        return gradients[p]
 
     def _total_coefficients(self) -> tuple[float, float]:
         combiner = self._combiner
@@ -184,56 +199,56 @@ class Streams:
         for p in self._names:
             if self._has_gradient(p):
                 f, r = self._pair(p)
-                gram = over_shards(gram_matrix(f, self._recalled(p, r)), p)
+                gram = over_shards(gram_matrix(f, self._remember(p, r)), p)
                 total = gram if total is None else total + gram.to(total.device)
         if total is None:
             raise RuntimeError("combine() was called before any backward pass")
         return combiner.total_coefficients(total)
 
     def _has_gradient(self, p: Parameter) -> bool:
-        held = (self._held["forget"], self._held["retain"], self._memory)
-        return any(p in gradients for gradients in held)
+        sources = (self._held["forget"], self._held["retain"], self._memory)
+        return any(p in tensors for tensors in sources)
 
     def _pair(self, p: Parameter) -> tuple[Tensor, Tensor]:
         f, r = self._held["forget"].get(p), self._held["retain"].get(p)
-        f = p.new_zeros(p.shape) if f is None else f  # each its own: both may be missing
+        f = p.new_zeros(p.shape) if f is None else f
         r = p.new_zeros(p.shape) if r is None else r
         return local(f), local(r)
 
-    def _recalled(self, p: Parameter, r: Tensor) -> Tensor:
-        """Let the combiner remember r, once a step, and give what then stands in r's place."""
-        if self._combiner is not None and p not in self._remembered:
-            self._remembered.add(p)
-            kept = self._combiner.remember(r, self._memory.get(p))
-            # A step that overflows under a loss scaler is skipped; what it leaves must not stay.
-            if kept is not None and (self._scale is None or bool(kept.isfinite().all())):
-                self._memory[p] = kept
+    def _remember(self, p: Parameter, r: Tensor) -> Tensor:
+        """Update the combiner's memory of r, once a step; return what is combined in r's place."""
+        if self._combiner is not None and p not in self._updated_memory:
+            self._updated_memory.add(p)
+            memory = self._combiner.remember(r, self._memory.get(p))
+            # A loss scaler skips a step whose gradients overflow; they must not stay in memory.
+            if memory is not None and (self._scale is None or bool(memory.isfinite().all())):
+                self._memory[p] = memory
         return self._memory.get(p, r)
 
-    def _finish(self, p: Parameter, total: Coefficients | None = None) -> None:
-        """Combine one parameter's gradients into ``p.grad`` and free what is not needed."""
-        if p in self._finished:
+    def _combine(self, p: Parameter, total: Coefficients | None = None) -> None:
+        """Combine one parameter's gradients into ``p.grad``, and free them."""
+        if p in self._combined:
             raise ContractError(
                 "retain(last=True) is for the step's last backward pass alone, but a second one "
                 "was made inside it; put the others into a retain() before it"
             )
-        if p.grad is not None:  # called by backward: the gradient has just been completed
+        if p.grad is not None:  # called by the backward pass, which has just completed it
             self._held["retain"][p] = p.grad
         f, r = self._pair(p)
-        alone = p not in self._held["retain"]
-        gram = self._look(p, f, r)
-        for held in self._held.values():
-            held.pop(p, None)
-        self._finished.add(p)
+        has_retain = p in self._held["retain"]
+        gram = self._observe(p, f, r)
+        for gradients in self._held.values():
+            gradients.pop(p, None)
+        self._combined.add(p)
         if self._combiner is None:
-            p.grad = laid_as(f if alone else linear(f, r, (1.0, 1.0)), p)
+            p.grad = laid_as(linear(f, r, (1.0, 1.0)) if has_retain else f, p)
             return
-        kept = self._recalled(p, r)
-        if kept is not r:
-            r, gram = r.copy_(kept), None
-        p.grad = laid_as(self._combined(p, self._combiner, f, r, gram, total), p)
+        memory = self._remember(p, r)
+        if memory is not r:
+            r, gram = r.copy_(memory), None
+        p.grad = laid_as(self._apply_rule(p, self._combiner, f, r, gram, total), p)
 
-    def _combined(
+    def _apply_rule(
         self,
         p: Parameter,
         combiner: Combiner,
@@ -254,19 +269,19 @@ class Streams:
         elif combiner.scope == "tensor":
             gram = over_shards(gram_matrix(f, r), p) if gram is None else gram
             total = combiner.coefficients(gram)
-        assert total is not None  # noqa: S101  # combine() gave them
+        assert total is not None  # noqa: S101  # combine() passes them for a global scope
         return linear(f, r, total)
 
-    def _look(self, p: Parameter, f: Tensor, r: Tensor) -> Tensor | None:
-        if self._products:
-            both = {"forget": f, "retain": r}
-            for pair in self._products:
-                left, right = (both.get(g, self._held.get(g, {}).get(p)) for g in pair)
-                if left is not None and right is not None:
-                    product = over_shards(inner_product(local(left), local(right)), p)
-                    self._seen.add_product(pair, self._names[p], product)
-        if not self._watched:
+    def _observe(self, p: Parameter, f: Tensor, r: Tensor) -> Tensor | None:
+        """Add to the step's tally what is reported; return the Gram matrix if that needed it."""
+        streams = {"forget": f, "retain": r}
+        for pair in self._products:
+            left, right = (streams.get(g, self._held.get(g, {}).get(p)) for g in pair)
+            if left is not None and right is not None:
+                product = over_shards(inner_product(local(left), local(right)), p)
+                self._tally.add_product(pair, self._names[p], product)
+        if not self._statistics:
             return None
         gram = over_shards(gram_matrix(f, r), p)
-        self._seen.add(gram, over_shards(sign_counts(f, r), p))
+        self._tally.add(gram, over_shards(sign_counts(f, r), p))
         return gram

@@ -17,13 +17,13 @@ from amnesis.data.batches import Batch
 from amnesis.data.sampling import StepBatches, StepPlan
 from amnesis.distributed.processes import added_over_ranks, sum_over_ranks, world
 from amnesis.errors import DataError, NonFiniteError, RecipeError
-from amnesis.scoring.forward import score
+from amnesis.scoring.forward import score, score_beside_itself
 from amnesis.scoring.head import ChunkedHead
-from amnesis.scoring.reference import Reference
-from amnesis.scoring.scores import Needs
+from amnesis.scoring.reference import Reference, draws_at_random
+from amnesis.scoring.scores import Needs, Scores
 from amnesis.training import checkpoints
 from amnesis.training.probing import ProbeRunner, run_view
-from amnesis.training.report import StepLog, at_hand, products_of
+from amnesis.training.report import RISKS, StepLog, at_hand, products_of
 from amnesis.training.stopping import StopAtLimits
 from amnesis.training.streams import Streams
 
@@ -84,6 +84,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         self.remove_callback(PrinterCallback)
         with self.accelerator.autocast():  # θ° as the student sees it at the first step
             self._references = references()
+        self._is_its_own_reference = not draws_at_random(model)  # before it has moved
         reference = self._references.get("forget")
         view = run_view(plan, watched_retain, method.forget, reference, self.args.device)
         self._probes = ProbeRunner(method.probes, log, view, limits)
@@ -133,10 +134,11 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             products=tuple(dict.fromkeys(pair for pair, _ in available.values())),
         )
         risks = {gradient for pair, _ in available.values() for gradient in pair}
-        losses = {"forget/loss": self._run_stream(forget, inputs.forget, risks)}
+        losses = {f"{forget.name}/loss": self._run_stream("forget", forget, inputs.forget, risks)}
         weights = forget.scheduled_weights()
         if retain is not None:
-            losses["retain/loss"] = self._run_stream(retain, inputs.retain, risks)
+            loss = self._run_stream("retain", retain, inputs.retain, risks)
+            losses[f"{retain.name}/loss"] = loss
             weights |= retain.scheduled_weights()
         report = self._streams().combine()
         self._log.begin(losses | weights | report.values())
@@ -144,24 +146,19 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         return torch.tensor(sum(losses.values()), device=self.args.device)
 
     def _run_stream(
-        self, loss: StreamLoss, batches: Sequence[Batch], gradients: Collection[str]
+        self, stream: str, loss: StreamLoss, batches: Sequence[Batch], risks: Collection[str]
     ) -> float:
         """Run one stream's micro-batches; return its loss over the whole step and all ranks."""
         streams = self._streams()
-        risk_name = f"{loss.name}_risk"
-        wants_risk = risk_name in gradients
+        wants_risk = RISKS[stream] in risks
         needs = loss.needs | Needs(logps=True) if wants_risk else loss.needs
         counts = added_over_ranks(loss.counts(batches))
-        reference = self._references.get(loss.name)
+        reference = self._references.get(stream)
         total = 0.0
         for index, batch in enumerate(batches):
             batch = batch.to(self.args.device)
-            frozen = None
-            if reference is not None:
-                with self.accelerator.autocast():  # which the model's own forward brings along
-                    frozen = reference.scores(batch, loss.needs)
             with self.compute_loss_context_manager():
-                scores = score(self.model, batch, needs, frozen, self._head)
+                scores = self._score(batch, needs, reference)
                 try:
                     share = loss(scores, counts)
                 except NonFiniteError as error:
@@ -172,13 +169,22 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
                     f"others train (trainable, lora), or give it another term"
                 )
             if wants_risk:
-                with streams.collect(risk_name):
+                with streams.collect(RISKS[stream]):
                     self._backward(risk(scores, counts), retain_graph=True)
             last = index == len(batches) - 1
-            with streams.retain(last=last) if loss.name == "retain" else streams.collect(loss.name):
+            with streams.retain(last=last) if stream == "retain" else streams.forget():
                 self._backward(share)
             total += share.item()
         return added_over_ranks({"loss": total})["loss"]
+
+    def _score(self, batch: Batch, needs: Needs, reference: Reference | None) -> Scores:
+        if reference is None:
+            return score(self.model, batch, needs, head=self._head)
+        if self.state.global_step == 0 and self._is_its_own_reference:
+            return score_beside_itself(self.model, batch, needs, self._head)
+        with self.accelerator.autocast():  # which the model's own forward brings along
+            frozen = reference.scores(batch, needs)
+        return score(self.model, batch, needs, frozen, self._head)
 
     def _streams(self) -> Streams:
         """Return the run's streams, made at its first step: FSDP has sharded the model by then."""

@@ -141,13 +141,13 @@ class Unlearner:
             raise RecipeError("a regularizer needs retain rows: fit(forget, retain)")
         self._check_trainable()
         join(self.device)
-        streams = {"forget": (self._encode("forget", forget, method.forget), method.forget)}
+        streams = {"forget": (self._encode(forget, method.forget), method.forget)}
         watched = None
         if method.retain is not None and retain is not None:
-            watched = self._encode("retain", retain, method.retain)
+            watched = self._encode(retain, method.retain)
             streams["retain"] = watched, method.retain
         elif retain is not None and method.probes:
-            watched = self._encode("retain", retain, StreamLoss("retain", ()))
+            watched = self._encode(retain, StreamLoss("retain", ()))
         log, interruption = StepLog(), StopWhenInterrupted()
         with tempfile.TemporaryDirectory() as scratch:
             trainer = TwoStreamTrainer(
@@ -166,7 +166,7 @@ class Unlearner:
                 watched_retain=watched,
             )
             passed_over = self._train(trainer, interruption, resume)
-        data = {name: examples.summary() for name, (examples, _) in streams.items()}
+        data = {loss.name: examples.summary() for examples, loss in streams.values()}
         if "retain" in streams:
             shared = shared_examples(streams["retain"][0], streams["forget"][0])
             data["retain"]["also_in_forget"] = shared
@@ -268,13 +268,13 @@ class Unlearner:
             )
         return passed_over
 
-    def _encode(self, name: str, rows: Iterable[Row] | Mixture, loss: StreamLoss) -> ExampleSet:
+    def _encode(self, rows: Iterable[Row] | Mixture, loss: StreamLoss) -> ExampleSet:
         template = self.template.within(self.model.config)
         if isinstance(rows, str | Path):
             raise RecipeError(
-                f"{name}: give rows, such as [{{'question': …, 'answer': …}}], not {str(rows)!r}; "
-                f"amnesis.data.files.read_rows reads a file"
+                f"{loss.name}: give rows, such as [{{'question': …, 'answer': …}}], not "
+                f"{str(rows)!r}; amnesis.data.files.read_rows reads a file"
             )
         mixture = rows if isinstance(rows, Mixture) else Mixture(((1.0, list(rows)),))
         texts = further_texts([loss], [row for _, part in mixture.parts for row in part])
-        return encode_mixture(mixture, self.tokenizer, template, name=name, answers=texts)
+        return encode_mixture(mixture, self.tokenizer, template, name=loss.name, answers=texts)

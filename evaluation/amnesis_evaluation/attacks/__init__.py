@@ -1,11 +1,11 @@
-"""Attacks: attempts to bring back what a model was made to forget."""
+"""Attacks: attempts to recover what a model was made to forget."""
 
 import amnesis
 
 
 @amnesis.hookimpl
 def register_attacks(register: amnesis.Register) -> None:
-    """Register every attack of this family."""
+    """Register the attacks of this package."""
     here = "amnesis_evaluation.attacks"
     register(
         "relearning", f"{here}.relearning:Relearning", summary="a few steps on forget examples"

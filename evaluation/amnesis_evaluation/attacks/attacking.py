@@ -1,4 +1,4 @@
-"""What attacks share: metrics of their own, copies of subjects, a benchmark's sets."""
+"""What attacks share: metrics of their own, copies of the subject, and a benchmark's sets."""
 
 from __future__ import annotations
 
@@ -28,18 +28,22 @@ from amnesis_evaluation.inference.answers import Forms
 
 
 class MetricsAttack(Attack):
-    """An attack with metrics of its own, looked up when it is created."""
+    """An attack that evaluates with metrics of its own.
+
+    The metrics' names are resolved when the attack is created, so that an unknown name is refused
+    before anything is computed.
+    """
 
     metrics: tuple[str, ...] = Field(
-        ("probability", "extraction_strength"), description="what is evaluated under the attack"
+        ("probability", "extraction_strength"), description="metrics evaluated under the attack"
     )
 
-    _chosen: tuple[ChosenMetric, ...] = PrivateAttr(default=())
+    _choices: tuple[ChosenMetric, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
     def _look_up(self, info: ValidationInfo) -> Self:
         registry = (info.context or {}).get("registry") or default_registry()
-        self._chosen = build_metrics(self.metrics, registry)
+        self._choices = build_metrics(self.metrics, registry)
         return self
 
     def evaluated(
@@ -50,21 +54,26 @@ class MetricsAttack(Attack):
         progress: ProgressCallback | None = None,
         forms: Forms | None = None,
     ) -> Evaluation:
-        """Return the evaluation of a subject on sets by these metrics."""
-        selection = select(sets, self._chosen, retrained=False)
+        """Return the evaluation of ``subject`` on ``sets`` with the metrics of the attack.
+
+        Raises:
+            RecipeError: a metric needs a set or a field that is missing.
+            DataError: a row lacks a field, or a set has no usable example.
+        """
+        selection = select(sets, self._choices, retrained=False)
         return evaluate(subject, sets, selection, settings, progress, forms=forms)
 
 
 def copied(subject: Subject) -> Subject:
-    """Return the subject with a model of its own, which may be changed."""
+    """Return the subject with a deep copy of its model, which may be modified."""
     return replace(subject, model=copy.deepcopy(subject.model))
 
 
 def evaluated_sets(benchmark: Benchmark) -> Mapping[str, Sequence[Row]]:
-    """Return the sets that a benchmark evaluates."""
+    """Return the sets on which a benchmark evaluates a model, by name."""
     return benchmark.evaluated_sets() if isinstance(benchmark, SetsBenchmark) else benchmark.sets()
 
 
 def forms_of(benchmark: Benchmark, subject: Subject) -> Forms:
-    """Return how a benchmark asks its sets."""
+    """Return the forms in which a benchmark asks its sets; empty where the template decides."""
     return benchmark.forms(subject.template) if isinstance(benchmark, SetsBenchmark) else {}

@@ -1,4 +1,4 @@
-"""Paraphrase: is only the wording forgotten?"""
+"""Paraphrase: has the model forgotten more than the wording?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amnesis_evaluation.inference.answers import Form
 
 
 class Paraphrase(MetricsAttack):
-    """Evaluates the sets with each question replaced by its paraphrase, the answers as they are.
+    """Evaluates the sets with each question replaced by its paraphrase; the answers are unchanged.
 
     Source: paraphrased questions as in TOFU, arXiv 2401.06121, and in Patil et al. 2024,
     arXiv 2309.17410.
@@ -26,7 +26,8 @@ class Paraphrase(MetricsAttack):
     field: str = Field("paraphrased_question", description="the row's field that is asked instead")
     sets: tuple[str, ...] = Field(("forget",), min_length=1, description="the sets that are asked")
     metrics: tuple[str, ...] = Field(
-        ("probability", "extraction_strength", "rouge_l"), description="what is evaluated then"
+        ("probability", "extraction_strength", "rouge_l"),
+        description="metrics evaluated on the paraphrases",
     )
 
     def attack(
@@ -36,20 +37,24 @@ class Paraphrase(MetricsAttack):
         settings: EvaluationSettings,
         progress: ProgressCallback | None = None,
     ) -> Evaluation:
-        """Ask in other words; the model itself is not changed."""
-        known, forms = evaluated_sets(benchmark), forms_of(benchmark, subject)
-        asked = {}
+        """Evaluate the model on paraphrased questions; the model itself is not changed.
+
+        Raises:
+            DataError: the template asks no question, or a row has no paraphrase.
+        """
+        sets, forms = evaluated_sets(benchmark), forms_of(benchmark, subject)
+        paraphrases = {}
         for name in self.sets:
             template = forms.get(name, Form()).template or subject.template
             if not isinstance(template, Template):
                 raise DataError(
                     "attack 'paraphrase' needs questions, but the template is plain text"
                 )
-            rows = known.get(name, ())
+            rows = sets.get(name, ())
             if not rows or not all(row.get(self.field) for row in rows):
                 raise DataError(
                     f"attack 'paraphrase' needs the field {self.field!r} in every row of the set "
                     f"{name!r}"
                 )
-            asked[name] = [{**row, template.question: row[self.field]} for row in rows]
-        return self.evaluated(subject, asked, settings, progress, forms)
+            paraphrases[name] = [{**row, template.question: row[self.field]} for row in rows]
+        return self.evaluated(subject, paraphrases, settings, progress, forms)

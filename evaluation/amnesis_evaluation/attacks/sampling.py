@@ -1,4 +1,4 @@
-"""Sampling: what does a model give away if it is asked again and again?"""
+"""Sampling: what does a model reveal when it is asked again and again?"""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from amnesis_evaluation.metrics.rouge_l import rouge_l_recall, without_words
 
 
 class Sampling(Attack):
-    """Highest ROUGE-L recall of n answers sampled at a temperature, for each row of a set.
+    """Samples n answers to each row of a set and takes the highest ROUGE-L recall among them.
 
-    Values are ``set/rouge_l_worst_of_<n>`` and, beside it, the mean over samples,
-    ``set/rouge_l_sampled``. Greedy decoding shows one answer; an attacker sees many. Source:
-    Patil et al. 2024, arXiv 2309.17410 (an attack budget of B candidates).
+    Values are ``set/rouge_l_worst_of_<n>`` and the mean over samples, ``set/rouge_l_sampled``.
+    Greedy decoding shows one answer; an attacker sees many. Source: Patil et al. 2024,
+    arXiv 2309.17410 (an attack budget of B candidates).
     """
 
     source: ClassVar[str] = "Patil et al. 2024, arXiv 2309.17410"
 
     samples: int = Field(8, ge=1, description="n, answers per row")
-    temperature: float = Field(1.0, gt=0, description="of the distribution sampled from")
+    temperature: float = Field(1.0, gt=0, description="of the distribution that is sampled from")
     sets: tuple[str, ...] = Field(("forget",), min_length=1, description="the sets that are asked")
     seed: int = Field(0, ge=0, description="of the samples")
 
@@ -49,18 +49,22 @@ class Sampling(Attack):
         settings: EvaluationSettings,
         progress: ProgressCallback | None = None,
     ) -> Evaluation:
-        """Sample answers and keep the worst; the model itself is not changed."""
-        known, forms = evaluated_sets(benchmark), forms_of(benchmark, subject)
-        found = Evaluation()
+        """Sample answers and keep the worst; the model itself is not changed.
+
+        Raises:
+            DataError: ``sets`` names a set that the benchmark does not evaluate.
+        """
+        available, forms = evaluated_sets(benchmark), forms_of(benchmark, subject)
+        evaluation = Evaluation()
         for name in self.sets:
-            if name not in known:
+            if name not in available:
                 raise DataError(
                     f"attack 'sampling': sets: the benchmark evaluates no set {name!r}; "
-                    f"{did_you_mean(name, known)}"
+                    f"{did_you_mean(name, available)}"
                 )
             form = forms.get(name, Form())
-            self._sample(name, subject, known[name], form, settings, found, progress)
-        return found
+            self._sample(name, subject, available[name], form, settings, evaluation, progress)
+        return evaluation
 
     def _sample(
         self,
@@ -69,19 +73,19 @@ class Sampling(Attack):
         rows: Sequence[Row],
         form: Form,
         settings: EvaluationSettings,
-        found: Evaluation,
+        evaluation: Evaluation,
         progress: ProgressCallback | None,
     ) -> None:
-        whole = form.template or subject.template
-        template = whole.within(subject.model.config)
+        base = form.template or subject.template
+        template = base.within(subject.model.config)
         rows = rows[: settings.limit][: settings.generate_rows]
         if not rows:
-            found.notes.append(f"set {name!r}: generate_rows is 0, so nothing was sampled")
+            evaluation.notes.append(f"set {name!r}: generate_rows is 0, so nothing was sampled")
             return
         encoded = encode_rows(rows, subject.tokenizer, template, name=name)
-        fit = Fit(template, model_limits=template is not whole, dropped=encoded.dropped)
+        fit = Fit(template, model_limits=template is not base, dropped=encoded.dropped)
         examples = [e for e in encoded.examples if fit.holds(list(e.sequences.values()))]
-        found.notes.extend(fit.notes(name))
+        evaluation.notes.extend(fit.notes(name))
         prompts = [
             prompt_of(
                 e.sequences["answer"],
@@ -93,7 +97,7 @@ class Sampling(Attack):
             for e in examples
             for k in range(self.samples)
         ]
-        written = generate(
+        continuations = generate(
             subject.model,
             prompts,
             end=end_tokens(subject.model, subject.tokenizer),
@@ -105,12 +109,12 @@ class Sampling(Attack):
         )
         references = [reference_of(e, template, subject) for e in examples]
         if remark := without_words(references):
-            found.notes.append(f"set {name!r}: {remark}")
-        answers = [reference for reference in references for _ in range(self.samples)]
+            evaluation.notes.append(f"set {name!r}: {remark}")
+        repeats = [reference for reference in references for _ in range(self.samples)]
         recalls = np.array(
             [
-                rouge_l_recall(answer, stopped(text_of(tokens, subject), form.stop))
-                for answer, tokens in zip(answers, written, strict=True)
+                rouge_l_recall(reference, stopped(text_of(tokens, subject), form.stop))
+                for reference, tokens in zip(repeats, continuations, strict=True)
             ]
         ).reshape(len(examples), self.samples)
         bootstrap = Bootstrap(settings.bootstrap, settings.confidence, settings.seed)
@@ -120,10 +124,10 @@ class Sampling(Attack):
         }
         for metric, values in metrics.items():
             key = f"{name}/{metric}"
-            found.values[key] = float(values.mean())
+            evaluation.values[key] = float(values.mean())
             if bootstrap.resamples:
-                found.intervals[key] = bootstrap.of_mean(values)
-            found.examples.extend(
+                evaluation.intervals[key] = bootstrap.of_mean(values)
+            evaluation.examples.extend(
                 {"set": name, "row": e.index, "metric": metric, "value": float(value)}
                 for e, value in zip(examples, values, strict=True)
             )

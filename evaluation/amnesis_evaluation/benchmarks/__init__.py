@@ -1,11 +1,11 @@
-"""Benchmarks: the sets that a run forgets and retains, and the evaluation over them."""
+"""Benchmarks: the sets that a run forgets and retains, and the evaluation on them."""
 
 import amnesis
 
 
 @amnesis.hookimpl
 def register_benchmarks(register: amnesis.Register) -> None:
-    """Register every benchmark of this family."""
+    """Register the benchmarks of this package."""
     here = "amnesis_evaluation.benchmarks"
     register(
         "fictional",
@@ -14,7 +14,7 @@ def register_benchmarks(register: amnesis.Register) -> None:
     )
     register("tofu", f"{here}.tofu:Tofu", summary="TOFU, from the hub or from local files")
     register(
-        "muse", f"{here}.muse:Muse", summary="MUSE: news or books to forget, six ways evaluated"
+        "muse", f"{here}.muse:Muse", summary="MUSE: news or books to forget, evaluated in six ways"
     )
     register("rwku", f"{here}.rwku:Rwku", summary="RWKU: real people to forget, by probes")
     register("wmdp", f"{here}.wmdp:Wmdp", summary="WMDP: hazardous knowledge, through lm-eval")

@@ -1,4 +1,4 @@
-"""MUSE: news or books to forget, and the memory of them evaluated verbatim and by question."""
+"""MUSE: news or books to forget, and tests of verbatim and of factual memory."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from amnesis_evaluation.benchmarks.published import ReadOnAccess, published, wit
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 from amnesis_evaluation.inference.answers import Form, Forms
 
-# What the original code gives a model to write, and where it takes an answer to its few-shot
-# prompts to end.
+# The original code's limits of generated tokens, and the texts at which it cuts off an answer to a
+# few-shot prompt.
 _VERBATIM_TOKENS, _ANSWER_TOKENS = 128, 32
 _ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 
 
 class Muse(SetsBenchmark):
-    """A run trains on the text of ``forget`` and ``retain``: give it ``template.format: text``.
+    """Sets of MUSE: corpora to train on, and continuations, questions and texts to evaluate.
 
-    Evaluated are ``forget_verbatim`` (continuations of forget text), ``forget_knowledge`` and
-    ``retain_knowledge`` (questions after ten solved ones), by ROUGE-L F1, and ``forget`` against
-    ``holdout`` texts by min-k 40 %, with privleak where a retrained model's results are given.
-    Source: Shi et al. 2024, arXiv 2407.06460. Deviation: texts longer than the model has room for
-    are evaluated chunk by chunk, where the original cuts them off.
+    A run trains on the texts of ``forget`` and ``retain`` and needs ``template.format: text``. The
+    evaluation reads ``forget_verbatim`` (continuations of forget texts), ``forget_knowledge`` and
+    ``retain_knowledge`` (questions after ten solved ones) by ROUGE-L F1, and tells ``forget`` from
+    ``holdout`` texts by min-k 40 %; privleak is added where a retrained model's results are given.
+    Source: Shi et al. 2024, arXiv 2407.06460. Deviation: texts longer than the model has positions
+    for are evaluated chunk by chunk, where the original cuts them off.
     """
 
     source: ClassVar[str] = "Shi et al. 2024, arXiv 2407.06460; muse-bench, CC BY 4.0"
@@ -40,12 +41,12 @@ class Muse(SetsBenchmark):
         "privleak",
     )
 
-    corpus: Literal["news", "books"] = Field("news", description="which of the two corpora")
+    corpus: Literal["news", "books"] = Field("news", description="the corpus")
     path: Path | None = Field(None, description="a folder that mirrors the data set; None: the hub")
     train_retain: Literal["retain1", "retain2"] = Field(
-        "retain1", description="the raw split that a run retains; retain2 is for evaluating"
+        "retain1", description="the raw split that a run retains; retain2 is meant for evaluation"
     )
-    max_length: int = Field(2048, ge=2, description="of the texts that are evaluated, in tokens")
+    max_length: int = Field(2048, ge=2, description="of evaluated texts, in tokens")
 
     @property
     def _hub(self) -> str:
@@ -56,14 +57,18 @@ class Muse(SetsBenchmark):
         return with_fields(rows, f"MUSE {config}/{split}", *fields)
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return the texts that a run forgets and retains."""
+        """Return the texts that a run forgets and retains, each read on access."""
         splits = {"forget": "forget", "retain": self.train_retain}
         return ReadOnAccess(
             {name: partial(self._rows, "raw", split, "text") for name, split in splits.items()}
         )
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return the continuations, the questions, and the texts for membership inference."""
+        """Return the continuations, the questions, and the texts for membership inference.
+
+        Raises:
+            DataError: a file is missing, or a row lacks a field.
+        """
         verbatim = self._rows("verbmem", "forget", "prompt", "gt")
         return {
             "forget_verbatim": [
@@ -76,7 +81,7 @@ class Muse(SetsBenchmark):
         }
 
     def forms(self, template: AnyTemplate) -> Forms:
-        """Ask as the original does, whatever the model was trained by."""
+        """Return the original's prompts, whatever template the model was trained with."""
         text = Form(TextTemplate(eos=False, max_length=self.max_length))
         verbatim = Template(prompt="{question}", eos=False, max_length=self.max_length)
         return {
@@ -88,11 +93,11 @@ class Muse(SetsBenchmark):
         }
 
     def _after_examples(self, split: str) -> Form:
-        shown = self._rows("knowmem", split, "question", "answer")
-        solved = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in shown)
-        asked = Template(
-            prompt=f"{solved}Question: {{question}}\nAnswer: ",
+        rows = self._rows("knowmem", split, "question", "answer")
+        examples = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in rows)
+        template = Template(
+            prompt=f"{examples}Question: {{question}}\nAnswer: ",
             eos=False,
             max_length=self.max_length,
         )
-        return Form(asked, _ANSWER_TOKENS, _ANSWER_ENDS)
+        return Form(template, _ANSWER_TOKENS, _ANSWER_ENDS)

@@ -14,12 +14,12 @@ _ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class ReadOnAccess(Mapping[str, Sequence[Row]]):
-    """Sets of which each is read when it is asked for: who evaluates needs no training data."""
+    """Sets that are read on first access, so that an evaluation reads no training data."""
 
     def __init__(self, readers: Mapping[str, Callable[[], Sequence[Row]]]) -> None:
-        """Take what reads each set."""
+        """Keep the readers; none is called yet."""
         self._readers = readers
-        self._read: dict[str, Sequence[Row]] = {}
+        self._rows: dict[str, Sequence[Row]] = {}
 
     def __getitem__(self, name: str) -> Sequence[Row]:
         """Return a set's rows.
@@ -27,16 +27,16 @@ class ReadOnAccess(Mapping[str, Sequence[Row]]):
         Raises:
             DataError: they cannot be read.
         """
-        if name not in self._read:
-            self._read[name] = self._readers[name]()
-        return self._read[name]
+        if name not in self._rows:
+            self._rows[name] = self._readers[name]()
+        return self._rows[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a set; it is not read."""
+        """Return whether there is such a set, without reading it."""
         return name in self._readers
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the sets' names."""
+        """Iterate over the sets' names, without reading any."""
         return iter(self._readers)
 
     def __len__(self) -> int:
@@ -47,10 +47,10 @@ class ReadOnAccess(Mapping[str, Sequence[Row]]):
 def published(
     hub: str, folder: Path | None, config: str, split: str, *, hub_config: str | None = None
 ) -> Sequence[Row]:
-    """Return the rows of one configuration and split; ``hub_config`` where the hub's name differs.
+    """Return the rows of one configuration and split, from ``folder`` or, without one, the hub.
 
-    In a folder they are ``config/split``, ``config_split`` or ``config`` with any of the endings
-    that files of rows have.
+    In a folder the file is ``config/split``, ``config_split`` or ``config`` with any ending of a
+    file of rows. ``hub_config`` is the configuration's name on the hub, where it differs.
 
     Raises:
         DataError: the folder or the file is missing, or the hub has no such rows.
@@ -60,30 +60,30 @@ def published(
     check_folder(hub, folder)
     stems = (f"{config}/{split}", f"{config}_{split}", config)
     candidates = [folder / f"{stem}{ending}" for stem in stems for ending in _ENDINGS]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
+    file = next((path for path in candidates if path.is_file()), None)
+    if file is None:
         raise DataError(
             f"{folder}: has no rows of {config!r}; put them there as {config}/{split}.jsonl or "
             f"{config}.jsonl (also .json, .csv, .parquet)"
         )
-    return read_rows(found)
+    return read_rows(file)
 
 
 def check_folder(hub: str, folder: Path | None) -> None:
-    """See that a folder, where one is given, is there.
+    """Check that ``folder``, where one is given, exists.
 
     Raises:
-        DataError: it is not.
+        DataError: it is not a folder.
     """
     if folder is not None and not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one with the files of {hub}")
 
 
 def with_fields(rows: Sequence[Row], where: str, *fields: str) -> Sequence[Row]:
-    """Return the rows, all of which have ``fields``.
+    """Return the rows unchanged if each has a text in every one of ``fields``.
 
     Raises:
-        DataError: one lacks a field.
+        DataError: a row lacks a text; ``where`` names the rows in the message.
     """
     for index, row in enumerate(rows):
         for name in fields:

@@ -29,13 +29,14 @@ _NEW_TOKENS = 30
 
 
 class Rwku(SetsBenchmark):
-    """Evaluated by ROUGE-L recall of the answers to probes about people and about their neighbours.
+    """Probes of RWKU about people and their neighbours, evaluated by ROUGE-L recall of the answers.
 
-    A run trains on ``corpus`` (text that the model wrote about the person: ``template.format:
-    text``) and on ``retain``, a file of your own: RWKU has no retain corpus. Prompts are the
-    original's; with a chat template they are the user's message. Source: Jin et al. 2024,
-    arXiv 2406.10890. Deviations: words are stemmed, as everywhere here; a chat answer is not begun
-    with "Answer:", and neither is one to an affirmative suffix where there is no chat.
+    A run trains on ``corpus`` (text that the model wrote about the person; it needs
+    ``template.format: text``) and on ``retain``, a file of your own: RWKU has no retain corpus.
+    Prompts are the original's; with a chat template they are the user's message. Source: Jin et
+    al. 2024, arXiv 2406.10890. Deviations: words are stemmed, as everywhere here; an answer in a
+    chat does not begin with "Answer:", and neither does one to an affirmative suffix without a
+    chat.
     """
 
     source: ClassVar[str] = "Jin et al. 2024, arXiv 2406.10890"
@@ -48,7 +49,7 @@ class Rwku(SetsBenchmark):
     path: Path | None = Field(None, description="a folder that mirrors the data set; None: the hub")
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return the forget corpus, and the retain rows where a file of them is given."""
+        """Return the forget corpus and, where a file is given, retain rows; each read on access."""
         sets: dict[str, Callable[[], Sequence[Row]]] = {"forget": self._corpus}
         if self.retain is not None:
             sets["retain"] = partial(read_rows, self.retain)
@@ -63,16 +64,20 @@ class Rwku(SetsBenchmark):
         return [{**row, "text": row[self.corpus_field]} for row in rows]
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return the probes, as questions and answers."""
+        """Return the probes as questions and answers.
+
+        Raises:
+            DataError: a file is missing, a row lacks a field, or no row is about ``subject``.
+        """
         sets = {}
         for name, config in _PROBES.items():
             rows = self._of_subject(published(_HUB, self.path, config, "test"), config)
             with_fields(rows, f"RWKU {config}", "query", "answer")
-            sets[name] = [{**row, "question": _asked(name, row)} for row in rows]
+            sets[name] = [{**row, "question": _question(name, row)} for row in rows]
         return sets
 
     def forms(self, template: AnyTemplate) -> Forms:
-        """Ask in the original's words, in the chat template where the subject has one."""
+        """Return the original's prompts; as a user's message if ``template`` is a chat template."""
         form = (
             ChatTemplate(system=template.system, max_length=template.max_length, eos=template.eos)
             if isinstance(template, ChatTemplate)
@@ -83,19 +88,19 @@ class Rwku(SetsBenchmark):
     def _of_subject(self, rows: Sequence[Row], config: str) -> Sequence[Row]:
         if self.subject is None:
             return rows
-        chosen = [row for row in rows if row.get("subject") == self.subject]
-        if not chosen:
-            known = sorted({str(row.get("subject")) for row in rows})
+        matches = [row for row in rows if row.get("subject") == self.subject]
+        if not matches:
+            subjects = sorted({str(row.get("subject")) for row in rows})
             raise DataError(
                 f"RWKU: {config} has no rows about {self.subject!r}; "
-                f"{did_you_mean(self.subject, known[:50])}"
+                f"{did_you_mean(self.subject, subjects[:50])}"
             )
-        return chosen
+        return matches
 
 
-def _asked(probe: str, row: Row) -> str:
+def _question(probe: str, row: Row) -> str:
     if probe.endswith("_blank"):
         return f"Please complete the blank in the following question.\nQuestion: {row['query']}"
-    # In-context probes hold solved questions, and so the word itself.
+    # In-context probes begin with solved questions and contain the word already.
     word = "" if row.get("type") == "incontext learning" else "Question: "
     return f"Please briefly answer the following question.\n{word}{row['query']}"

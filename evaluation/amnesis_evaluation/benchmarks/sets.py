@@ -1,4 +1,4 @@
-"""A benchmark of question/answer sets: names them, and leaves the evaluation to metrics."""
+"""Benchmarks of sets of rows, which metrics evaluate."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from amnesis_evaluation.reports.stored import load_evaluation
 
 
 class SetsBenchmark(Benchmark):
-    """Evaluates a model on the sets that :meth:`evaluated_sets` gives, by metrics' names.
+    """Evaluates a model on the sets that :meth:`evaluated_sets` returns.
 
-    Metrics that are still names are looked up among what is installed.
+    Metrics that are given by name are looked up among those installed.
     """
 
     metrics: ClassVar[tuple[str | dict[str, Any], ...]] = (
@@ -40,11 +40,11 @@ class SetsBenchmark(Benchmark):
     )
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return the sets that are evaluated; others than a run trains on where a benchmark says so."""
+        """Return the sets that a model is evaluated on; by default those of :meth:`sets`."""
         return self.sets()
 
     def forms(self, template: AnyTemplate) -> Forms:
-        """Say how sets are asked that are not asked by the subject's own template."""
+        """Return the forms of those sets that are not asked in the subject's own ``template``."""
         return {}
 
     def evaluate(
@@ -57,41 +57,48 @@ class SetsBenchmark(Benchmark):
     ) -> Evaluation:
         """Evaluate a model by the settings' metrics, or by the benchmark's own.
 
+        ``retrained`` takes precedence over the results that the settings name. Where the settings
+        name a cache, an evaluation in it is returned instead of being repeated.
+
         Raises:
             DataError: a set or the retrained model's results cannot be read.
-            RecipeError: a metric that was asked for needs what is not there.
+            RecipeError: a metric of the settings needs a set, field or model that is missing.
         """
         if retrained is None and settings.retrained is not None:
             retrained = load_evaluation(settings.retrained)
-        own = settings.metrics is None
-        chosen = build_metrics(
-            self.metrics if own else settings.metrics or (), default_registry(), optional=own
+        is_default = settings.metrics is None
+        metrics = build_metrics(
+            self.metrics if is_default else settings.metrics or (),
+            default_registry(),
+            optional=is_default,
         )
-        sets = self.evaluated_sets() if chosen else {}
-        selection = select(sets, chosen, retrained=retrained is not None)
+        sets = self.evaluated_sets() if metrics else {}
+        selection = select(sets, metrics, retrained=retrained is not None)
         forms = self.forms(subject.template)
 
-        def whole(lm_eval: LmEvalSettings | None) -> Evaluation:
-            made = evaluate(subject, sets, selection, settings, progress, retrained, forms)
-            return _with_tasks(made, subject, lm_eval)
+        def evaluate_with(lm_eval: LmEvalSettings | None) -> Evaluation:
+            evaluation = evaluate(subject, sets, selection, settings, progress, retrained, forms)
+            return _with_tasks(evaluation, subject, lm_eval)
 
         folder, lm_eval = settings.cache, settings.lm_eval
         if folder is None:
-            return whole(lm_eval)
-        # Where lm-eval reads a task's own data from (the hub, a folder here), no key can tell.
-        digestible = lm_eval is not None and set(lm_eval.tasks) <= set(lm_eval.data)
-        inside, beside = (lm_eval, None) if digestible else (None, lm_eval)
-        keyed = settings.model_copy(update={"lm_eval": inside})
-        key = evaluation_key(subject, sets, selection, keyed, retrained, forms)
-        # One rank looks for all: what lies in another's cache would part the ranks.
-        known = from_first_rank(lambda: remembered(folder, key))
-        if known is None:
-            known = whole(inside)
-            remember(folder, key, known)
-        return _with_tasks(known, subject, beside)
+            return evaluate_with(lm_eval)
+        # Only local files can be part of the key; what the hub holds under a name may change.
+        is_local = lm_eval is not None and set(lm_eval.tasks) <= set(lm_eval.data)
+        cacheable, uncacheable = (lm_eval, None) if is_local else (None, lm_eval)
+        key_settings = settings.model_copy(update={"lm_eval": cacheable})
+        key = evaluation_key(subject, sets, selection, key_settings, retrained, forms)
+        # The first rank looks for all: ranks that disagree on a hit would wait for each other.
+        evaluation = from_first_rank(lambda: remembered(folder, key))
+        if evaluation is None:
+            evaluation = evaluate_with(cacheable)
+            remember(folder, key, evaluation)
+        return _with_tasks(evaluation, subject, uncacheable)
 
 
-def _with_tasks(made: Evaluation, subject: Subject, lm_eval: LmEvalSettings | None) -> Evaluation:
+def _with_tasks(
+    evaluation: Evaluation, subject: Subject, lm_eval: LmEvalSettings | None
+) -> Evaluation:
     if lm_eval is not None:
-        made.values.update(lm_eval_values(subject, lm_eval))
-    return made
+        evaluation.values.update(lm_eval_values(subject, lm_eval))
+    return evaluation

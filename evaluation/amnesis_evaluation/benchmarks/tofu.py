@@ -1,4 +1,4 @@
-"""TOFU: fictitious authors to forget, others to keep, real authors and world facts beside them."""
+"""TOFU: fictitious authors to forget and to retain, and real authors and world facts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amnesis_evaluation.benchmarks.published import ReadOnAccess
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 
 _RETAIN = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
-_BESIDE = {
+_FURTHER_SETS = {  # by set: the files that may hold it, the preferred one first
     "real_authors": ("real_authors_perturbed", "real_authors"),
     "world_facts": ("world_facts_perturbed", "world_facts"),
 }
@@ -28,10 +28,10 @@ class Tofu(SetsBenchmark):
 
     A run trains on the split's forget rows and on ``train_retain``; it is evaluated on the forget
     rows with their paraphrased and perturbed answers, on ``retain_perturbed`` (400 rows), and on
-    the real authors and world facts where they are. Perturbed rows belong to forget rows by their
-    question: in TOFU's files offsets differ. Source: Maini et al. 2024, arXiv 2401.06121.
-    Deviation: the original evaluates the first 300 rows of each set unless told otherwise; ours are
-    all, or ``evaluate.limit``.
+    the real authors and world facts where there are files of them. Perturbed rows are matched to
+    forget rows by question, as their order differs in TOFU's files. Source: Maini et al. 2024,
+    arXiv 2401.06121. Deviation: the original evaluates the first 300 rows of each set by default;
+    here all rows are evaluated, or the first ``evaluate.limit``.
     """
 
     source: ClassVar[str] = "Maini et al. 2024, arXiv 2401.06121; locuslab/TOFU, MIT"
@@ -51,44 +51,48 @@ class Tofu(SetsBenchmark):
         "forget10", description="1, 5 or 10 % of the 200 authors"
     )
     path: Path | None = Field(None, description="a folder with TOFU's files; None: the hub")
-    hub: str = Field("locuslab/TOFU", description="the hub's name of the data set")
+    hub: str = Field("locuslab/TOFU", description="name of the data set on the hub")
     train_retain: Literal["matching", "retain_perturbed"] = Field(
         "matching",
         description="what a run retains: the split's retain99/95/90, or the evaluated rows",
     )
 
     def sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return the rows that a run trains on, and those beside them; ``retain`` once it is read."""
-        evaluated = self.evaluated_sets()
+        """Return the rows to train on, and the further sets; ``retain`` is read on access."""
+        sets = self.evaluated_sets()
         if self.train_retain == "retain_perturbed":
-            return evaluated
+            return sets
         readers: dict[str, Callable[[], Sequence[Row]]] = {
-            name: partial(evaluated.__getitem__, name) for name in evaluated
+            name: partial(sets.__getitem__, name) for name in sets
         }
         return ReadOnAccess(readers | {"retain": partial(self._rows, _RETAIN[self.split])})
 
     def evaluated_sets(self) -> Mapping[str, Sequence[Row]]:
-        """Return the rows that a model is evaluated on."""
+        """Return the rows that a model is evaluated on, by set.
+
+        Raises:
+            DataError: a file is missing, or a forget row has no perturbed row.
+        """
         forget = self._rows(self.split)
         perturbed = f"{self.split}_perturbed"
         sets = {
-            "forget": self._joined(forget, self._rows(perturbed), perturbed)
+            "forget": self._join(forget, self._rows(perturbed), perturbed)
             if self._has(perturbed)
             else forget,
             "retain": self._rows("retain_perturbed"),
         }
-        for name, candidates in _BESIDE.items():
-            found = next((candidate for candidate in candidates if self._has(candidate)), None)
-            if found is not None:
-                sets[name] = self._rows(found)
+        for name, candidates in _FURTHER_SETS.items():
+            file = next((candidate for candidate in candidates if self._has(candidate)), None)
+            if file is not None:
+                sets[name] = self._rows(file)
         return sets
 
-    def _joined(self, rows: Sequence[Row], perturbed: Sequence[Row], name: str) -> list[Row]:
+    def _join(self, rows: Sequence[Row], perturbed: Sequence[Row], name: str) -> list[Row]:
         by_question = {row.get("question"): row for row in perturbed}
-        missing = [row for row in rows if row.get("question") not in by_question]
-        if missing:
+        gaps = [row for row in rows if row.get("question") not in by_question]
+        if gaps:
             raise DataError(
-                f"TOFU: {name} has no row for the question {missing[0].get('question')!r} of "
+                f"TOFU: {name} has no row for the question {gaps[0].get('question')!r} of "
                 f"{self.split}"
             )
         return [{**by_question[row["question"]], **row} for row in rows]
@@ -101,5 +105,5 @@ class Tofu(SetsBenchmark):
             return list(from_hub(self.hub, name, "train"))
         if not self.path.is_dir():
             raise DataError(f"TOFU: {self.path} is not a folder; give one with {self.split}.json")
-        lines = self.path / f"{name}.jsonl"
-        return read_rows(lines if lines.is_file() else self.path / f"{name}.json")
+        json_lines = self.path / f"{name}.jsonl"
+        return read_rows(json_lines if json_lines.is_file() else self.path / f"{name}.json")

@@ -1,4 +1,4 @@
-"""Commands that evaluation brings: demo, evaluate, compare, probe, suggest."""
+"""The commands of this package: demo, evaluate, compare, probe and suggest."""
 
 import amnesis
 
@@ -13,6 +13,6 @@ _COMMANDS = {
 
 @amnesis.hookimpl
 def register_commands(register: amnesis.Register) -> None:
-    """Register every command of this distribution."""
+    """Register the commands of this package."""
     for name, (target, summary) in _COMMANDS.items():
         register(name, f"amnesis_evaluation.commands.{target}", summary=summary)

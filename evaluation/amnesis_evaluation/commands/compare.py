@@ -1,11 +1,11 @@
-"""``amnesis compare``: runs side by side."""
+"""``amnesis compare``: several runs in one table."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -25,13 +25,15 @@ def compare(
     forgetting: Annotated[
         str | None,
         typer.Option(
-            help="The front's first side; lower is better.", show_default="forget/probability"
+            help="The front's metric of forgetting; lower is better.",
+            show_default="forget/probability",
         ),
     ] = None,
     retention: Annotated[
         str | None,
         typer.Option(
-            help="The front's other side; higher is better.", show_default="retain/probability"
+            help="The front's metric of retention; higher is better.",
+            show_default="retain/probability",
         ),
     ] = None,
     at: Annotated[
@@ -43,7 +45,7 @@ def compare(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
 ) -> None:
-    """Lay runs out in one table: seeds as mean ± standard error, the Pareto front marked."""
+    """Show runs in one table: seeds as mean ± standard error, the Pareto front marked."""
     from amnesis.errors import RecipeError, did_you_mean
     from amnesis_evaluation.reports.comparison import Run, Target, grouped
 
@@ -52,19 +54,19 @@ def compare(
     target = None if at is None else Target.parse(at)
     sides = {"--forgetting": forgetting, "--retention": retention}
     if target is not None:
-        for option, given in {**sides, "--chance": chance}.items():
-            if given is not None:
+        for option, value in {**sides, "--chance": chance}.items():
+            if value is not None:
                 raise RecipeError(
                     f"{option} does not go with --at, which shows no front and no recovery; "
                     f"leave one of them out"
                 )
     groups = grouped([Run.load(folder) for folder in folders])
-    known = dict.fromkeys(key for group in groups for run in group.runs for key in run.values)
+    available = dict.fromkeys(key for group in groups for run in group.runs for key in run.values)
     for option, names in {"--metric": metric, **sides}.items():
         for name in [names] if isinstance(names, str) else names or ():
-            if name not in known:
-                raise RecipeError(f"{option}: no run has {name!r}; {did_you_mean(name, known)}")
-    columns = list(dict.fromkeys(metric or known))
+            if name not in available:
+                raise RecipeError(f"{option}: no run has {name!r}; {did_you_mean(name, available)}")
+    columns = list(dict.fromkeys(metric or available))
     if target is None:
         front = (forgetting or "forget/probability", retention or "retain/probability")
         table, notes = _side_by_side(groups, columns, front, chance)
@@ -80,17 +82,13 @@ def _show(table: Table, form: str) -> None:
     from rich.console import Console
 
     if form != "table":
-        print(table.written(_format(form)), end="")
+        print(table.written(cast("Format", form)), end="")
         return
     console = Console()
     print(table.title)
     for part in table.rich(console.width):
         print()
         console.print(part)
-
-
-def _format(form: str) -> Format:
-    return form  # type: ignore[return-value]  # one of FORMATS
 
 
 def _side_by_side(
@@ -106,7 +104,7 @@ def _side_by_side(
     forgetting, retention = sides
     points = [(group.mean(forgetting), group.mean(retention)) for group in groups]
     measures = [Recovery()] + ([Recovery(chance=chance)] if chance else [])
-    recovered = [f"{measure.key} of {retention}" for measure in measures]
+    recovery_columns = [f"{measure.key} of {retention}" for measure in measures]
     rows = []
     for group, best in zip(groups, pareto_front(points), strict=True):
         cells = [Number(*mean_and_error(group.values_of(name))) for name in columns]
@@ -115,16 +113,18 @@ def _side_by_side(
     title = f"★ on the Pareto front of {forgetting} (low) against {retention} (high)"
     notes = []
     for name in sides:
-        lacking = [group.name for group in groups if not group.values_of(name)]
-        if lacking:
-            whose = (
-                "no run has" if len(lacking) == len(groups) else f"{', '.join(lacking)}: without"
+        incomplete = [group.name for group in groups if not group.values_of(name)]
+        if incomplete:
+            beginning = (
+                "no run has"
+                if len(incomplete) == len(groups)
+                else f"{', '.join(incomplete)}: without"
             )
             notes.append(
-                f"{whose} {name!r}, which a place on the front takes; name metrics that all runs "
+                f"{beginning} {name!r}, which the front needs; name metrics that all runs "
                 f"have with --forgetting and --retention"
             )
-    return Table(title, ["run", "seeds", "front", *columns, *recovered], rows), notes
+    return Table(title, ["run", "seeds", "front", *columns, *recovery_columns], rows), notes
 
 
 def _recoveries(group: Group, metric: str, measure: ChangeMetric) -> list[float]:
@@ -144,11 +144,11 @@ def _at_equal(
 
     rows: list[list[Cell]] = []
     notes = []
-    unknown: dict[str, int] = {}
-    reaching = 0
+    gaps: dict[str, int] = {}  # by metric: the runs that do not have it at the target
+    run_count = 0
     for group in groups:
         steps: list[float] = []
-        there: dict[str, list[float]] = {name: [] for name in columns}
+        values_at: dict[str, list[float]] = {name: [] for name in columns}
         for run in group.runs:
             try:
                 step, values = at_target(run, target, columns)
@@ -158,21 +158,21 @@ def _at_equal(
             steps.append(step)
             for name in columns:
                 if name in values:
-                    there[name].append(values[name])
+                    values_at[name].append(values[name])
                 elif name in run.values:
-                    unknown[name] = unknown.get(name, 0) + 1
-        reaching += len(steps)
-        cells = [Number(*mean_and_error(there[name])) for name in columns]
-        reached = f"{len(steps)}/{len(group.runs)}"
-        rows.append([group.name, reached, Number(*mean_and_error(steps), digits=1), *cells])
-    if unknown:
-        listed = ", ".join(
-            name if count == reaching else f"{name} (in {count} of {reaching} runs)"
-            for name, count in unknown.items()
+                    gaps[name] = gaps.get(name, 0) + 1
+        run_count += len(steps)
+        cells = [Number(*mean_and_error(values_at[name])) for name in columns]
+        share = f"{len(steps)}/{len(group.runs)}"
+        rows.append([group.name, share, Number(*mean_and_error(steps), digits=1), *cells])
+    if gaps:
+        metrics = ", ".join(
+            name if count == run_count else f"{name} (in {count} of {run_count} runs)"
+            for name, count in gaps.items()
         )
         notes.append(
-            f"not evaluated around that step, and so not known there: {listed}; evaluate them while a "
-            f"run goes on (evaluate.every, evaluate.during)"
+            f"not evaluated around that step, and so not known there: {metrics}; evaluate them "
+            f"while a run goes on (evaluate.every, evaluate.during)"
         )
     title = f"At {target.metric} = {target.value:g}, interpolated along the trajectories"
     return Table(title, ["run", "reached", "steps", *columns], rows), notes

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from amnesis.discovery.registry import Registry
     from amnesis.runs.results import Results
 
-# A Llama small enough to be trained on a laptop while one watches, that knows what it was told.
+# A Llama small enough to train quickly on a laptop, yet large enough to learn the sets by heart.
 MODEL = {
     "architecture": "llama",
     "vocabulary": 2048,
@@ -44,10 +44,10 @@ UNLEARNING = {
     "warmup_steps": 5,
     "schedule": "constant",
 }
-SHOWN = ("extraction_strength", "probability", "rouge_l")
+METRICS = ("extraction_strength", "probability", "rouge_l")
 CAPTION = (
-    "{people} invented people were to be forgotten. 'retrained' is the same model trained without "
-    "them: the goal. The facts are never seen while it unlearns, so they show collateral damage; "
+    "The forget set is about ten invented people. 'retrained' is the same model trained without "
+    "them: the goal. The facts are not trained on during unlearning and show collateral damage; "
     "the retain rows are the ones that the regularizer trains on. A model this small shows that "
     "the forgotten text is no longer produced, not how a large model behaves, and it knows nothing "
     "beyond the sets above."
@@ -57,10 +57,10 @@ CAPTION = (
 def demo(
     context: typer.Context,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for everything; default: a new runs/demo-<time>.")
+        Path | None, typer.Option(help="Folder for all results; default: a new runs/demo-<time>.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of people, weights and order.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace a demo that is there.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of people, weights and data order.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier demo.")] = False,
 ) -> None:
     """Watch a small language model forget ten people and keep the rest (about two minutes)."""
     from amnesis.cli import (
@@ -98,10 +98,13 @@ def make_demo(
     progress: ProgressCallback | None = None,
     registry: Registry | None = None,
 ) -> Results:
-    """Train a model that knows and one that never did, unlearn, evaluate; return the results.
+    """Train a target and a retrained model, unlearn the target, and return the run's results.
+
+    Everything is written into ``folder``: the models into ``target`` and ``retrained``, the
+    unlearning run into the folder itself.
 
     Raises:
-        OutputError: ``folder`` is not empty and ``overwrite`` was not asked for.
+        OutputError: ``folder`` is not empty and ``overwrite`` is false.
     """
     import amnesis
     from amnesis.runs.finetune import finetune
@@ -109,8 +112,8 @@ def make_demo(
 
     claim(folder, overwrite=overwrite)
     benchmark = {"name": "fictional", "seed": seed}
-    knowing = {"target": ["forget", "retain", "facts"], "retrained": ["retain", "facts"]}
-    for name, sets in knowing.items():
+    training_sets = {"target": ["forget", "retain", "facts"], "retrained": ["retain", "facts"]}
+    for name, sets in training_sets.items():
 
         def tell(what: str, done: int, total: int, name: str = name) -> None:
             if progress is not None:
@@ -121,9 +124,9 @@ def make_demo(
                 "model": MODEL,
                 "benchmark": benchmark,
                 "sets": sets,
-                # Both models read alike, and know the words of those that they never met, so that
-                # their scores can be compared.
-                "tokenizer_sets": [*knowing["target"], "holdout"],
+                # One tokenizer for both models, trained on every set: only then can their scores
+                # be compared.
+                "tokenizer_sets": [*training_sets["target"], "holdout"],
                 "training": LEARNING,
                 "seed": seed,
             },
@@ -143,7 +146,7 @@ def make_demo(
             "combiner": "sago",
             "probes": ["g_effect"],
             "training": UNLEARNING,
-            "evaluate": {"metrics": list(SHOWN), "generate_rows": 40, "max_new_tokens": 64},
+            "evaluate": {"metrics": list(METRICS), "generate_rows": 40, "max_new_tokens": 64},
             "seed": seed,
         },
         folder,
@@ -158,16 +161,16 @@ def make_demo(
 def _table(results: Results) -> Table:
     from rich.table import Table
 
-    table = Table("set", "metric", *results.phases(), caption=CAPTION.format(people="Ten"))
+    table = Table("set", "metric", *results.phases(), caption=CAPTION)
     for set_name in ("forget", "retain", "facts", "holdout"):
-        for metric in SHOWN:
+        for metric in METRICS:
             key = f"{set_name}/{metric}"
             cells = [values.get(key) for values in results.phases().values()]
             if any(cell is not None for cell in cells):
                 table.add_row(
-                    set_name if metric == SHOWN[0] else "",
+                    set_name if metric == METRICS[0] else "",
                     metric.replace("_", " "),
                     *("–" if cell is None else f"{cell:.3f}" for cell in cells),
-                    end_section=metric == SHOWN[-1],
+                    end_section=metric == METRICS[-1],
                 )
     return table

@@ -1,4 +1,4 @@
-"""``amnesis evaluate``: evaluate a model by a benchmark, or an original TOFU log."""
+"""``amnesis evaluate``: evaluate a model on a benchmark, or read an original TOFU log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from amnesis_evaluation.commands import inputs
 
 if TYPE_CHECKING:
     from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings
@@ -21,53 +23,57 @@ def evaluate(
         str | None, typer.Argument(help="A model's folder or hub name, or a run's folder.")
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option(help="tofu, fictional, own, …; default: the run's own.")
+        str | None, typer.Option(help="Name, such as tofu, fictional or own; default: the run's.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="The benchmark's split, such as forget10.")
+        str | None, typer.Option(help="Split of the benchmark, such as forget10.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with the benchmark's files.")] = None,
     hyper: Annotated[
         list[str] | None,
-        typer.Option("--with", help="A hyper-parameter of the benchmark, key=value; repeatable."),
+        typer.Option("--with", help="Hyper-parameter of the benchmark, key=value; repeatable."),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Names with commas between; default: the benchmark's own.")
+        str | None, typer.Option(help="Names, separated by commas; default: the benchmark's own.")
     ] = None,
     retrained: Annotated[
-        Path | None, typer.Option(help="Results of a model that never saw the forget set.")
+        Path | None,
+        typer.Option(help="Results of a retrained model (it never saw the forget set)."),
     ] = None,
     lm_eval: Annotated[
-        str | None, typer.Option(help="Tasks of lm-eval, with commas between.")
+        str | None, typer.Option(help="Tasks of lm-eval, separated by commas.")
     ] = None,
     attack: Annotated[
-        list[str] | None, typer.Option(help="An attack to evaluate the model under; repeatable.")
+        list[str] | None, typer.Option(help="Attack to evaluate the model under; repeatable.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A recipe for template, benchmark and evaluate settings.")
+        Path | None,
+        typer.Option(help="Recipe to take template, benchmark and evaluate settings from."),
     ] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Texts per pass, or auto.")] = None,
-    limit: Annotated[int | None, typer.Option(help="First k rows of each set.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Texts per forward pass, or auto.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Evaluate the first k rows of each set.")
+    ] = None,
     generate_rows: Annotated[
         int | None, typer.Option(help="Generate on the first k rows of each set.")
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest generated answer.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest generated answer, in tokens.")
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Reuse evaluations of the same model.")] = True,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace earlier results.")] = False,
+    device: inputs.Device = None,
+    trust_remote_code: inputs.TrustRemoteCode = False,
     from_log: Annotated[
-        Path | None, typer.Option(help="Evaluate an original TOFU evaluation log instead.")
+        Path | None, typer.Option(help="Read an original TOFU evaluation log instead.")
     ] = None,
     retain_log: Annotated[
-        Path | None, typer.Option(help="The log of a retrained model, for forget quality.")
+        Path | None, typer.Option(help="Log of a retrained model, for forget quality.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Evaluate a model by the field's benchmarks, or read an original TOFU evaluation log."""
+    """Evaluate a model on the field's benchmarks, or read an original TOFU evaluation log."""
     from amnesis.cli import registry_of
     from amnesis.discovery.resolve import build
     from amnesis.errors import RecipeError
@@ -84,7 +90,7 @@ def evaluate(
         raise RecipeError("--retain-log belongs to --from-log; for a model give --retrained")
     if model is None:
         raise RecipeError("name a MODEL to evaluate, or an original TOFU log with --from-log")
-    settings = {
+    options = {
         "metrics": None if metrics is None else [m.strip() for m in metrics.split(",")],
         "retrained": retrained,
         "lm_eval": None if lm_eval is None else {"tasks": lm_eval.split(",")},
@@ -94,17 +100,17 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
     }
     place, registry = ModelPlace.of(model, recipe), registry_of(context)
-    wanted = _settings(place.recipe, settings, cache=cache)
+    settings = _settings(place.recipe, options, cache=cache)
     if out is not None:
-        inputs = [Path(place.path), *([wanted.retrained] if wanted.retrained is not None else [])]
-        check_place(out, [path for path in inputs if path.exists()], overwrite=overwrite)
+        sources = [Path(place.path), *([settings.retrained] if settings.retrained else [])]
+        check_place(out, [path for path in sources if path.exists()], overwrite=overwrite)
     suite = _benchmark(
         place.recipe, benchmark, {"split": split, "path": data}, hyper or [], registry
     )
-    evaluation = _evaluated(
+    evaluation = _evaluate(
         place,
         suite,
-        wanted,
+        settings,
         [build("attack", name, registry) for name in attack or ()],
         out,
         registry,
@@ -114,31 +120,32 @@ def evaluate(
     _show(evaluation, as_json)
 
 
-# All that --from-log goes together with.
-_LOG_OPTIONS = {"from_log", "retain_log", "as_json"}
+# Every other option concerns a model, of which a log says nothing.
+_OPTIONS_WITH_FROM_LOG = {"from_log", "retain_log", "as_json"}
 
 
 def _check_log_options(context: typer.Context) -> None:
     from amnesis.errors import RecipeError
 
-    given = [
-        _written(parameter, context.params[str(parameter.name)])
+    options = [
+        _option_text(parameter, context.params[str(parameter.name)])
         for parameter in context.command.params
-        if parameter.name not in _LOG_OPTIONS and _is_given(context, str(parameter.name))
+        if parameter.name not in _OPTIONS_WITH_FROM_LOG
+        and _is_from_command_line(context, str(parameter.name))
     ]
-    if given:
+    if options:
         raise RecipeError(
-            f"{', '.join(given)}: of no meaning with --from-log, which reads what was evaluated "
+            f"{', '.join(options)}: of no meaning with --from-log, which reads what was evaluated "
             f"already; leave it out"
         )
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
+def _is_from_command_line(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _written(parameter: Any, value: Any) -> str:
+def _option_text(parameter: Any, value: Any) -> str:
     return str(parameter.secondary_opts[0] if value is False else parameter.opts[0])
 
 
@@ -156,8 +163,8 @@ def _benchmark(
 
     choice: dict[str, Any] = {}
     if recipe is not None and recipe.benchmark is not None:
-        own = recipe.benchmark
-        choice = {"name": own} if isinstance(own, str) else dict(own)
+        default = recipe.benchmark
+        choice = {"name": default} if isinstance(default, str) else dict(default)
     if name is not None and name != choice.get("name"):
         choice = {"name": name}
     if not choice:
@@ -176,7 +183,7 @@ def _benchmark(
 
 
 def _settings(
-    recipe: PartialRecipe | None, given: dict[str, Any], *, cache: bool
+    recipe: PartialRecipe | None, options: dict[str, Any], *, cache: bool
 ) -> EvaluationSettings:
     from pydantic import ValidationError
 
@@ -184,21 +191,21 @@ def _settings(
     from amnesis.contracts import EvaluationSettings
     from amnesis.errors import RecipeError
 
-    own = recipe.evaluate.model_dump(exclude_unset=True) if recipe is not None else {}
-    merged = {**own, **{key: value for key, value in given.items() if value is not None}}
+    values = recipe.evaluate.model_dump(exclude_unset=True) if recipe is not None else {}
+    values |= {key: value for key, value in options.items() if value is not None}
     if not cache:
-        merged["cache"] = None
-    elif "cache" not in merged:
-        merged["cache"] = cache_folder() / "evaluation"
+        values["cache"] = None
+    elif "cache" not in values:
+        values["cache"] = cache_folder() / "evaluation"
     try:
-        return EvaluationSettings(**merged)
+        return EvaluationSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise RecipeError(f"--{option}: {first['msg']} (got {first['input']!r})") from None
 
 
-def _evaluated(
+def _evaluate(
     place: ModelPlace,
     benchmark: Benchmark,
     settings: EvaluationSettings,
@@ -217,39 +224,39 @@ def _evaluated(
 
     quiet_libraries()
     benchmark.sets()
-    own = settings.metrics is None
-    chosen = build_metrics(
-        benchmark.metrics if own else settings.metrics or (), registry, optional=own
+    is_default = settings.metrics is None
+    metrics = build_metrics(
+        benchmark.metrics if is_default else settings.metrics or (), registry, optional=is_default
     )
-    settings = settings.model_copy(update={"metrics": chosen})
-    loaded = load_subject(place, device=device, trust_remote_code=trust_remote_code)
+    settings = settings.model_copy(update={"metrics": metrics})
+    loaded_subject = load_subject(place, device=device, trust_remote_code=trust_remote_code)
     with ProgressBars() as progress:
-        made = benchmark.evaluate(loaded.subject, settings, progress)
-        attacked = {
-            name: attack.attack(loaded.subject, benchmark, settings, progress)
+        evaluation = benchmark.evaluate(loaded_subject.subject, settings, progress)
+        attack_evaluations = {
+            name: attack.attack(loaded_subject.subject, benchmark, settings, progress)
             for name, attack in attacks_by_name(attacks).items()
         }
-    for name, under in attacked.items():
-        made.values.update({f"{name}/{key}": value for key, value in under.values.items()})
-        made.intervals.update({f"{name}/{key}": v for key, v in under.intervals.items()})
-        made.notes.extend(f"{name}: {note}" for note in under.notes)
+    for name, under in attack_evaluations.items():
+        evaluation.values.update({f"{name}/{key}": value for key, value in under.values.items()})
+        evaluation.intervals.update({f"{name}/{key}": v for key, v in under.intervals.items()})
+        evaluation.notes.extend(f"{name}: {note}" for note in under.notes)
     if out is not None:
         results = Results.of(
-            {"after": made},
+            {"after": evaluation},
             {
                 name: {
-                    "before": {k: v for k, v in made.values.items() if k in under.values},
+                    "before": {k: v for k, v in evaluation.values.items() if k in under.values},
                     "after": under.values,
                 }
-                for name, under in attacked.items()
+                for name, under in attack_evaluations.items()
             },
-            notes=made.notes,
+            notes=evaluation.notes,
             model=place.path,
             benchmark={"name": benchmark.registered_name, **benchmark.model_dump(mode="json")},
-            environment=environment(loaded.device),
+            environment=environment(loaded_subject.device),
         )
-        save_evaluation(made, results, out)
-    return made
+        save_evaluation(evaluation, results, out)
+    return evaluation
 
 
 def _show(evaluation: Evaluation, as_json: bool) -> None:
@@ -260,17 +267,17 @@ def _show(evaluation: Evaluation, as_json: bool) -> None:
     from amnesis_evaluation.reports.tables import Number
 
     if as_json:
-        shown = {
+        document = {
             "values": evaluation.values,
             "intervals": evaluation.intervals,
             "notes": evaluation.notes,
         }
-        print(json.dumps(shown, indent=1, ensure_ascii=False))
+        print(json.dumps(document, indent=1, ensure_ascii=False))
         return
     table = Table("metric", "value", "interval")
     for key, value in evaluation.values.items():
-        between = " – ".join(str(Number(end)) for end in evaluation.intervals.get(key, ()))
-        table.add_row(Text(key), str(Number(value)), between)
+        interval = " – ".join(str(Number(end)) for end in evaluation.intervals.get(key, ()))
+        table.add_row(Text(key), str(Number(value)), interval)
     console().print(table)
     print_notes(evaluation.notes)
 
@@ -281,12 +288,12 @@ def _show_log(log: Path, retain_log: Path | None, as_json: bool) -> None:
     from amnesis.cli import console, print_notes
     from amnesis_evaluation.reports.tofu_log import CONVENTIONS, evaluated_log
 
-    found = evaluated_log(log, retain_log)
+    evaluation = evaluated_log(log, retain_log)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(evaluation, indent=1))
         return
     table = Table("part", *CONVENTIONS)
-    for key in found[CONVENTIONS[0]]:
-        table.add_row(key, *(f"{found[name][key]:.6g}" for name in CONVENTIONS))
+    for key in evaluation[CONVENTIONS[0]]:
+        table.add_row(key, *(f"{evaluation[name][key]:.6g}" for name in CONVENTIONS))
     console().print(table)
-    print_notes(found["notes"])
+    print_notes(evaluation["notes"])

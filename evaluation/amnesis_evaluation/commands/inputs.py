@@ -1,4 +1,4 @@
-"""What ``amnesis probe`` and ``suggest`` work on: a model, and two sets of rows."""
+"""Inputs that several commands share: a model, two sets of rows, methods, a folder for results."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from amnesis.runs.folder import check_empty
 Rows = list[Any]
 
 Model = Annotated[str, typer.Argument(help="A model's folder or hub name, or a run's folder.")]
-Forget = Annotated[Path | None, typer.Option(help="Rows that must go (JSON, CSV, …).")]
-Retain = Annotated[Path | None, typer.Option(help="Rows that must stay.")]
+Forget = Annotated[Path | None, typer.Option(help="Rows to forget (JSON, CSV, …).")]
+Retain = Annotated[Path | None, typer.Option(help="Rows to retain.")]
 BenchmarkName = Annotated[
     str | None, typer.Option(help="Take both sets from a benchmark, such as fictional.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="First k rows of each set.")]
-Device = Annotated[str | None, typer.Option(help="Where to compute.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first k rows of each set.")]
+Device = Annotated[str | None, typer.Option(help="Device to compute on, such as cpu or cuda.")]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    bool, typer.Option("--trust-remote-code", help="Allow code that comes with the model to run.")
 ]
 
 
 def check_place(folder: Path, names: Sequence[str], *, overwrite: bool) -> None:
-    """See whether ``names`` may be written into ``folder``; nothing is changed.
+    """Check that the files ``names`` may be written into ``folder``; nothing is changed.
 
     Raises:
-        OutputError: it is a file, or holds something and ``overwrite`` was not asked for.
+        OutputError: ``folder`` is a file, is not empty while ``overwrite`` is false, or holds a
+            folder of one of the names.
     """
-    replaced = f"name another --out, or say --overwrite to replace {', '.join(names)} there"
-    check_empty(folder, replaced, overwrite=overwrite)
-    for taken in (folder / name for name in names):
-        if taken.is_dir():
-            raise OutputError(f"{taken}: is a folder, not a file to replace; name another --out")
+    advice = f"name another --out, or say --overwrite to replace {', '.join(names)} there"
+    check_empty(folder, advice, overwrite=overwrite)
+    for file in (folder / name for name in names):
+        if file.is_dir():
+            raise OutputError(f"{file}: is a folder, not a file to replace; name another --out")
 
 
 def make_place(folder: Path) -> None:
-    """Make the folder for results, before they cost anything.
+    """Create the folder for results, before anything is computed.
 
     Raises:
-        OutputError: it cannot be made, or not be written into.
+        OutputError: the folder cannot be created or written into.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,10 +66,10 @@ def sets_of(
     limit: int | None,
     registry: Registry,
 ) -> dict[str, Rows]:
-    """Return the rows of both sets, from files or from a benchmark.
+    """Return the first ``limit`` rows of ``forget`` and ``retain``, from files or a benchmark.
 
     Raises:
-        RecipeError: neither, or both, were named.
+        RecipeError: neither files nor a benchmark are named, or both are.
         DataError: a file cannot be read.
     """
     if benchmark is not None and (forget or retain):
@@ -79,3 +80,27 @@ def sets_of(
     if forget is None or retain is None:
         raise RecipeError("name both sets: --forget FILE and --retain FILE, or --benchmark NAME")
     return {"forget": read_rows(forget)[:limit], "retain": read_rows(retain)[:limit]}
+
+
+def choice_of(text: str) -> dict[str, Any]:
+    """Return the name and the hyper-parameters that a text such as ``wga`` or ``wga:beta=5`` names.
+
+    Raises:
+        RecipeError: a hyper-parameter is not written as key=value, or its value is not YAML.
+    """
+    import yaml
+
+    name, *hyper = text.strip().split(":")
+    choice: dict[str, Any] = {"name": name}
+    for part in hyper:
+        key, equals, value = part.partition("=")
+        if not (key and equals):
+            raise RecipeError(f"objective {text.strip()!r}: write name:key=value, as in wga:beta=5")
+        try:
+            choice[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RecipeError(
+                f"objective {text.strip()!r}: {value!r} is not a YAML value; commas separate "
+                f"objectives, so a value cannot contain one"
+            ) from None
+    return choice

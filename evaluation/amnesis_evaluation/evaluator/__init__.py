@@ -1,5 +1,5 @@
-"""The evaluator: metrics are selected for sets, read from answers, and given intervals.
+"""The evaluator: selects metrics for sets, reads them from answers, and computes intervals.
 
-``evaluate`` is the way through; ``selection`` says which metric is read from which set,
-``bootstrap`` how certain a value is, ``cache`` what was evaluated before.
+``selection`` decides which metric is read from which set, ``evaluate`` obtains the answers and
+reads the metrics, ``bootstrap`` computes the intervals, ``cache`` stores evaluations for later.
 """

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over examples: how far a number would move with other examples."""
+"""Bootstrap intervals: how far a value would move with other examples."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from amnesis.contracts import ExampleValues
 
 Interval = tuple[float, float]
-# Resampled indices held at a time, so that long sets take no more memory than short ones.
-_AT_ONCE = 2_000_000
+# Resampled indices that are held at a time, so that long sets need no more memory than short ones.
+_MAX_INDICES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Bootstrap:
     """Percentile intervals from ``resamples`` draws of the examples with replacement.
 
-    Source: Efron 1979. Examples are drawn, not tokens, for an answer's tokens depend on each
-    other; examples of one author do too, so the intervals are too narrow where authors are few.
+    Source: Efron 1979. Examples are drawn, not tokens, because an answer's tokens depend on each
+    other. So do the examples of one author: the intervals are too narrow where authors are few.
     """
 
     resamples: int = 1000
@@ -34,19 +34,19 @@ class Bootstrap:
     def of_mean(self, values: NDArray[float64]) -> Interval:
         """Return the interval of the mean of ``values``, ``(examples,)``."""
         means: list[NDArray[float64]] = []
-        at_once = max(1, _AT_ONCE // max(values.size, 1))
+        at_once = max(1, _MAX_INDICES // max(values.size, 1))
         generator = np.random.default_rng(self.seed)
         for start in range(0, self.resamples, at_once):
             count = min(at_once, self.resamples - start)
-            drawn = generator.integers(0, values.size, (count, values.size))
-            means.append(values[drawn].mean(1))
+            indices = generator.integers(0, values.size, (count, values.size))
+            means.append(values[indices].mean(1))
         return self._interval(np.concatenate(means))
 
     def of(self, statistic: Callable[[NDArray[int64]], float], size: int) -> Interval:
-        """Return the interval of a statistic of drawn indices, ``(size,)``."""
+        """Return the interval of a statistic of resampled indices, ``(size,)``."""
         generator = np.random.default_rng(self.seed)
         draws = (generator.integers(0, size, size) for _ in range(self.resamples))
-        return self._interval(np.array([statistic(drawn) for drawn in draws]))
+        return self._interval(np.array([statistic(indices) for indices in draws]))
 
     def of_derived(
         self,
@@ -54,16 +54,18 @@ class Bootstrap:
         own: ExampleValues,
         retrained: ExampleValues | None,
     ) -> Interval:
-        """Return the interval of a statistic of several sets, each of which is drawn anew.
+        """Return the interval of a statistic of several sets, each of which is resampled.
 
-        Metrics of one set are drawn together where they speak of the same number of examples, and
-        so are those of the retrained model, which speak of the same examples.
+        Values of one set are resampled by the same indices where they are equally many, those of
+        the retrained model included: they belong to the same examples.
         """
-        found = [
-            statistic(_redrawn(own, draw), None if retrained is None else _redrawn(retrained, draw))
+        values = [
+            statistic(
+                _resample(own, draw), None if retrained is None else _resample(retrained, draw)
+            )
             for draw in self._draws(own, retrained or {})
         ]
-        return self._interval(np.array(found))
+        return self._interval(np.array(values))
 
     def _draws(
         self, own: ExampleValues, retrained: ExampleValues
@@ -79,7 +81,7 @@ class Bootstrap:
         return float(low), float(high)
 
 
-def _redrawn(
+def _resample(
     values: ExampleValues, draw: Mapping[tuple[str, int], NDArray[int64]]
 ) -> ExampleValues:
     return {key: v[draw[key[0], v.size]] for key, v in values.items()}

@@ -1,4 +1,4 @@
-"""Evaluations that were made before, found by everything that decides them."""
+"""A cache of evaluations, whose keys digest everything that decides a value."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _LIBRARIES = (
     "tokenizers",
     "lm-eval",
 )
-# What decides how fast or how often it is evaluated, and what the selection says already.
-_NO_MATTER = {"cache", "batch_size", "retrained", "metrics", "every", "during"}
+# These decide how fast or how often a model is evaluated, or are part of the selection.
+_SETTINGS_WITHOUT_EFFECT = {"cache", "batch_size", "retrained", "metrics", "every", "during"}
 
 
 def evaluation_key(
@@ -46,16 +46,16 @@ def evaluation_key(
     retrained: Evaluation | None,
     forms: Forms,
 ) -> str:
-    """Digest the weights, tokenizer, template, rows, metrics and the code that reads them.
+    """Return a digest of the weights, tokenizer, template, rows, metrics and code.
 
-    Metrics count with their hyper-parameters and the source text of their modules, and so does
-    all of amnesis, so that nothing that was changed is ever taken for what it was.
+    Metrics enter with their hyper-parameters and the source text of their modules, and so does the
+    source of amnesis itself: no entry outlives a change that might affect its values.
     """
     model = subject.model
     parts = {
         "model": fingerprint(model),
         "device": next(model.parameters()).device.type,
-        "config": model.config.to_json_string(),  # what weights alone do not say: rope, norms
+        "config": model.config.to_json_string(),  # rope, norms: not in the weights
         "generation": _generation(model),
         "tokenizer": _tokenizer(subject.tokenizer),
         "template": subject.template.model_dump(),
@@ -66,7 +66,7 @@ def evaluation_key(
             for name, metrics in selection.reading.items()
         },
         "derived": [_metric(metric) for metric in selection.derived],
-        "settings": settings.model_dump(exclude=_NO_MATTER, mode="json"),
+        "settings": settings.model_dump(exclude=_SETTINGS_WITHOUT_EFFECT, mode="json"),
         "lm_eval": _digest(_files(settings)),
         "retrained": None if retrained is None else [retrained.examples, retrained.data],
         "versions": {name: version(name) for name in _LIBRARIES},
@@ -77,19 +77,23 @@ def evaluation_key(
 
 
 def remembered(folder: Path, key: str) -> Evaluation | None:
-    """Return the evaluation of this key, if there is a whole one."""
+    """Return the evaluation stored under ``key``; None where there is none that can be read."""
     try:
-        stored = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-        intervals = {name: (low, high) for name, (low, high) in stored["intervals"].items()}
+        document = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        intervals = {name: (low, high) for name, (low, high) in document["intervals"].items()}
         return Evaluation(
-            stored["values"], stored["examples"], intervals, stored["notes"], stored["data"]
+            document["values"],
+            document["examples"],
+            intervals,
+            document["notes"],
+            document["data"],
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or not ours: it is evaluated anew
+        return None  # missing or damaged: evaluating again is always right
 
 
 def remember(folder: Path, key: str, evaluation: Evaluation) -> None:
-    """Keep a evaluation under its key."""
+    """Store an evaluation under ``key``."""
     write_json(folder / f"{key}.json", dataclasses.asdict(evaluation))
 
 
@@ -101,7 +105,7 @@ def _files(settings: EvaluationSettings) -> list[Path]:
 def _metric(metric: Metric) -> list[Any]:
     kind = type(metric)
     try:
-        sources = _digest({Path(inspect.getfile(one)) for one in kind.__mro__[:-1]})
+        sources = _digest({Path(inspect.getfile(base)) for base in kind.__mro__[:-1]})
     except (OSError, TypeError):
         sources = ""
     return [f"{kind.__module__}.{kind.__qualname__}", metric.key, metric.model_dump(), sources]
@@ -116,14 +120,14 @@ def _digest(files: Iterable[Path]) -> str:
 
 @cache
 def _code(package: ModuleType) -> str:
-    """Digest a package's modules: which of them decide a value is not for a list to say."""
+    """Digest all modules of a package: a list of those that decide values would go stale."""
     return _digest(Path(str(package.__file__)).parent.rglob("*.py"))
 
 
 def _generation(model: PreTrainedModel) -> str:
-    """Return the generation configuration: it ends answers, and lm-eval generates by it."""
-    configured = getattr(model, "generation_config", None)
-    return "" if configured is None else str(configured.to_json_string())
+    """Return the generation configuration, which decides where answers end, also in lm-eval."""
+    config = getattr(model, "generation_config", None)
+    return "" if config is None else str(config.to_json_string())
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -131,7 +135,7 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
         text = str(tokenizer.backend_tokenizer.to_str())
     else:
         text = json.dumps([type(tokenizer).__qualname__, sorted(tokenizer.get_vocab().items())])
-    further = ("eos_token_id", "pad_token_id", "all_special_ids", "chat_template")
-    reading = ("add_bos_token", "add_eos_token", "clean_up_tokenization_spaces")
-    text += json.dumps([getattr(tokenizer, name, None) for name in (*further, *reading)])
+    special = ("eos_token_id", "pad_token_id", "all_special_ids", "chat_template")
+    options = ("add_bos_token", "add_eos_token", "clean_up_tokenization_spaces")
+    text += json.dumps([getattr(tokenizer, name, None) for name in (*special, *options)])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""The evaluation of one model over sets: answers, values, intervals, notes."""
+"""Evaluates a model on sets: from answers to values, intervals and notes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from amnesis.contracts import (
     SetMetric,
     Subject,
 )
-from amnesis.errors import DataError
+from amnesis.errors import AmnesisError, DataError, one_line
 from amnesis.progress import ProgressCallback
 from amnesis_evaluation.evaluator.bootstrap import Bootstrap
-from amnesis_evaluation.evaluator.selection import Selection, describe
+from amnesis_evaluation.evaluator.selection import Selection
 from amnesis_evaluation.inference.answers import Asked, Forms, SetAnswers, answers_of
 
 if TYPE_CHECKING:
@@ -41,35 +41,35 @@ def evaluate(
     retrained: Evaluation | None = None,
     forms: Forms | None = None,
 ) -> Evaluation:
-    """Evaluate ``subject`` by the selected metrics; each set is read once, whatever their number.
+    """Evaluate ``subject`` by the selected metrics, with one pass over each set for all of them.
 
-    A metric that fails is noted, and the others go on.
+    A metric that fails is noted; the others are still evaluated.
 
     Raises:
         DataError: a row lacks a field, or a set has no usable example.
     """
-    asked = {name: Asked.by(metrics.values()) for name, metrics in selection.reading.items()}
-    answered = answers_of(subject, sets, asked, settings, progress, forms)
-    evaluated = _Evaluated(settings, selection.notes)
+    needs = {name: Asked.by(metrics.values()) for name, metrics in selection.reading.items()}
+    answers = answers_of(subject, sets, needs, settings, progress, forms)
+    builder = _EvaluationBuilder(settings, selection.notes)
     for name, metrics in selection.reading.items():
-        evaluated.take_up(name, sets[name], answered[name])
+        builder.add_set(name, sets[name], answers[name])
         for metric in metrics.values():
-            evaluated.read(name, metric, answered[name])
-    for derived in selection.derived:
-        evaluated.derive(derived, retrained)
-    return evaluated.evaluation
+            builder.add_metric(name, metric, answers[name])
+    for derived_metric in selection.derived:
+        builder.add_derived(derived_metric, retrained)
+    return builder.evaluation
 
 
 def example_values(evaluation: Evaluation) -> dict[tuple[str, str], NDArray[float64]]:
-    """Return a evaluation's example values by set and metric, in the order of the records."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """Return an evaluation's example values by set and metric, in the order of its records."""
+    columns: dict[tuple[str, str], list[float]] = {}
     for record in evaluation.examples:
-        found.setdefault((record["set"], record["metric"]), []).append(float(record["value"]))
-    return {key: np.array(values) for key, values in found.items()}
+        columns.setdefault((record["set"], record["metric"]), []).append(float(record["value"]))
+    return {key: np.array(values) for key, values in columns.items()}
 
 
-class _Evaluated:
-    """What has been evaluated so far."""
+class _EvaluationBuilder:
+    """Collects the values, intervals, example records and notes of one evaluation."""
 
     def __init__(self, settings: EvaluationSettings, notes: Sequence[str]) -> None:
         self.evaluation = Evaluation(notes=list(notes))
@@ -77,15 +77,15 @@ class _Evaluated:
         self._bootstrap = Bootstrap(settings.bootstrap, settings.confidence, settings.seed)
         self._values: dict[tuple[str, str], NDArray[float64]] = {}
 
-    def take_up(self, set_name: str, rows: Sequence[Row], answered: SetAnswers) -> None:
+    def add_set(self, set_name: str, rows: Sequence[Row], answers: SetAnswers) -> None:
         self.evaluation.data[set_name] = digest_of(list(rows)[: self._settings.limit])
-        self.evaluation.notes.extend(answered.notes)
+        self.evaluation.notes.extend(answers.notes)
 
-    def read(self, set_name: str, metric: ReadingMetric, answered: SetAnswers) -> None:
+    def add_metric(self, set_name: str, metric: ReadingMetric, answers: SetAnswers) -> None:
         key = f"{set_name}/{metric.key}"
         readable = [
             (row, answer)
-            for row, answer in zip(answered.rows, answered.answers, strict=True)
+            for row, answer in zip(answers.rows, answers.answers, strict=True)
             if metric.reads != "generation" or answer.generated is not None
         ]
         if not readable:
@@ -96,23 +96,23 @@ class _Evaluated:
             return
         try:
             if isinstance(metric, ExampleMetric):
-                self._read_examples(set_name, metric, readable)
+                self._add_examples(set_name, metric, readable)
             elif isinstance(metric, SetMetric):
-                self._read_set(key, metric, [answer for _, answer in readable])
+                self._add_set_value(key, metric, [answer for _, answer in readable])
             if remark := metric.remark([answer for _, answer in readable]):
                 self.evaluation.notes.append(f"metric {key}: {remark}")
-        except Exception as error:  # a stranger's metric may raise anything
-            self.evaluation.notes.append(f"metric {key} failed: {describe(error)}")
+        except Exception as error:  # a plugin's metric may raise anything
+            self.evaluation.notes.append(f"metric {key} failed: {_reason(error)}")
 
-    def _read_examples(
+    def _add_examples(
         self, set_name: str, metric: ExampleMetric, readable: Sequence[tuple[int, Answer]]
     ) -> None:
         values = np.array([metric.value(answer) for _, answer in readable], dtype=np.float64)
         key, finite = f"{set_name}/{metric.key}", np.isfinite(values)
         self.evaluation.examples.extend(
             {"set": set_name, "row": row, "metric": metric.key, "value": float(value)}
-            for (row, _), value, kept in zip(readable, values, finite, strict=True)
-            if kept
+            for (row, _), value, is_finite in zip(readable, values, finite, strict=True)
+            if is_finite
         )
         if not finite.all():
             count = int((~finite).sum())
@@ -122,58 +122,58 @@ class _Evaluated:
         if self._bootstrap.resamples:
             self.evaluation.intervals[key] = self._bootstrap.of_mean(values)
 
-    def _read_set(self, key: str, metric: SetMetric, answers: Sequence[Answer]) -> None:
+    def _add_set_value(self, key: str, metric: SetMetric, answers: Sequence[Answer]) -> None:
         self.evaluation.values[key] = _finite(metric.value(answers))
         if self._bootstrap.resamples:
             self.evaluation.intervals[key] = self._bootstrap.of(
-                lambda drawn: metric.value([answers[i] for i in drawn]), len(answers)
+                lambda indices: metric.value([answers[i] for i in indices]), len(answers)
             )
 
-    def derive(self, metric: DerivedMetric, retrained: Evaluation | None) -> None:
-        wanted = [(name, part.key) for name, parts in metric.parts.items() for part in parts]
+    def add_derived(self, metric: DerivedMetric, retrained: Evaluation | None) -> None:
+        pairs = [(name, part.key) for name, parts in metric.parts.items() for part in parts]
         try:
-            own = _picked(self._values, wanted, "this evaluation lacks")
-            other = None
+            values = _pick(self._values, pairs, "this evaluation lacks")
+            reference = None
             if metric.needs_retrained and retrained is not None:
-                other = _picked(
+                reference = _pick(
                     example_values(retrained),
-                    wanted,
+                    pairs,
                     "the retrained model's results lack; evaluate that model with the same metrics",
                 )
-                self._compare_rows(metric, retrained, own, other)
-            self.evaluation.values[metric.key] = _finite(metric.value(own, other))
-        except Exception as error:  # a stranger's metric may raise anything
-            self.evaluation.notes.append(f"metric {metric.key} failed: {describe(error)}")
+                self._compare_rows(metric, retrained, values, reference)
+            self.evaluation.values[metric.key] = _finite(metric.value(values, reference))
+        except Exception as error:  # a plugin's metric may raise anything
+            self.evaluation.notes.append(f"metric {metric.key} failed: {_reason(error)}")
             return
         if not self._bootstrap.resamples:
             return
         try:
-            interval = self._bootstrap.of_derived(metric.value, own, other)
+            interval = self._bootstrap.of_derived(metric.value, values, reference)
             self.evaluation.intervals[metric.key] = _finite(interval[0]), _finite(interval[1])
-        except Exception as error:  # some draw of the examples may leave it undefined
-            self.evaluation.notes.append(f"metric {metric.key} has no interval: {describe(error)}")
+        except Exception as error:  # it may be undefined for some resample
+            self.evaluation.notes.append(f"metric {metric.key} has no interval: {_reason(error)}")
 
     def _compare_rows(
         self,
         metric: DerivedMetric,
         retrained: Evaluation,
-        own: ExampleValues,
-        other: ExampleValues,
+        values: ExampleValues,
+        reference: ExampleValues,
     ) -> None:
-        """Note which sets were other rows where the retrained model was evaluated."""
+        """Note the sets that the retrained model was evaluated on with other rows."""
         for name, parts in metric.parts.items():
             here, there = self.evaluation.data[name], retrained.data.get(name, "")
-            counts = [(own[name, p.key].size, other[name, p.key].size) for p in parts]
-            differ = next((f" ({a} here, {b} there)" for a, b in counts if a != b), "")
-            if differ or (there and there != here):
+            counts = [(values[name, p.key].size, reference[name, p.key].size) for p in parts]
+            difference = next((f" ({a} here, {b} there)" for a, b in counts if a != b), "")
+            if difference or (there and there != here):
                 self.evaluation.notes.append(
-                    f"metric {metric.key}: the retrained model was evaluated on other rows of the set "
-                    f"{name!r}{differ}; evaluate it on the same data"
+                    f"metric {metric.key}: the retrained model was evaluated on other rows of the "
+                    f"set {name!r}{difference}; evaluate it on the same data"
                 )
 
 
 def digest_of(rows: Sequence[Row]) -> str:
-    """Digest rows, to tell whether two evaluations are of the same."""
+    """Return a digest of rows, by which evaluations of the same data are recognised."""
     text = json.dumps([dict(row) for row in rows], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -184,8 +184,14 @@ def _finite(value: float) -> float:
     return value
 
 
-def _picked(values: ExampleValues, wanted: Sequence[tuple[str, str]], lack: str) -> ExampleValues:
-    missing = [f"{name}/{key}" for name, key in wanted if (name, key) not in values]
-    if missing:
-        raise DataError(f"it is made of the example values of {', '.join(missing)}, which {lack}")
-    return {pair: values[pair] for pair in wanted}
+def _pick(values: ExampleValues, pairs: Sequence[tuple[str, str]], complaint: str) -> ExampleValues:
+    gaps = [f"{name}/{key}" for name, key in pairs if (name, key) not in values]
+    if gaps:
+        raise DataError(f"it is made of the example values of {', '.join(gaps)}, which {complaint}")
+    return {pair: values[pair] for pair in pairs}
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's message in one line, with the type where the message alone says little."""
+    message = one_line(error)
+    return message if isinstance(error, AmnesisError) else f"{type(error).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""Which metric is read from which set, and what is missing where one cannot be."""
+"""Decides which metric is read from which set, and names what a metric lacks."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from amnesis.contracts import ChosenMetric, DerivedMetric, ReadingMetric, Row
-from amnesis.errors import AmnesisError, RecipeError, did_you_mean, one_line
+from amnesis.errors import RecipeError, did_you_mean
 
 Sets = Mapping[str, Sequence[Row]]
 
 
 @dataclass
 class Selection:
-    """Reading metrics by set, derived metrics, and one line for each that cannot be had."""
+    """Reading metrics by set, derived metrics, and one note for each optional metric left out."""
 
     reading: dict[str, dict[str, ReadingMetric]] = field(default_factory=dict)
     derived: list[DerivedMetric] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def read(self, set_name: str, metric: ReadingMetric) -> None:
-        """Ask for a metric of a set; asking twice is asking once."""
+        """Add a metric of a set, unless one with its key is there already."""
         self.reading.setdefault(set_name, {}).setdefault(metric.key, metric)
 
 
 def select(sets: Sets, chosen: Sequence[ChosenMetric], *, retrained: bool) -> Selection:
-    """Return which of the sets that there are each metric is read from.
+    """Return the metrics to evaluate, by the sets that they are read from.
 
-    What an optional metric lacks is noted, what another lacks is refused.
+    ``retrained`` says whether a retrained model's evaluation is available. An optional metric that
+    lacks something is left out with a note.
 
     Raises:
-        RecipeError: a metric needs a set, a field or a model that is not there.
+        RecipeError: a metric that is not optional lacks a set, a field or the retrained model.
     """
     selection = Selection()
-    for one in chosen:
+    for choice in chosen:
         try:
-            _add(selection, sets, one, retrained)
-        except MissingNeedError as missing:
-            if not one.optional:
+            _add(selection, sets, choice, retrained)
+        except MissingNeedError as error:
+            if not choice.optional:
                 raise
-            selection.notes.append(str(missing))
+            selection.notes.append(str(error))
     return selection
 
 
 class MissingNeedError(RecipeError):
-    """A metric needs what is not there."""
+    """A metric needs a set, a field or a model that is missing."""
 
 
-def _add(selection: Selection, sets: Sets, chosen: ChosenMetric, retrained: bool) -> None:
-    metric, only = chosen.metric, chosen.set_name
+def _add(selection: Selection, sets: Sets, choice: ChosenMetric, retrained: bool) -> None:
+    metric, only = choice.metric, choice.set_name
     if only is not None and only not in sets:
         raise RecipeError(f"metrics: no set is called {only!r}; {did_you_mean(only, sets)}")
     if isinstance(metric, DerivedMetric):
@@ -67,16 +68,16 @@ def _add(selection: Selection, sets: Sets, chosen: ChosenMetric, retrained: bool
 
 
 def _add_reading(selection: Selection, sets: Sets, metric: ReadingMetric, only: str | None) -> None:
-    wanted = [name for name in sets if only in (None, name)]
-    able = [name for name in wanted if not _lacking(sets[name], metric)]
-    if not able:
-        lacking = _lacking(sets[wanted[0]], metric)
+    candidates = [name for name in sets if only in (None, name)]
+    complete = [name for name in candidates if not _missing_field(sets[name], metric)]
+    if not complete:
+        field_name = _missing_field(sets[candidates[0]], metric)
         raise MissingNeedError(
-            f"metric {metric.key!r} needs the field {lacking!r} in every row, which "
+            f"metric {metric.key!r} needs the field {field_name!r} in every row, which "
             f"{'no set has' if only is None else f'the set {only!r} lacks'} "
             f"(sets: {', '.join(sets)}); add the field, or leave the metric out"
         )
-    for name in able:
+    for name in complete:
         selection.read(name, metric)
 
 
@@ -87,9 +88,9 @@ def _add_derived(selection: Selection, sets: Sets, metric: DerivedMetric, retrai
                 f"metric {metric.key!r} needs the set {name!r}; the benchmark has {', '.join(sets)}"
             )
         for part in parts:
-            if lacking := _lacking(sets[name], part):
+            if field_name := _missing_field(sets[name], part):
                 raise MissingNeedError(
-                    f"metric {metric.key!r} needs the field {lacking!r} in every row of the set "
+                    f"metric {metric.key!r} needs the field {field_name!r} in every row of the set "
                     f"{name!r}"
                 )
     if metric.needs_retrained and not retrained:
@@ -104,11 +105,5 @@ def _add_derived(selection: Selection, sets: Sets, metric: DerivedMetric, retrai
     selection.derived.append(metric)
 
 
-def _lacking(rows: Sequence[Row], metric: ReadingMetric) -> str | None:
+def _missing_field(rows: Sequence[Row], metric: ReadingMetric) -> str | None:
     return next((name for name in metric.texts if not all(row.get(name) for row in rows)), None)
-
-
-def describe(error: AmnesisError | Exception) -> str:
-    """Say in one line what went wrong, with the type where the message alone says little."""
-    said = one_line(error)
-    return said if isinstance(error, AmnesisError) else f"{type(error).__name__}: {said}"

@@ -1,1 +1,1 @@
-"""lm-evaluation-harness: its tasks on models in memory and on local data."""
+"""lm-evaluation-harness: its tasks on a model in memory, with its own data or local files."""

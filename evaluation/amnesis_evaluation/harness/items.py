@@ -9,17 +9,18 @@ from typing import Any
 from amnesis.data.files import read_rows
 from amnesis.errors import DataError
 
-# No text, of which "AB" would be a part.
+# Not the text "ABCD": "AB" would be in it.
 _LETTERS = ("A", "B", "C", "D")
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:
-    """Read items: rows of any file, or a CSV of question, A, B, C, D, letter without a header.
+    """Return the items of a file of rows, or of a CSV without a header in MMLU's original layout.
 
-    Where items have ``choices``, their ``answer`` must be the index of one.
+    The columns of that layout are question, A, B, C, D and the letter of the answer. Where items
+    have ``choices``, their ``answer`` must be the index of one.
 
     Raises:
-        DataError: the file cannot be read, or an item's answer is none of its choices.
+        DataError: the file cannot be read, or an item's answer is not one of its choices.
     """
     items = _original(path) if path.suffix.lower() == ".csv" and path.is_file() else None
     if items is None:
@@ -42,7 +43,7 @@ def read_items(path: Path) -> list[dict[str, Any]]:
 
 
 def _original(path: Path) -> list[dict[str, Any]] | None:
-    """Read MMLU's original layout; None if the first row is not of it."""
+    """Return the items of MMLU's original layout; None if the first row is not of that layout."""
     lines = _lines(path)
     if not lines or not _may_be_original(lines[0][1]):
         return None
@@ -61,7 +62,7 @@ def _original(path: Path) -> list[dict[str, Any]] | None:
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Return each row with its line, without empty lines, and empty rows at the end."""
+    """Return the line number and the cells of each row, without empty ones."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -70,13 +71,13 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{path}: not UTF-8 text: {error}") from None
     except csv.Error as error:
         raise DataError(f"{path}: not CSV: {error}") from None
-    # Spreadsheets leave them; between items one may be an item that was lost.
+    # Spreadsheets leave rows of empty cells at the end. Elsewhere such a row may be a lost item.
     while lines and not any(cell.strip() for cell in lines[-1][1]):
         lines.pop()
     return lines
 
 
 def _may_be_original(cells: list[str]) -> bool:
-    """Whether a first row is an item, be it with a wrong letter such as AB, and no header."""
+    """Return whether a first row is an item, even one with a wrong letter, rather than a header."""
     letters = cells[-1].strip() if len(cells) == 6 else ""
     return bool(letters) and set(letters) <= set(_LETTERS)

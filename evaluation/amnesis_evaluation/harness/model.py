@@ -1,4 +1,4 @@
-"""lm-eval's view of a model in memory, its requests shared out over the processes of a run."""
+"""A model in memory as lm-eval sees it; its requests are shared among the processes of a run."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Requests = list[Any]
 
 
 class InMemory(HFLM):  # type: ignore[misc]  # lm-eval is not typed
-    """A model that is there already, which lm-eval takes to be a single process's.
+    """A model in memory, which lm-eval takes for that of a single process.
 
-    Every rank goes through the whole evaluation, but answers the requests of every n-th context
-    only and is told the others' answers. (lm-eval's own way of sharing out splits each task's
-    items, and fails where a task has fewer of them than there are ranks.)
+    Every rank goes through the whole evaluation, but answers only the requests of every n-th
+    context and receives the others' answers. (lm-eval itself splits the items of each task among
+    the ranks, and fails where a task has fewer items than there are ranks.)
     """
 
     def loglikelihood(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
-        """Return (log-probability, is greedy) of each continuation."""
-        return _shared(super().loglikelihood, requests, disable_tqdm)
+        """Return each continuation's log-probability, and whether greedy decoding yields it."""
+        return _answer_shared(super().loglikelihood, requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
         """Return the log-probability of each whole text."""
-        return _shared(super().loglikelihood_rolling, requests, disable_tqdm)
+        return _answer_shared(super().loglikelihood_rolling, requests, disable_tqdm)
 
     def generate_until(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
         """Return the text generated from each prompt."""
-        return _shared(super().generate_until, requests, disable_tqdm)
+        return _answer_shared(super().generate_until, requests, disable_tqdm)
 
 
-def _shared(
+def _answer_shared(
     answer: Callable[[Requests, bool], list[Any]], requests: Requests, quiet: bool
 ) -> list[Any]:
     rank, ranks = world()
@@ -43,15 +43,15 @@ def _shared(
     import torch.distributed as dist
 
     places = _places(requests, ranks)
-    own = [requests[place] for place in places[rank]]
+    portion = [requests[place] for place in places[rank]]
     parts: list[list[Any]] = [[] for _ in range(ranks)]
-    dist.all_gather_object(parts, answer(own, quiet or rank > 0) if own else [])
-    found = zip(chain.from_iterable(places), chain.from_iterable(parts), strict=True)
-    return [given for _, given in sorted(found, key=lambda pair: pair[0])]
+    dist.all_gather_object(parts, answer(portion, quiet or rank > 0) if portion else [])
+    pairs = zip(chain.from_iterable(places), chain.from_iterable(parts), strict=True)
+    return [result for _, result in sorted(pairs, key=lambda pair: pair[0])]
 
 
 def _places(requests: Requests, ranks: int) -> list[list[int]]:
-    """Share requests out by their context: an item's choices stay together, for one pass."""
+    """Return each rank's places. Requests of one context stay together, to share a forward pass."""
     turns: dict[Any, int] = {}
     places: list[list[int]] = [[] for _ in range(ranks)]
     for place, request in enumerate(requests):

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on the model at hand: its own task definitions, its own data or yours."""
+"""lm-evaluation-harness on a model in memory: its task definitions, its data or local files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from amnesis.contracts import LmEvalSettings, Subject
 from amnesis.distributed.processes import from_first_rank
-from amnesis.errors import DataError, RecipeError, did_you_mean
+from amnesis.errors import DataError, RecipeError, did_you_mean, first_line
 from amnesis.scoring.forward import evaluating
 from amnesis_evaluation.harness.items import read_items
 
@@ -28,41 +28,40 @@ if TYPE_CHECKING:
 
 
 def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, float]:
-    """Return ``lm_eval/<task>/<metric>``, and its standard error as ``<metric>_stderr``.
+    """Return the values ``lm_eval/<task>/<metric>``, and standard errors as ``<metric>_stderr``.
 
-    Tasks are lm-eval's own, by name. Those with local data read the same definition over the
-    files; where every task is a single definition, lm-eval's index (half a minute) is not built.
-    The model is read in memory and left in the mode it was in, as are all random states. What
-    lm-eval prints goes to standard error. Several ranks share the items, and each is given the
-    whole's values.
+    Tasks are lm-eval's own, by name; with local data they use the same definition on the files.
+    Where every task is a single definition, lm-eval's index (half a minute) is not built. The model
+    stays in memory; its mode and all random states are restored. What lm-eval prints goes to
+    standard error. Several ranks share the items, and each returns the values of all of them.
 
     Raises:
         RecipeError: a task's name is unknown, or its data lack a split that it reads.
-        DataError: a file cannot be used, or a task's own data cannot be had.
+        DataError: a file cannot be used, or a task's own data cannot be obtained.
     """
-    _check(subject, settings)
-    # Standard output belongs to the caller, who may be printing JSON.
+    _check_settings(subject, settings)
+    # Standard output belongs to the caller, which may be printing JSON.
     with (
         tempfile.TemporaryDirectory() as scratch,
-        _random_states_kept(),
+        _random_states_restored(),
         redirect_stdout(sys.stderr),
     ):
         manager, specs = _tasks(settings, Path(scratch))
         with evaluating(subject.model):
-            results = _evaluated(subject, settings, manager, specs)
-    return dict(_flattened(results))
+            results = _evaluate(subject, settings, manager, specs)
+    return dict(_flat_values(results))
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Undo lm-eval's seeding, which would decide a run's dropout and order from then on."""
+def _random_states_restored() -> Iterator[None]:
+    """Undo lm-eval's seeding, which would otherwise decide a run's later dropout and data order."""
     import torch
 
     device = torch.get_device_module() if torch.accelerator.is_available() else None
-    several = hasattr(device, "get_rng_state_all")
+    has_all = hasattr(device, "get_rng_state_all")
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     if device is not None:
-        own = device.get_rng_state_all() if several else device.get_rng_state()
+        state = device.get_rng_state_all() if has_all else device.get_rng_state()
     try:
         yield
     finally:
@@ -70,13 +69,13 @@ def _random_states_kept() -> Iterator[None]:
         np.random.set_state(legacy)
         torch.set_rng_state(cpu)
         if device is not None:
-            (device.set_rng_state_all if several else device.set_rng_state)(own)
+            (device.set_rng_state_all if has_all else device.set_rng_state)(state)
 
 
-def _check(subject: Subject, settings: LmEvalSettings) -> None:
-    strangers = set(settings.data) - set(settings.tasks)
-    if strangers:
-        name = sorted(strangers)[0]
+def _check_settings(subject: Subject, settings: LmEvalSettings) -> None:
+    unknown = set(settings.data) - set(settings.tasks)
+    if unknown:
+        name = sorted(unknown)[0]
         raise RecipeError(
             f"lm_eval.data: {name!r} is not among the tasks; {did_you_mean(name, settings.tasks)}"
         )
@@ -85,12 +84,12 @@ def _check(subject: Subject, settings: LmEvalSettings) -> None:
 
 
 def _tasks(settings: LmEvalSettings, scratch: Path) -> tuple[TaskManager, list[str]]:
-    """Return a manager and what it loads: paths of definitions, or names from lm-eval's index."""
+    """Return a task manager and what it is to load: paths of definitions, or names of its index."""
     from lm_eval.tasks import TaskManager
 
-    found = {name: definition(name) for name in settings.tasks}
+    definitions = {name: definition(name) for name in settings.tasks}
     specs: list[str] = []
-    for name, path in found.items():
+    for name, path in definitions.items():
         if name in settings.data:
             if path is None:
                 raise RecipeError(
@@ -99,47 +98,48 @@ def _tasks(settings: LmEvalSettings, scratch: Path) -> tuple[TaskManager, list[s
                 )
             path = _on_local_files(name, path, settings, scratch)
         specs.append(name if path is None else str(path))
-    if all(path is not None for path in found.values()):
+    if all(path is not None for path in definitions.values()):
         return TaskManager(include_defaults=False), specs
     manager = _index()
-    for name in (name for name, path in found.items() if path is None):
+    for name in (name for name, path in definitions.items() if path is None):
         if name not in manager.all_tasks:
             raise RecipeError(
                 f"lm_eval.tasks: lm-eval has no task {name!r}; "
-                f"{did_you_mean(name, _close(name, manager.all_tasks))}"
+                f"{did_you_mean(name, _similar(name, manager.all_tasks))}"
             )
     return manager, specs
 
 
 @cache
 def _index() -> TaskManager:
-    """Build lm-eval's index of all tasks and groups, at most once."""
+    """Return lm-eval's index of all tasks and groups, which is built at most once."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
-def _close(name: str, known: list[str]) -> list[str]:
-    """Keep a listing of thousands of tasks readable: those that share a beginning."""
+def _similar(name: str, tasks: list[str]) -> list[str]:
+    """Return at most 20 tasks, of the thousands, that begin like ``name``."""
     start = re.split(r"[_\-]", name)[0][:4]
-    return [task for task in known if task.startswith(start)][:20]
+    return [task for task in tasks if task.startswith(start)][:20]
 
 
 @cache
 def definition(task: str) -> Path | None:
-    """Find the installed definition of one task without building lm-eval's index; None if none.
+    """Return the path of the installed definition of one task, without building lm-eval's index.
 
     A definition says ``task: name`` on a line of its own; files named like the task are read
-    first. A name that several definitions claim is left to lm-eval's own order.
+    first. The result is None where there is no definition, and where several claim the name, so
+    that lm-eval's index has to decide.
     """
     import lm_eval.tasks
 
     folder = Path(str(lm_eval.tasks.__file__)).parent
     claim = re.compile(rf"""^["']?task["']?\s*:\s*["']?{re.escape(task)}["']?\s*$""", re.MULTILINE)
     for pattern in (f"{escape(task)}.y*ml", "*.y*ml"):
-        claimed = [path for path in sorted(folder.rglob(pattern)) if claim.search(_text(path))]
-        if claimed:
-            return claimed[0] if len(claimed) == 1 else None
+        paths = [path for path in sorted(folder.rglob(pattern)) if claim.search(_text(path))]
+        if paths:
+            return paths[0] if len(paths) == 1 else None
     return None
 
 
@@ -148,7 +148,7 @@ def _text(path: Path) -> str:
 
 
 def _on_local_files(name: str, path: Path, settings: LmEvalSettings, scratch: Path) -> Path:
-    """Write a task that includes the installed definition and reads local files instead."""
+    """Write a task that includes the installed definition but reads local files."""
     import yaml
 
     splits = settings.data[name]
@@ -166,9 +166,9 @@ def _on_local_files(name: str, path: Path, settings: LmEvalSettings, scratch: Pa
         "dataset_name": None,
         "dataset_kwargs": {"data_files": files, "cache_dir": str(scratch / "datasets")},
     }
-    written = scratch / f"{name}.yaml"
-    written.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
-    return written
+    task_file = scratch / f"{name}.yaml"
+    task_file.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    return task_file
 
 
 def _check_splits(
@@ -177,34 +177,33 @@ def _check_splits(
     from lm_eval.tasks._yaml_loader import load_yaml
 
     config = load_yaml(path, resolve_func=False)
-    evaluated = config.get("test_split") or config.get("validation_split")
+    test_split = config.get("test_split") or config.get("validation_split")
     shots = config.get("num_fewshot") or 0 if num_fewshot is None else num_fewshot
-    shown = config.get("fewshot_split") or config.get("training_split")
-    wanted = [split for split in (evaluated, shown if shots else None) if split]
-    for split in wanted:
-        if split not in splits:
+    shot_split = config.get("fewshot_split") or config.get("training_split")
+    for split in (test_split, shot_split if shots else None):
+        if split and split not in splits:
             raise RecipeError(
                 f"lm_eval.data: {name!r} reads the split {split!r}, but files are given for "
                 f"{', '.join(splits) or 'none'}"
             )
 
 
-def _evaluated(
+def _evaluate(
     subject: Subject, settings: LmEvalSettings, manager: TaskManager, specs: list[str]
 ) -> dict[str, Any]:
     from lm_eval import simple_evaluate
 
     from amnesis_evaluation.harness.model import InMemory
 
-    # lm-eval sets a padding token and side on the tokenizer that it is given.
-    wrapped = InMemory(
+    # A copy of the tokenizer, because lm-eval sets its padding token and side.
+    model = InMemory(
         pretrained=subject.model,
         tokenizer=copy.deepcopy(subject.tokenizer),
         batch_size=settings.batch_size,
     )
-    with _said_in_one_line(settings):
-        found = simple_evaluate(
-            wrapped,
+    with _errors_in_one_line(settings):
+        output = simple_evaluate(
+            model,
             tasks=specs,
             num_fewshot=settings.num_fewshot,
             limit=settings.limit,
@@ -213,26 +212,25 @@ def _evaluated(
             bootstrap_iters=1000,
             log_samples=False,
         )
-    results: dict[str, Any] = from_first_rank(lambda: found["results"])
+    results: dict[str, Any] = from_first_rank(lambda: output["results"])
     return results
 
 
 @contextmanager
-def _said_in_one_line(settings: LmEvalSettings) -> Iterator[None]:
+def _errors_in_one_line(settings: LmEvalSettings) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # lm-eval, datasets and the hub raise many kinds
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"lm_eval: {', '.join(settings.tasks)}: {type(error).__name__}: {first}; without the "
-            f"hub give local files: lm_eval.data: {{task: {{split: file}}}}"
+            f"lm_eval: {', '.join(settings.tasks)}: {type(error).__name__}: {first_line(error)}; "
+            f"without the hub give local files: lm_eval.data: {{task: {{split: file}}}}"
         ) from error
 
 
-def _flattened(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+def _flat_values(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
     for task, values in results.items():
         for key, value in values.items():
-            metric, _, filtered = key.partition(",")
-            if isinstance(value, (int, float)) and filtered:
-                suffix = "" if filtered == "none" else f":{filtered}"
+            metric, _, filter_name = key.partition(",")
+            if isinstance(value, (int, float)) and filter_name:
+                suffix = "" if filter_name == "none" else f":{filter_name}"
                 yield f"lm_eval/{task}/{metric}{suffix}", float(value)

@@ -1,5 +1,5 @@
-"""Inference: what a model says of every text that somebody asked about, in few passes.
+"""Inference: everything that metrics read of a model, computed in as few passes as possible.
 
-``answers`` encodes sets and collects; ``teacher_forcing``, ``generation`` and ``gradient_norm``
-make the passes that were asked for, in the batches that ``batching`` lays out.
+``answers`` encodes the sets and collects the results; ``teacher_forcing``, ``generation`` and
+``gradient_norm`` make those passes that a metric needs, in the batches that ``batching`` forms.
 """

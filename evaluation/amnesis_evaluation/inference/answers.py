@@ -1,4 +1,4 @@
-"""From sets of rows to answers: what is asked for is scored or generated, everything once."""
+"""From sets of rows to answers: scores and generated texts, each computed once."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Form:
-    """How a set is asked where that is not the subject's own way.
+    """How a set is asked, where that differs from the subject's template and the settings.
 
-    ``stop`` are texts at which a generated answer ends; they are cut off with what follows.
+    ``stop`` holds texts at which a generated answer ends; the first of them and all that follows it
+    are cut off.
     """
 
     template: AnyTemplate | None = None
@@ -45,7 +46,7 @@ Forms = Mapping[str, Form]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the metrics of one set read of it."""
+    """What the metrics of one set read of it: further texts by field, and kinds of passes."""
 
     further: frozenset[str] = frozenset()
     moments: bool = False
@@ -54,19 +55,19 @@ class Asked:
 
     @classmethod
     def by(cls, metrics: Iterable[ReadingMetric]) -> Asked:
-        """Collect what ``metrics`` read."""
-        listed = list(metrics)
+        """Return what any of ``metrics`` reads."""
+        readers = list(metrics)
         return cls(
-            frozenset(f for m in listed for f in (*m.texts, *m.optional_texts)),
-            any(m.reads_moments for m in listed),
-            any(m.reads == "generation" for m in listed),
-            any(m.reads == "gradient" for m in listed),
+            frozenset(f for m in readers for f in (*m.texts, *m.optional_texts)),
+            any(m.reads_moments for m in readers),
+            any(m.reads == "generation" for m in readers),
+            any(m.reads == "gradient" for m in readers),
         )
 
 
 @dataclass(frozen=True)
 class SetAnswers:
-    """The answers of one set, and the row that each belongs to."""
+    """The answers of one set, the index of the row that each belongs to, and notes."""
 
     rows: tuple[int, ...]
     answers: tuple[Answer, ...]
@@ -88,32 +89,33 @@ class _Item:
 def answers_of(
     subject: Subject,
     sets: Mapping[str, Sequence[Row]],
-    asked: Mapping[str, Asked],
+    needs: Mapping[str, Asked],
     settings: EvaluationSettings,
     progress: ProgressCallback | None = None,
     forms: Forms | None = None,
 ) -> dict[str, SetAnswers]:
-    """Read every set in one teacher-forced pass over all of them, and generate where asked.
+    """Return the answers to every set of ``needs``, from one teacher-forced pass over all sets.
 
-    An example of which truncation leaves no label, in its answer or in a further text that is
-    asked for, is left out and noted; so are those of which it leaves the beginning alone.
+    Texts are generated, and gradients computed, only for the sets whose metrics read them. An
+    example is left out if truncation leaves no label of its answer or of a further text; the notes
+    count these examples, and those of which it leaves the beginning.
 
     Raises:
         DataError: a row lacks a field, or a set has no usable example.
     """
-    forms = {name: (forms or {}).get(name, Form()) for name in asked}
-    items, notes = _items(subject, sets, asked, settings, forms)
-    scores = _scored(subject, items, asked, settings, progress)
+    forms = {name: (forms or {}).get(name, Form()) for name in needs}
+    items, notes = _items(subject, sets, needs, settings, forms)
+    scores = _scores(subject, items, needs, settings, progress)
     answers = [_answer(item, scores, subject) for item in items]
-    answers = _with_generated(subject, items, answers, asked, settings, progress, forms)
-    answers = _with_gradients(subject, items, answers, asked, progress)
+    answers = _with_generated(subject, items, answers, needs, settings, progress, forms)
+    answers = _with_gradients(subject, items, answers, needs, progress)
     by_set: dict[str, SetAnswers] = {}
-    for name in asked:
-        own = [
+    for name in needs:
+        pairs = [
             (i.example.index, a) for i, a in zip(items, answers, strict=True) if i.set_name == name
         ]
         by_set[name] = SetAnswers(
-            tuple(row for row, _ in own), tuple(answer for _, answer in own), notes[name]
+            tuple(row for row, _ in pairs), tuple(answer for _, answer in pairs), notes[name]
         )
     return by_set
 
@@ -121,22 +123,22 @@ def answers_of(
 def _items(
     subject: Subject,
     sets: Mapping[str, Sequence[Row]],
-    asked: Mapping[str, Asked],
+    needs: Mapping[str, Asked],
     settings: EvaluationSettings,
     forms: Forms,
 ) -> tuple[list[_Item], dict[str, tuple[str, ...]]]:
-    """Encode every set's examples with their further texts; note those that do not fit."""
+    """Return every set's encoded examples with their further texts, and notes on what is cut."""
     items: list[_Item] = []
     notes: dict[str, tuple[str, ...]] = {}
-    for name, wanted in asked.items():
-        whole = forms[name].template or subject.template
-        template = whole.within(subject.model.config)
+    for name, need in needs.items():
+        base = forms[name].template or subject.template
+        template = base.within(subject.model.config)
         rows = list(sets[name])[: settings.limit]
         examples = encode_rows(rows, subject.tokenizer, template, name=name)
-        fit = Fit(template, model_limits=template is not whole, dropped=examples.dropped)
+        fit = Fit(template, model_limits=template is not base, dropped=examples.dropped)
         for example in examples.examples:
             try:
-                further = _further(example.row, wanted.further, subject, template)
+                further = _further(example.row, need.further, subject, template)
             except DataError as error:
                 raise DataError(f"set {name!r}, row {example.index}: {error}") from None
             texts = [example.sequences["answer"], *(t for ts in further.values() for t in ts)]
@@ -148,7 +150,7 @@ def _items(
 
 @dataclass
 class Fit:
-    """How many examples of a set fit whole, in part or not at all, and into what."""
+    """Counts the examples of a set that fit into a length whole, in part or not at all."""
 
     template: AnyTemplate
     model_limits: bool
@@ -157,7 +159,7 @@ class Fit:
     dropped: int = 0
 
     def holds(self, texts: Sequence[Encoded]) -> bool:
-        """Count an example by its texts, and say whether something of each of them is left."""
+        """Count an example by its texts, and return whether each of them has a label left."""
         if not all(text.label_count > 0 for text in texts):
             self.dropped += 1
             return False
@@ -168,32 +170,32 @@ class Fit:
         return True
 
     def notes(self, name: str) -> tuple[str, ...]:
-        """Say what did not fit."""
+        """Return a note for each kind of example of the set ``name`` that does not fit whole."""
         kept, tokens = self.whole + self.cut, self.template.max_length
         limit = (
             f"the model's {tokens} positions"
             if self.model_limits
             else f"the template's max_length, {tokens} tokens"
         )
-        found = []
+        notes = []
         if self.dropped:
-            found.append(
+            notes.append(
                 f"set {name!r}: {self.dropped} of {self.dropped + kept} examples left out, because "
                 f"nothing of a text fits into {limit}"
             )
         if self.cut:
-            found.append(
-                f"set {name!r}: {self.cut} of {kept} examples evaluated by the beginning of a text, "
-                f"because the whole does not fit into {limit}"
+            notes.append(
+                f"set {name!r}: {self.cut} of {kept} examples evaluated by the beginning of a "
+                f"text, because the whole does not fit into {limit}"
             )
-        return tuple(found)
+        return tuple(notes)
 
 
 def _further(
     row: Row, fields: frozenset[str], subject: Subject, template: AnyTemplate
 ) -> dict[str, tuple[Encoded, ...]]:
     prompt = template.prompt_of(row, subject.tokenizer)
-    found: dict[str, tuple[Encoded, ...]] = {}
+    encoded: dict[str, tuple[Encoded, ...]] = {}
     for name in sorted(fields):
         value = row.get(name)
         if value is None:
@@ -202,24 +204,26 @@ def _further(
         if not isinstance(texts, Sequence) or not all(isinstance(t, str) and t for t in texts):
             raise DataError(f"field {name!r} must be text or a list of texts, but is {value!r:.80}")
         if texts:
-            found[name] = tuple(template.encode(prompt, text, subject.tokenizer) for text in texts)
-    return found
+            encoded[name] = tuple(
+                template.encode(prompt, text, subject.tokenizer) for text in texts
+            )
+    return encoded
 
 
-def _scored(
+def _scores(
     subject: Subject,
     items: Sequence[_Item],
-    asked: Mapping[str, Asked],
+    needs: Mapping[str, Asked],
     settings: EvaluationSettings,
     progress: ProgressCallback | None,
 ) -> dict[str, TokenScores]:
-    """Return the scores of every text by its key; moments only where they are read."""
-    deep = {i.encoded.key: i.encoded for i in items if asked[i.set_name].moments}
+    """Return the scores of every text by its key, with moments only where a metric reads them."""
+    with_moments = {i.encoded.key: i.encoded for i in items if needs[i.set_name].moments}
     every = [t for i in items for t in (i.encoded, *(t for ts in i.further.values() for t in ts))]
-    plain = {text.key: text for text in every if text.key not in deep}
+    plain = {text.key: text for text in every if text.key not in with_moments}
     scores: dict[str, TokenScores] = {}
-    for texts, moments in ((plain, False), (deep, True)):
-        read = read_texts(
+    for texts, moments in ((plain, False), (with_moments, True)):
+        values = read_texts(
             subject.model,
             list(texts.values()),
             pad_token_id=pad_token_id(subject.tokenizer),
@@ -227,18 +231,18 @@ def _scored(
             moments=moments,
             progress=progress,
         )
-        scores |= dict(zip(texts, read, strict=True))
+        scores |= dict(zip(texts, values, strict=True))
     return scores
 
 
 def _answer(item: _Item, scores: Mapping[str, TokenScores], subject: Subject) -> Answer:
-    own = scores[item.encoded.key]
+    label_scores = scores[item.encoded.key]
     return Answer(
         item.example.row,
-        own.logps,
-        own.correct,
+        label_scores.logps,
+        label_scores.correct,
         text=reference_of(item.example, item.template, subject),
-        moments=own.moments,
+        moments=label_scores.moments,
         further={
             name: tuple(scores[text.key] for text in texts) for name, texts in item.further.items()
         },
@@ -246,8 +250,8 @@ def _answer(item: _Item, scores: Mapping[str, TokenScores], subject: Subject) ->
 
 
 def reference_of(example: Example, template: AnyTemplate, subject: Subject) -> str:
-    """Return the text that an example's labels stand for."""
-    # A plain text may be one chunk of several: what it answers is what its labels spell.
+    """Return the answer that an example's labels spell."""
+    # An example of plain text may be one chunk of its row.
     if isinstance(template, TextTemplate):
         encoded = example.sequences["answer"]
         return text_of(encoded.input_ids[encoded.prompt_length :], subject)
@@ -258,20 +262,20 @@ def _with_generated(
     subject: Subject,
     items: Sequence[_Item],
     answers: Sequence[Answer],
-    asked: Mapping[str, Asked],
+    needs: Mapping[str, Asked],
     settings: EvaluationSettings,
     progress: ProgressCallback | None,
     forms: Forms,
 ) -> list[Answer]:
-    chosen = [
+    places = [
         place
-        for name in asked
+        for name in needs
         for place in [i for i, item in enumerate(items) if item.set_name == name][
             : settings.generate_rows
         ]
-        if asked[name].generation
+        if needs[name].generation
     ]
-    written = generate(
+    continuations = generate(
         subject.model,
         [
             prompt_of(
@@ -280,22 +284,22 @@ def _with_generated(
                 settings,
                 longest=forms[items[i].set_name].max_new_tokens,
             )
-            for i in chosen
+            for i in places
         ],
         end=end_tokens(subject.model, subject.tokenizer),
         pad_token_id=pad_token_id(subject.tokenizer),
         batch_size=settings.batch_size,
         progress=progress,
     )
-    completed = list(answers)
-    for place, tokens in zip(chosen, written, strict=True):
+    result = list(answers)
+    for place, tokens in zip(places, continuations, strict=True):
         text = stopped(text_of(tokens, subject), forms[items[place].set_name].stop)
-        completed[place] = replace(answers[place], generated=text)
-    return completed
+        result[place] = replace(answers[place], generated=text)
+    return result
 
 
 def stopped(text: str, stop: Sequence[str]) -> str:
-    """Cut a text at the first of ``stop`` that it holds."""
+    """Return the part of a text before the first of ``stop``, or all of it if it has none."""
     ends = [place for place in map(text.find, stop) if place >= 0]
     return text[: min(ends)].strip() if ends else text
 
@@ -307,7 +311,11 @@ def prompt_of(
     seed: int = 0,
     longest: int | None = None,
 ) -> Prompt:
-    """Return the tokens before the first label: the boundary that teacher forcing has."""
+    """Return the tokens before the first label, where teacher forcing begins too.
+
+    The limit of new tokens is the smallest of the settings', ``longest``, the positions that the
+    model has left, and the settings' multiple of the reference answer.
+    """
     limit = min(settings.max_new_tokens, longest or settings.max_new_tokens)
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions:
@@ -318,7 +326,7 @@ def prompt_of(
 
 
 def text_of(tokens: Sequence[int], subject: Subject) -> str:
-    """Return generated tokens as text, without special tokens and surrounding space."""
+    """Return the text of generated tokens, without special tokens and surrounding space."""
     text: Any = subject.tokenizer.decode(list(tokens), skip_special_tokens=True)
     return str(text).strip()
 
@@ -327,17 +335,17 @@ def _with_gradients(
     subject: Subject,
     items: Sequence[_Item],
     answers: Sequence[Answer],
-    asked: Mapping[str, Asked],
+    needs: Mapping[str, Asked],
     progress: ProgressCallback | None,
 ) -> list[Answer]:
-    chosen = [i for i, item in enumerate(items) if asked[item.set_name].gradient]
+    places = [i for i, item in enumerate(items) if needs[item.set_name].gradient]
     norms = gradient_norms(
         subject.model,
-        [items[i].encoded for i in chosen],
+        [items[i].encoded for i in places],
         pad_token_id=pad_token_id(subject.tokenizer),
         progress=progress,
     )
-    completed = list(answers)
-    for place, norm in zip(chosen, norms, strict=True):
-        completed[place] = replace(answers[place], gradient_norm=norm)
-    return completed
+    result = list(answers)
+    for place, norm in zip(places, norms, strict=True):
+        result[place] = replace(answers[place], gradient_norm=norm)
+    return result

@@ -1,4 +1,4 @@
-"""Length-sorted batches over any number of processes, halved where memory does not suffice."""
+"""Length-sorted batches, spread over processes, and halved where memory does not suffice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ R = TypeVar("R")
 
 BatchSize = int | Literal["auto"]
 
-_FIRST_TRY = {"cpu": 32, "cuda": 256}
+# The first size that batch_size "auto" tries, by type of device.
+_INITIAL_SIZES = {"cpu": 32, "cuda": 256}
 
 
 def in_batches(
@@ -28,48 +29,50 @@ def in_batches(
 ) -> list[R]:
     """Return ``run``'s result for each item, in the items' order, on every rank.
 
-    Items are sorted by length, the longest first, so that a batch that does not fit is met at
-    once; ``auto`` then halves the size. Each rank runs every ``world``-th item of the sorted list,
-    and the results are gathered: every item is run exactly once.
+    Items are sorted by length, the longest first, so that a batch too large for memory comes
+    first; ``auto`` then halves the size. Each rank runs every n-th item of the sorted list, n being
+    the number of ranks, and receives the others' results: every item is run exactly once.
+    ``what`` names the work in calls of ``progress``.
 
     Raises:
         torch.OutOfMemoryError: a single item does not fit, or ``batch_size`` is a number.
     """
     rank, ranks = world()
     order = sorted(range(len(items)), key=lambda i: (-length(items[i]), i))
-    mine = order[rank::ranks]
-    size = _FIRST_TRY.get(device, 32) if batch_size == "auto" else batch_size
-    done: dict[int, R] = {}
-    while len(done) < len(mine):
-        chosen = mine[len(done) : len(done) + size]
-        results = _attempt(run, [items[i] for i in chosen], halve=batch_size == "auto")
-        if results is None:
-            size = max(1, len(chosen) // 2)
+    portion = order[rank::ranks]
+    size = _INITIAL_SIZES.get(device, 32) if batch_size == "auto" else batch_size
+    results: dict[int, R] = {}
+    while len(results) < len(portion):
+        batch = portion[len(results) : len(results) + size]
+        outputs = _attempt(run, [items[i] for i in batch], halve=batch_size == "auto")
+        if outputs is None:
+            size = max(1, len(batch) // 2)
             continue
-        done.update(zip(chosen, results, strict=True))
+        results.update(zip(batch, outputs, strict=True))
         if progress is not None:
-            progress(what, len(done), len(mine))
-    gathered = done if ranks == 1 else _gathered(done, ranks)
-    return [gathered[i] for i in range(len(items))]
+            progress(what, len(results), len(portion))
+    if ranks > 1:
+        results = _gather(results, ranks)
+    return [results[i] for i in range(len(items))]
 
 
 def _attempt(
-    run: Callable[[Sequence[T]], Sequence[R]], chosen: Sequence[T], *, halve: bool
+    run: Callable[[Sequence[T]], Sequence[R]], batch: Sequence[T], *, halve: bool
 ) -> Sequence[R] | None:
     import torch
 
     try:
-        return run(chosen)
+        return run(batch)
     except torch.OutOfMemoryError:
-        if not halve or len(chosen) == 1:
+        if not halve or len(batch) == 1:
             raise
     torch.cuda.empty_cache()
     return None
 
 
-def _gathered(done: dict[int, R], ranks: int) -> dict[int, R]:
+def _gather(results: dict[int, R], ranks: int) -> dict[int, R]:
     import torch.distributed as dist
 
     parts: list[dict[int, R]] = [{} for _ in range(ranks)]
-    dist.all_gather_object(parts, done)
+    dist.all_gather_object(parts, results)
     return {index: result for part in parts for index, result in part.items()}

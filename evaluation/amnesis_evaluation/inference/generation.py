@@ -1,4 +1,4 @@
-"""Batched generation that stops at each row's end and drops the rows that have ended."""
+"""Batched generation that stops each row at its end and drops rows that have ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens to go on from, at most ``limit`` of them, and the number that seeds its samples."""
+    """Tokens to continue, by at most ``limit`` new ones, and the seed of its samples."""
 
     input_ids: tuple[int, ...]
     limit: int
@@ -37,10 +37,10 @@ def generate(
     progress: ProgressCallback | None = None,
     what: str = "generating",
 ) -> list[list[int]]:
-    """Return each prompt's continuation, without the token that ended it.
+    """Return the tokens of each prompt's continuation, without the token of ``end`` that ended it.
 
-    Greedy at temperature 0. Otherwise each prompt draws from random numbers of its own, so that
-    neither the batch size nor the number of processes changes a sample.
+    Decoding is greedy at temperature 0. Otherwise each prompt draws from a generator of its own, so
+    that neither the batch size nor the number of processes changes a sample.
     """
     import torch
 
@@ -63,10 +63,10 @@ def generate(
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids that end an answer: the tokenizer's, and those of the generation config."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None)
+    """Return the ids that end an answer: the tokenizer's and the generation configuration's."""
+    value = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = value if isinstance(value, list) else [value]
+    return frozenset(int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None)
 
 
 Choose = Callable[["Tensor", Sequence[int]], "Tensor"]
@@ -82,37 +82,37 @@ def _continue(
     import torch
 
     device = next(model.parameters()).device
-    written: list[list[int]] = [[] for _ in prompts]
+    continuations: list[list[int]] = [[] for _ in prompts]
     rows = [i for i, prompt in enumerate(prompts) if prompt.limit > 0]
     if not rows:
-        return written
+        return continuations
     ids, mask = (t.to(device) for t in _left_padded([prompts[i].input_ids for i in rows], pad))
     extra: dict[str, Any] = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
-    placed = accepts(model, "position_ids")
+    takes_positions = accepts(model, "position_ids")
     cache: Any = None
     while True:
         width = ids.shape[1]
-        if placed:
+        if takes_positions:
             extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -width:]
         output = model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **extra
         )
         cache = output.past_key_values
-        chosen = choose(output.logits[:, -1], rows)
-        going = []
-        for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+        tokens = choose(output.logits[:, -1], rows)
+        survivors = []
+        for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             if token not in end:
-                written[row].append(token)
-                if len(written[row]) < prompts[row].limit:
-                    going.append(place)
-        if not going:
-            return written
-        if len(going) < len(rows):
-            kept = torch.tensor(going, device=device)
-            cache.batch_select_indices(kept)
-            mask, chosen = mask[kept], chosen[kept]
-            rows = [rows[place] for place in going]
-        ids = chosen[:, None]
+                continuations[row].append(token)
+                if len(continuations[row]) < prompts[row].limit:
+                    survivors.append(place)
+        if not survivors:
+            return continuations
+        if len(survivors) < len(rows):
+            indices = torch.tensor(survivors, device=device)
+            cache.batch_select_indices(indices)
+            mask, tokens = mask[indices], tokens[indices]
+            rows = [rows[place] for place in survivors]
+        ids = tokens[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
 
 
@@ -145,11 +145,11 @@ class _Sampler:
         import torch
 
         probabilities = (logits.double() / self._temperature).softmax(-1).cpu()
-        drawn = [
-            torch.multinomial(own, 1, generator=self._generators[row])
-            for own, row in zip(probabilities, rows, strict=True)
+        tokens = [
+            torch.multinomial(distribution, 1, generator=self._generators[row])
+            for distribution, row in zip(probabilities, rows, strict=True)
         ]
-        return torch.cat(drawn).to(logits.device)
+        return torch.cat(tokens).to(logits.device)
 
 
 def _seed_of(prompt: Prompt) -> int:

@@ -1,4 +1,4 @@
-"""The norm of each example's own gradient, one backward pass per example."""
+"""The norm of each example's gradient, from one backward pass per example."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def gradient_norms(
     pad_token_id: int,
     progress: ProgressCallback | None = None,
 ) -> list[float]:
-    """Return ``‖∇θ mean_i ℓ_i‖`` of each text over the trainable parameters, in order.
+    """Return ``‖∇θ mean_i ℓ_i‖`` over the trainable parameters, for each text in order.
 
-    The parameters' own ``grad`` is left as it was.
+    The ``grad`` of the parameters is left unchanged.
     """
     import torch
 
@@ -36,8 +36,8 @@ def gradient_norms(
     device = next(model.parameters()).device
 
     def run(batch: Sequence[Encoded]) -> list[float]:
-        padded = collate([Example(0, {}, {"answer": batch[0]})], pad_token_id).to(device)
-        scores = score(model, padded, Needs(logps=True))
+        example = collate([Example(0, {}, {"answer": batch[0]})], pad_token_id).to(device)
+        scores = score(model, example, Needs(logps=True))
         gradients = torch.autograd.grad(
             scores.logps.sum() / scores.count("tokens"), parameters, allow_unused=True
         )

@@ -1,4 +1,4 @@
-"""One forward pass without gradient for everything that is read from given answers."""
+"""Teacher forcing: one forward pass, without gradients, for all that is read of given texts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-# Rows of logits widened at a time: bounds the float32 copy where the vocabulary is large.
-_ROWS = 4096
+# Rows of logits that are copied to float32 at a time, to bound memory for large vocabularies.
+_ROWS_AT_ONCE = 4096
 
 
 def read_texts(
@@ -36,11 +36,11 @@ def read_texts(
     progress: ProgressCallback | None = None,
     what: str = "reading answers",
 ) -> list[TokenScores]:
-    """Return what ``model`` says of each text's label tokens, in order.
+    """Return the scores of each text's label tokens, in order.
 
-    A text that comes twice is read once. Texts are batched by length and sharded over processes;
-    the output head runs on label places only and no logits are kept. The model is read in
-    evaluation mode and left in the mode it was in.
+    A text that occurs twice is read once. Texts are batched by length and shared among processes;
+    the output head runs at label positions only, and no logits are kept. The model runs in
+    evaluation mode and is left in the mode it was in.
     """
     import torch
 
@@ -49,8 +49,8 @@ def read_texts(
 
     def run(batch: Sequence[Encoded]) -> list[TokenScores]:
         examples = [Example(i, {}, {"answer": text}) for i, text in enumerate(batch)]
-        padded = collate(examples, pad_token_id, padding_side=padding_side).to(device)
-        return _read(model, padded, moments)
+        padded_batch = collate(examples, pad_token_id, padding_side=padding_side).to(device)
+        return _read(model, padded_batch, moments)
 
     with torch.no_grad(), evaluating(model):
         scores = in_batches(
@@ -67,21 +67,21 @@ def read_texts(
 
 
 def accepts(model: PreTrainedModel, argument: str) -> bool:
-    """Say whether the model's forward pass takes ``argument`` (asking through an adapter)."""
+    """Return whether the model's forward pass takes ``argument``; adapters are looked through."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     return argument in inspect.signature(base.forward).parameters
 
 
 def _read(model: PreTrainedModel, batch: Batch, moments: bool) -> list[TokenScores]:
     mask = batch.mask
-    with head_on(model, mask) as applied:
+    with head_on(model, mask) as is_applied:
         output = model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             use_cache=False,
             **_positions(model, batch.attention_mask),
         )
-    logits = output.logits[0] if applied else output.logits[:, :-1][mask]
+    logits = output.logits[0] if is_applied else output.logits[:, :-1][mask]
     columns = _columns(logits, batch.labels[:, 1:][mask], moments)
     ends = np.cumsum(mask.sum(-1).tolist())[:-1]
     return [
@@ -91,36 +91,37 @@ def _read(model: PreTrainedModel, batch: Batch, moments: bool) -> list[TokenScor
 
 
 def _positions(model: PreTrainedModel, attention_mask: Tensor) -> dict[str, Any]:
-    """Count positions from each text's first token where padding stands before it."""
+    """Return positions that count from each text's first token, where padding precedes it."""
     if bool(attention_mask[:, 0].all()) or not accepts(model, "position_ids"):
         return {}
     return {"position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0)}
 
 
 def _columns(logits: Tensor, targets: Tensor, moments: bool) -> Tensor:
-    """Return ``(rows, 2 or 4)`` on the CPU: log-probability, correct, and the moments."""
+    """Return log-probability, correctness and moments as ``(rows, 2 or 4)``, on the CPU."""
     import torch
     from torch.nn.functional import cross_entropy
 
     parts = []
-    for start in range(0, len(targets), _ROWS):
-        wide, wanted = logits[start : start + _ROWS], targets[start : start + _ROWS]
-        wide = wide.float() if wide.element_size() < 4 else wide
-        columns = [-cross_entropy(wide, wanted, reduction="none"), _most_likely(wide) == wanted]
+    for start in range(0, len(targets), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        rows, labels = logits[part], targets[part]
+        rows = rows.float() if rows.element_size() < 4 else rows
+        columns = [-cross_entropy(rows, labels, reduction="none"), _most_likely(rows) == labels]
         if moments:
-            every = wide.log_softmax(-1)
-            probability = every.exp()
-            # A token of probability 0 has the log-probability −inf and no weight.
-            every = every.masked_fill(probability == 0, 0)
-            mean = (probability * every).sum(-1)
-            variance = (probability * every.sub(mean[:, None]).square_()).sum(-1)
+            logps = rows.log_softmax(-1)
+            probability = logps.exp()
+            # A token of probability 0 has log-probability −inf, but no weight in the moments.
+            logps = logps.masked_fill(probability == 0, 0)
+            mean = (probability * logps).sum(-1)
+            variance = (probability * logps.sub(mean[:, None]).square_()).sum(-1)
             columns += [mean, variance.sqrt()]
         parts.append(torch.stack([column.double() for column in columns], -1))
     return torch.cat(parts).cpu()
 
 
 def _most_likely(logits: Tensor) -> Tensor:
-    """Return each row's most likely token; numpy's argmax is some 15 times torch's on a CPU."""
+    """Return each row's most likely token; numpy's argmax is some 15 times faster on a CPU."""
     import torch
 
     if logits.device.type == "cpu":

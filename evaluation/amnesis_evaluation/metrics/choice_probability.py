@@ -1,4 +1,4 @@
-"""Probability with options: the answer's share among the wrong answers that are given."""
+"""Probability with options: the answer's share among wrong answers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class ChoiceProbability(ExampleMetric):
 
 
 def choice_probability(right: float, wrong: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Return the share of the right answer from mean log-probabilities."""
-    # Differences, lest answers that are all very unlikely underflow to 0/0.
+    """Return the right answer's share from mean log-probabilities; ``wrong`` is ``(answers,)``."""
+    # Differences, because the probabilities of very unlikely answers would underflow to 0/0.
     return float(1 / (1 + np.exp(wrong - right).sum()))

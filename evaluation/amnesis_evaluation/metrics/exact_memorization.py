@@ -1,4 +1,4 @@
-"""Exact memorization: the share of an answer's tokens that the model would have written."""
+"""Exact memorization: the share of an answer's tokens that are the model's first choice."""
 
 from __future__ import annotations
 

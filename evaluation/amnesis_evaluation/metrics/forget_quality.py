@@ -1,4 +1,4 @@
-"""Forget quality: can the model be told from one that never saw the forget set?"""
+"""Forget quality: can the model be told from a retrained one?"""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 class ForgetQuality(DerivedMetric):
-    """p of the two-sample Kolmogorov–Smirnov test between the truth ratios R of both models.
+    """p of the two-sample Kolmogorov–Smirnov test between the truth ratios R of two models.
 
-    Over the forget set, against a model retrained without it. A broken model can score high on
-    few examples: read it beside model utility. The test is two-sided, so R and 1/R (which TOFU's
-    code compares) give the same. Source: Maini et al. 2024, arXiv 2401.06121, section 2.2.2.
+    The test compares the forget set's ratios with those of a model retrained without it. On few
+    examples a broken model can score high: read it beside model utility. The test is two-sided, so
+    R and 1/R (which TOFU's code compares) give the same. Source: Maini et al. 2024,
+    arXiv 2401.06121, section 2.2.2.
     """
 
     formula: ClassVar[str] = "p of KS(R unlearned, R retrained) on the forget set"
@@ -36,7 +37,7 @@ class ForgetQuality(DerivedMetric):
 
     @property
     def parts(self) -> Mapping[str, tuple[ExampleMetric, ...]]:
-        """The forget set's truth ratios."""
+        """The truth ratio of the forget set."""
         return {"forget": (TruthRatio(convention=self.convention),)}
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
@@ -47,7 +48,7 @@ class ForgetQuality(DerivedMetric):
 
 
 def kolmogorov_smirnov(left: NDArray[float64], right: NDArray[float64]) -> tuple[float, float]:
-    """Return (D, p) of the two-sided two-sample test."""
+    """Return the statistic D and the p-value of the two-sided two-sample test."""
     from scipy.stats import ks_2samp
 
     test = ks_2samp(left, right)

@@ -1,4 +1,4 @@
-"""Membership inference: can forgotten examples be told from examples that were never seen?"""
+"""Membership inference: can forgotten examples be told from examples never trained on?"""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 class MembershipInference(DerivedMetric):
     """AUC of forget (members) against holdout by a score that is higher for members.
 
-    1: every forget example still shows; 0.5: none can be told apart; below, they were pushed so
-    far that their absence shows.
+    At 1 every forget example still shows; at 0.5 the two sets cannot be told apart; below 0.5 the
+    forget examples were pushed so far that their absence shows.
     """
 
     @property
     @abstractmethod
     def score(self) -> ExampleMetric:
-        """The example's score, higher for members."""
+        """The metric that scores an example; higher for members."""
 
     @property
     def parts(self) -> Mapping[str, tuple[ExampleMetric, ...]]:
-        """The score of forget and holdout examples."""
+        """The score, on the forget set (members) and on the holdout set."""
         return {"forget": (self.score,), "holdout": (self.score,)}
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:
@@ -38,7 +38,10 @@ class MembershipInference(DerivedMetric):
 
 
 def auc(members: NDArray[float64], others: NDArray[float64]) -> float:
-    """Return P(member's score > other's score), ties counted half: the Mann-Whitney statistic."""
+    """Return P(member's score > other's score), ties counted half, from ``(examples,)`` each.
+
+    This is the Mann–Whitney statistic over the number of pairs.
+    """
     from scipy.stats import rankdata
 
     ranks = rankdata(np.concatenate([members, others]))[: members.size]

@@ -1,4 +1,4 @@
-"""Membership by loss: members are likelier."""
+"""Membership by loss: members have a lower one."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class MiaLoss(MembershipInference):
 
     @property
     def score(self) -> ExampleMetric:
-        """The log-likelihood."""
+        """The mean log-likelihood per token."""
         return LogLikelihood()

@@ -1,4 +1,4 @@
-"""Membership by the least likely tokens: a text that was never seen has a few surprises."""
+"""Membership by the least likely tokens: a text never trained on has a few very unlikely ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class MinK(ExampleMetric):
-    """Mean of the k lowest ``ℓ_i``."""
+    """Mean of the lowest share k of ``ℓ_i``."""
 
     formula: ClassVar[str] = "mean of the lowest k of ℓ_i"
     source: ClassVar[str] = "Shi et al. 2024, arXiv 2310.16789"
@@ -43,11 +43,14 @@ class MiaMinK(MembershipInference):
 
     @property
     def score(self) -> ExampleMetric:
-        """Min-k."""
+        """Min-k with the same k."""
         return MinK(k=self.k)
 
 
 def mean_of_lowest(values: NDArray[float64], share: float) -> float:
-    """Return the mean of the lowest ``share`` of ``values``, rounded down to at least one."""
+    """Return the mean of the lowest ``share`` of ``values``, ``(tokens,)``.
+
+    The number of values is rounded down, but at least one.
+    """
     count = max(1, int(values.size * share))
     return float(np.sort(values)[:count].mean())

@@ -1,4 +1,4 @@
-"""Membership by the least likely tokens, each measured against what else could have stood there."""
+"""Membership by the least likely tokens, each relative to the model's whole distribution."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from amnesis_evaluation.metrics.mia_min_k import mean_of_lowest
 
 
 class MinKPlus(ExampleMetric):
-    """Mean of the k lowest ``(ℓ_i − μ_i)/σ_i``, moments of ℓ over the vocabulary under the model.
+    """Mean of the lowest share k of ``(ℓ_i − μ_i)/σ_i``.
 
-    Where a distribution has no spread (σ = 0) the token says nothing and counts 0.
+    μ and σ are the moments of ℓ over the vocabulary under the model. Where a distribution has no
+    spread (σ = 0) the token carries no information and counts as 0.
     """
 
     formula: ClassVar[str] = "mean of the lowest k of (ℓ_i − μ_i)/σ_i"
@@ -33,11 +34,11 @@ class MinKPlus(ExampleMetric):
         """Return the mean, in standard deviations."""
         assert answer.moments is not None  # noqa: S101  # reads_moments
         mean, deviation = answer.moments.T
-        spread = deviation > 0
-        standardised = np.divide(
-            answer.logps - mean, deviation, out=np.zeros_like(mean), where=spread
+        has_spread = deviation > 0
+        z_scores = np.divide(
+            answer.logps - mean, deviation, out=np.zeros_like(mean), where=has_spread
         )
-        return mean_of_lowest(standardised, self.k)
+        return mean_of_lowest(z_scores, self.k)
 
 
 class MiaMinKPlus(MembershipInference):
@@ -50,5 +51,5 @@ class MiaMinKPlus(MembershipInference):
 
     @property
     def score(self) -> ExampleMetric:
-        """Min-k++."""
+        """Min-k++ with the same k."""
         return MinKPlus(k=self.k)

@@ -1,4 +1,4 @@
-"""Membership by loss against a model that never knew: what is easy for anyone counts nothing."""
+"""Membership by loss relative to a retrained model: easy text counts for nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MiaReference(MembershipInference):
 
     @property
     def score(self) -> ExampleMetric:
-        """The log-likelihood, of either model."""
+        """The mean log-likelihood per token, read of both models."""
         return LogLikelihood()
 
     def value(self, own: ExampleValues, retrained: ExampleValues | None) -> float:

@@ -1,4 +1,4 @@
-"""Membership by loss over compressed length: a text that is simple anyway counts less."""
+"""Membership by loss over compressed length, which discounts simple text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from amnesis_evaluation.metrics.membership import MembershipInference
 
 
 class ZlibRatio(ExampleMetric):
-    """``mean_i ℓ_i / bytes(zlib(answer))``."""
+    """``mean_i ℓ_i / |zlib(answer)|``, the length in bytes."""
 
     formula: ClassVar[str] = "mean_i ℓ_i / |zlib(answer)|"
     source: ClassVar[str] = "Carlini et al. 2021, arXiv 2012.07805"
 
     def value(self, answer: Answer) -> float:
-        """Return the ratio, per byte."""
+        """Return the ratio in nats per byte, at most 0."""
         return float(answer.logps.mean()) / len(zlib.compress(answer.text.encode()))
 
 
@@ -31,5 +31,5 @@ class MiaZlib(MembershipInference):
 
     @property
     def score(self) -> ExampleMetric:
-        """The ratio."""
+        """The log-likelihood over zlib length."""
         return ZlibRatio()

@@ -1,4 +1,4 @@
-"""Model utility: what a model is still good for, in one number of nine parts."""
+"""Model utility: what a model can still do outside the forget set, in one number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ModelUtility(DerivedMetric):
     """Harmonic mean of {probability, ROUGE-L, truth ratio} × {retain, real authors, world facts}.
 
     Probability is taken with options on real authors and world facts, the truth ratio as
-    ``max(0, 1 − R)``. Each part is reported beside it. It detects damage; it does not rank
+    ``max(0, 1 − R)``. Each part is reported beside it. The value detects damage; it does not rank
     methods. Source: Maini et al. 2024, arXiv 2401.06121, section 2.2.1.
     """
 
@@ -34,7 +34,7 @@ class ModelUtility(DerivedMetric):
 
     @property
     def parts(self) -> Mapping[str, tuple[ExampleMetric, ...]]:
-        """The nine parts."""
+        """The nine parts, three for each set."""
         truth = TruthRatioUtility(convention=self.convention)
         options = (ChoiceProbability(), RougeL(), truth)
         return {
@@ -49,7 +49,7 @@ class ModelUtility(DerivedMetric):
 
 
 def harmonic_mean(parts: Sequence[float]) -> float:
-    """Return the harmonic mean; 0 where a part is 0."""
+    """Return the harmonic mean of numbers of at least 0; 0 where one of them is 0."""
     from scipy.stats import hmean
 
     return float(hmean(parts)) if min(parts) > 0 else 0.0

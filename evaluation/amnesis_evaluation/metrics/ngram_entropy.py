@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from amnesis.contracts import Answer, ExampleMetric
-from amnesis.contracts.metric import Reading
+from amnesis.contracts import Answer, ExampleMetric, Reading
 
 _WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 
@@ -16,7 +15,7 @@ _WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 class NgramEntropy(ExampleMetric):
     """Mean of ``2/3·H₂`` and ``4/3·H₃``, the entropies (bits) of the generated text's n-grams.
 
-    Over words split at white space. Source: fluency in Zhang et al. 2018 and ROME, Meng et al.
+    Words are split at white space. Source: fluency in Zhang et al. 2018 and ROME, Meng et al.
     2022, arXiv 2202.05262, as RWKU uses it. Deviation: words, where ROME takes NLTK's tokens.
     """
 

@@ -1,4 +1,4 @@
-"""Perplexity: how surprised the model is by a set's answers, token by token."""
+"""Perplexity: how unexpected the tokens of a set's answers are to the model."""
 
 from __future__ import annotations
 

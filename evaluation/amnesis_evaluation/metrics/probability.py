@@ -1,4 +1,4 @@
-"""Probability: how likely the answer is, whatever its length."""
+"""Probability: how likely an answer is, normalised by its length."""
 
 from __future__ import annotations
 

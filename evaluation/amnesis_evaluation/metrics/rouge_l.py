@@ -1,4 +1,4 @@
-"""ROUGE-L recall: how much of the answer the model writes by itself."""
+"""ROUGE-L: how much of the answer the model writes by itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar
 
-from amnesis.contracts import Answer, ExampleMetric
-from amnesis.contracts.metric import Reading
+from amnesis.contracts import Answer, ExampleMetric, Reading
 
-_WORD = re.compile("[a-z0-9]")  # rouge_score's own tokens are made of these
+_WORD_CHARACTER = re.compile("[a-z0-9]")  # the only ones that rouge_score keeps
 
 
 class RougeL(ExampleMetric):
@@ -29,7 +28,7 @@ class RougeL(ExampleMetric):
         return rouge_l_recall(answer.text, answer.generated or "")
 
     def remark(self, answers: Sequence[Answer]) -> str | None:
-        """Say how many answers it cannot see."""
+        """Return a note on the answers without words that ROUGE-L can compare, or None."""
         return without_words([answer.text for answer in answers])
 
 
@@ -45,16 +44,16 @@ class RougeLF1(ExampleMetric):
 
     @property
     def key(self) -> str:
-        """Its name."""
+        """Its name; the class's own would be ``rouge_lf1``."""
         return "rouge_l_f1"
 
     def value(self, answer: Answer) -> float:
         """Return the F1, in [0, 1]."""
-        found = _scorer(stemmed=False).score(answer.text, answer.generated or "")
-        return float(found["rougeL"].fmeasure)
+        scores = _scorer(stemmed=False).score(answer.text, answer.generated or "")
+        return float(scores["rougeL"].fmeasure)
 
     def remark(self, answers: Sequence[Answer]) -> str | None:
-        """Say how many answers it cannot see."""
+        """Return a note on the answers without words that ROUGE-L can compare, or None."""
         return without_words([answer.text for answer in answers])
 
 
@@ -64,8 +63,11 @@ def rouge_l_recall(reference: str, written: str) -> float:
 
 
 def without_words(references: Sequence[str]) -> str | None:
-    """Say how many references have no word to ``rouge_score``, and so a ROUGE-L of 0."""
-    count = sum(not _WORD.search(text.lower()) for text in references)
+    """Return a note on the references that have no word for ``rouge_score``, or None.
+
+    Their ROUGE-L is 0, whatever a model writes.
+    """
+    count = sum(not _WORD_CHARACTER.search(text.lower()) for text in references)
     if not count:
         return None
     return (

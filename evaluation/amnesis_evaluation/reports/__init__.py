@@ -1,1 +1,1 @@
-"""Reports: evaluations on disk, runs side by side, tables, and the original TOFU logs."""
+"""Reports: stored evaluations, comparisons of runs, tables, and original TOFU logs."""

@@ -1,4 +1,4 @@
-"""Runs side by side: seeds together, the Pareto front, and methods at equal forgetting."""
+"""Comparison of runs: over seeds, by the Pareto front, and at equal forgetting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amnesis.runs.results import RESULTS, Results
 
 @dataclass(frozen=True)
 class Run:
-    """What one run left: its recipe, if it has one, and its results."""
+    """A run or an evaluation on disk: its folder, its recipe if it has one, and its results."""
 
     folder: Path
     recipe: PartialRecipe | None
@@ -25,10 +25,10 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read a run's or an evaluation's folder, or the results file in it.
+        """Read the folder of a run or an evaluation, or the results file in it.
 
         Raises:
-            DataError: its results cannot be read, or hold no value after the run.
+            DataError: its results cannot be read, or have no values after the run.
             RecipeError: its recipe cannot be read.
         """
         results = Results.read(folder)
@@ -44,27 +44,27 @@ class Run:
 
     @property
     def values(self) -> dict[str, float]:
-        """What it came to."""
+        """The values after the run, by ``set/metric``."""
         return self.results.after or {}
 
     @property
     def before(self) -> dict[str, float]:
-        """What it started from; empty where that was not evaluated."""
+        """The values before the run; empty where none were evaluated."""
         return self.results.before or {}
 
     @property
     def identity(self) -> str:
-        """Everything of the recipe but the seed: runs that agree in it are repetitions."""
+        """The recipe without its seed: runs that agree in it are repetitions."""
         return str(self.folder.resolve()) if self.recipe is None else self.recipe.but_the_seed()
 
     @property
     def name(self) -> str:
         """The method in short, ``wga + kl, sago``; the folder's name where there is no recipe."""
-        named = None if self.recipe is None else self.recipe.method_name
-        return self.folder.resolve().name if named is None else named
+        method = None if self.recipe is None else self.recipe.method_name
+        return self.folder.resolve().name if method is None else method
 
     def path_of(self, metric: str) -> list[tuple[float, float]]:
-        """Return (step, value) of a metric along the run, from before to after."""
+        """Return the (step, value) pairs of a metric along the run, from before to after."""
         points = {0.0: self.before[metric]} if metric in self.before else {}
         points |= self._along(metric)
         if metric in self.values and self.results.steps is not None:
@@ -72,7 +72,7 @@ class Run:
         return sorted(points.items())
 
     def evaluated_along(self, metric: str) -> bool:
-        """Whether the metric was evaluated while it ran, and not only before and after."""
+        """Return whether the metric was evaluated during the run, not only before and after it."""
         return bool(self._along(metric))
 
     def _along(self, metric: str) -> dict[float, float]:
@@ -91,64 +91,63 @@ class Group:
         return [run.values[metric] for run in self.runs if metric in run.values]
 
     def mean(self, metric: str) -> float:
-        """Return the mean over seeds; not a number where no run has it."""
-        found = self.values_of(metric)
-        return float(np.mean(found)) if found else math.nan
+        """Return the mean of the metric over the runs; NaN where no run has it."""
+        values = self.values_of(metric)
+        return float(np.mean(values)) if values else math.nan
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Put repetitions together, in the order in which they were given; names are told apart.
+    """Return groups of repetitions with distinct names, in the order in which runs are given.
 
     Raises:
         RecipeError: a folder is given twice, and would count as a repetition.
     """
-    together: dict[str, list[Run]] = {}
-    seen: set[Path] = set()
+    by_identity: dict[str, list[Run]] = {}
+    places: set[Path] = set()
     for run in runs:
-        if (place := run.folder.resolve()) in seen:
+        if (place := run.folder.resolve()) in places:
             raise RecipeError(f"{run.folder}: is given twice; give each run once")
-        seen.add(place)
-        together.setdefault(run.identity, []).append(run)
-    groups = [Group(found[0].name, tuple(found)) for found in together.values()]
-    named: dict[str, list[Path]] = {}
+        places.add(place)
+        by_identity.setdefault(run.identity, []).append(run)
+    groups = [Group(repeats[0].name, tuple(repeats)) for repeats in by_identity.values()]
+    folders: dict[str, list[Path]] = {}
     for group in groups:
-        named.setdefault(group.name, []).append(group.runs[0].folder.resolve())
+        folders.setdefault(group.name, []).append(group.runs[0].folder.resolve())
     return [
-        Group(_told_apart(group, named[group.name]), group.runs)
-        if len(named[group.name]) > 1
+        Group(_distinct_name(group, folders[group.name]), group.runs)
+        if len(folders[group.name]) > 1
         else group
         for group in groups
     ]
 
 
-def _told_apart(group: Group, folders: Sequence[Path]) -> str:
-    """Add as much of the folder's path as no other of the group's name ends in."""
-    own = group.runs[0].folder.resolve()
-    tails = (Path(*own.parts[-count:]) for count in range(1, len(own.parts) + 1))
+def _distinct_name(group: Group, folders: Sequence[Path]) -> str:
+    """Return the name with the shortest end of its path that no other of ``folders`` has."""
+    folder = group.runs[0].folder.resolve()
+    tails = (Path(*folder.parts[-count:]) for count in range(1, len(folder.parts) + 1))
     tail = next(t for t in tails if sum(f.parts[-len(t.parts) :] == t.parts for f in folders) == 1)
     return f"{group.name} ({tail})" if group.runs[0].recipe is not None else str(tail)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and its standard error; the latter is None of a single value."""
+    """Return the mean (NaN of no values) and its standard error (None of fewer than two)."""
     if len(values) < 2:
         return (float(values[0]) if values else math.nan), None
     return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Say of each (forgetting, retention) whether no other is at least as good in both.
+    """Return for each (forgetting, retention) whether no other point is at least as good in both.
 
     Forgetting is better where it is lower, retention where it is higher. Equal points are on the
-    front together; a point that is not a number is not.
+    front together; a point with a NaN is not on it.
     """
 
-    def beaten(point: tuple[float, float], other: tuple[float, float]) -> bool:
-        as_good = other[0] <= point[0] and other[1] >= point[1]
-        return as_good and other != point
+    def dominates(other: tuple[float, float], point: tuple[float, float]) -> bool:
+        return other != point and other[0] <= point[0] and other[1] >= point[1]
 
     return [
-        not any(math.isnan(v) for v in point) and not any(beaten(point, o) for o in points)
+        not any(math.isnan(v) for v in point) and not any(dominates(o, point) for o in points)
         for point in points
     ]
 
@@ -162,10 +161,10 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``metric=value``.
+        """Return the target that a text ``metric=value`` states.
 
         Raises:
-            RecipeError: it is not of that form.
+            RecipeError: the text is not of that form.
         """
         metric, equals, value = text.partition("=")
         try:
@@ -184,10 +183,10 @@ def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, 
     """Return the step at which a run first reaches the target, and the other metrics there.
 
     Both are interpolated linearly between the evaluations before and after that step. A metric that
-    was not evaluated while the run went on is left out: between its two ends nothing is known.
+    was not evaluated during the run is left out, as nothing is known of it between the two ends.
 
     Raises:
-        DataError: the run never reaches it, or has no trajectory of it.
+        DataError: the run never reaches the target, or has no trajectory of its metric.
     """
     path = run.path_of(target.metric)
     if len(path) < 2 or not run.evaluated_along(target.metric):
@@ -202,16 +201,16 @@ def at_target(run: Run, target: Target, metrics: Sequence[str]) -> tuple[float, 
             f"{run.folder}: {target.metric} never is {target.value:g}; it goes from "
             f"{min(values):.3g} to {max(values):.3g}"
         )
-    found = {}
+    values_there = {}
     for metric in metrics:
         points = run.path_of(metric)
-        known = dict(points)
-        if step in known:
-            found[metric] = known[step]
+        by_step = dict(points)
+        if step in by_step:
+            values_there[metric] = by_step[step]
         elif run.evaluated_along(metric) and points[0][0] < step < points[-1][0]:
             steps, values = map(list, zip(*points, strict=True))
-            found[metric] = float(np.interp(step, steps, values))
-    return step, found
+            values_there[metric] = float(np.interp(step, steps, values))
+    return step, values_there
 
 
 def _first_crossing(path: Sequence[tuple[float, float]], value: float) -> float | None:

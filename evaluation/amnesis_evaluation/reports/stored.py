@@ -1,4 +1,4 @@
-"""Evaluations on disk: written into a folder of their own, read for comparisons."""
+"""Evaluations on disk: written into folders of their own, and read for comparisons."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from amnesis.runs.results import EXAMPLES, RESULTS, Phase, Results, write_exampl
 
 
 def check_place(folder: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
-    """Refuse a folder that an evaluation may not be written into; nothing is changed.
+    """Check that an evaluation may be written into ``folder``; nothing is changed.
 
     Raises:
-        OutputError: it is a file, holds a run or one of the evaluation's ``inputs``, cannot be
-            written, or holds something and ``overwrite`` was not asked for.
+        OutputError: ``folder`` is a file, holds a run or one of the evaluation's ``inputs``, cannot
+            be written, or is not empty while ``overwrite`` is false.
     """
-    replaced = f"name another --out, or say --overwrite to replace {RESULTS} and {EXAMPLES} there"
-    check_empty(folder, replaced, overwrite=overwrite)
+    advice = f"name another --out, or say --overwrite to replace {RESULTS} and {EXAMPLES} there"
+    check_empty(folder, advice, overwrite=overwrite)
     if (folder / "recipe.yaml").exists():
         raise OutputError(f"{folder}: holds a run, whose results are its own; name another --out")
     for path in inputs:
@@ -32,18 +32,18 @@ def check_place(folder: Path, inputs: Iterable[Path], *, overwrite: bool = False
 
 
 def save_evaluation(evaluation: Evaluation, results: Results, folder: Path) -> None:
-    """Write an evaluation's results and examples, in place of earlier ones.
+    """Write an evaluation's results and examples into ``folder``, in place of earlier ones.
 
-    Whatever else is in the folder is left alone.
+    Other files in the folder are left alone.
     """
-    # Never new results beside old examples, wherever this is cut off.
+    # First, lest an interruption leave old examples beside new results.
     (folder / EXAMPLES).unlink(missing_ok=True)
     results.write(folder)
     write_examples(folder, {"after": evaluation})
 
 
 def load_evaluation(path: Path, phase: Phase = "after") -> Evaluation:
-    """Return one phase's evaluation with its example values.
+    """Return the evaluation of one phase, with its example values, from a folder or results file.
 
     Raises:
         DataError: the results or their examples are missing or cannot be read.
@@ -62,8 +62,9 @@ def load_evaluation(path: Path, phase: Phase = "after") -> Evaluation:
         examples = parquet.read_table(file).to_pylist()
     except (OSError, ArrowException) as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
-    lacking = {"phase", "set", "row", "metric", "value"} - set(examples[0] if examples else ())
-    if lacking:
-        raise DataError(f"{file}: lacks the column {sorted(lacking)[0]!r}")
+    columns = set(examples[0] if examples else ())
+    gaps = sorted({"phase", "set", "row", "metric", "value"} - columns)
+    if gaps:
+        raise DataError(f"{file}: lacks the column {gaps[0]!r}")
     records = [record for record in examples if record["phase"] == phase]
     return Evaluation(results.phases().get(phase, {}), records, data=results.sets)

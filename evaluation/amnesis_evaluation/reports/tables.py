@@ -1,4 +1,4 @@
-"""Tables: one content, shown in a terminal, or written as Markdown, CSV or LaTeX."""
+"""Tables that are shown in a terminal, or written as Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "markdown", "csv", "latex"]
 
-_GAP = 3  # columns of a terminal between two of a table
+_COLUMN_GAP = 3  # characters that rich puts between two columns
 
 
 @dataclass(frozen=True)
 class Number:
-    """A mean and, of several values, its standard error; not a number where there is none."""
+    """A mean and, of several values, its standard error; NaN stands for a missing value."""
 
     mean: float
     error: float | None = None
     digits: int = 3
 
     def __str__(self) -> str:
-        """Return it in few digits, none of which hides a small value."""
+        """Return the number with ``digits`` decimals, or 3 significant digits if tiny or huge."""
         if math.isnan(self.mean):
             return "–"
         spread = "" if self.error is None else f" ± {self._short(self.error)}"
@@ -42,28 +42,28 @@ Cell = str | Number
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the columns' names, and rows that begin with their own."""
+    """A title, the names of the columns, and rows; the first cell of a row is its name."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
     def rich(self, width: int) -> list[RichTable]:
-        """Return it for a terminal, turned round: a line for each column.
+        """Return the table transposed, for a terminal of ``width`` characters.
 
-        Rows that do not fit beside each other go on in further tables, whole.
+        Each row becomes a column; those that do not fit beside each other follow in further tables.
         """
         label = min(max(map(len, self.columns)), max(12, width * 3 // 8))
         bands: list[list[tuple[Sequence[Cell], int]]] = []
-        left = 0
+        room = 0
         for row in self.rows:
             words = max(map(len, str(row[0]).split()), default=1)
-            wide = max([min(words, width // 4), *(len(str(cell)) for cell in row[1:])])
-            if not bands or wide + _GAP > left:
+            size = max([min(words, width // 4), *(len(str(cell)) for cell in row[1:])])
+            if not bands or size + _COLUMN_GAP > room:
                 bands.append([])
-                left = width - label
-            bands[-1].append((row, wide))
-            left -= wide + _GAP
+                room = width - label
+            bands[-1].append((row, size))
+            room -= size + _COLUMN_GAP
         return [self._band(band, label) for band in bands]
 
     def _band(self, band: Sequence[tuple[Sequence[Cell], int]], label: int) -> RichTable:
@@ -71,37 +71,40 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        # Text, since names of folders and metrics may look like rich's markup.
-        made = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        made.add_column(Text(self.columns[0]), max_width=label, overflow="fold")
-        for row, wide in band:
-            made.add_column(Text(str(row[0])), justify="right", max_width=wide, overflow="fold")
+        # Text, because names of folders and metrics may look like rich's markup.
+        table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table.add_column(Text(self.columns[0]), max_width=label, overflow="fold")
+        for row, size in band:
+            table.add_column(Text(str(row[0])), justify="right", max_width=size, overflow="fold")
         for index, name in enumerate(self.columns[1:], start=1):
-            made.add_row(Text(name), *(Text(str(row[index])) for row, _ in band))
-        return made
+            table.add_row(Text(name), *(Text(str(row[index])) for row, _ in band))
+        return table
 
     def markdown(self) -> str:
-        """Return a table as GitHub reads it."""
+        """Return the table in GitHub's flavour of Markdown."""
         lines = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1), *self.rows]
         cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
         return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
 
     def csv(self) -> str:
-        """Return comma-separated values with a header: every digit, and errors in columns ``± …``."""
+        """Return comma-separated values with a header.
+
+        Numbers have all their digits; standard errors are in columns named ``± …``.
+        """
         lines: list[list[Any]] = [[] for _ in range(len(self.rows) + 1)]
         for name, *cells in zip(self.columns, *self.rows, strict=True):
             for line, cell in zip(lines, (name, *cells), strict=True):
                 line.append(_value(cell.mean) if isinstance(cell, Number) else cell)
             errors = [cell.error if isinstance(cell, Number) else None for cell in cells]
             if any(error is not None for error in errors):
-                for line, said in zip(lines, (f"± {name}", *map(_value, errors)), strict=True):
-                    line.append(said)
-        written = io.StringIO()
-        csv.writer(written, lineterminator="\n").writerows(lines)
-        return written.getvalue()
+                for line, entry in zip(lines, (f"± {name}", *map(_value, errors)), strict=True):
+                    line.append(entry)
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows(lines)
+        return buffer.getvalue()
 
     def latex(self) -> str:
-        """Return a ``tabular`` with booktabs' rules."""
+        """Return a LaTeX ``tabular`` with the rules of booktabs."""
         lines = [
             " & ".join(_tex(str(cell)) for cell in row) + r" \\"
             for row in (self.columns, *self.rows)
@@ -114,7 +117,7 @@ class Table:
         )
 
     def written(self, form: Format) -> str:
-        """Return the table as text in one of the forms that are."""
+        """Return the table as text; ``form`` is markdown, csv or latex."""
         writers: dict[str, Callable[[], str]] = {
             "markdown": self.markdown,
             "csv": self.csv,
@@ -127,7 +130,7 @@ def _value(number: float | None) -> float | str:
     return "" if number is None or math.isnan(number) else number
 
 
-_TEX = {
+_LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -145,4 +148,4 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)
+    return "".join(_LATEX_ESCAPES.get(character, character) for character in text)

@@ -1,7 +1,7 @@
 """Original TOFU evaluation logs: every part of model utility, and forget quality, from a file.
 
 The logs are the ``eval_log_aggregated.json`` that locuslab/tofu writes. Its aggregation script and
-its utils give two different truth ratios; both conventions are computed and named.
+its utils define the truth ratio differently; values are computed by both conventions.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
-# The files' names inside a log, and the sets that they speak of. Real authors and world facts are
-# evaluated with options.
+# The section of a log for each set. The probability of real authors and world facts is taken with
+# options.
 SECTIONS = {
     "retain": "eval_log.json",
     "real_authors": "eval_real_author_wo_options.json",
@@ -46,57 +46,63 @@ CONVENTIONS: tuple[Convention, ...] = ("geometric", "arithmetic")
 
 @dataclass(frozen=True)
 class LoggedSet:
-    """One set of a log: its examples as answers, and their ROUGE-L recalls."""
+    """One set of a log: its examples as answers, and their ROUGE-L recalls, ``(examples,)``."""
 
     answers: tuple[Answer, ...]
     rouge_l: NDArray[float64]
 
     def values(self, metric: ExampleMetric) -> NDArray[float64]:
-        """Return a metric's example values."""
+        """Return the values of a metric, ``(examples,)``."""
         return np.array([metric.value(answer) for answer in self.answers])
 
 
 def read_log(path: Path, sections: tuple[str, ...] = tuple(SECTIONS)) -> dict[str, LoggedSet]:
-    """Read the sets of a log.
+    """Return the sets of a log by name.
 
     Raises:
-        DataError: the file, a section, a field or a number of it is missing or not what it
-            should be.
+        DataError: the file cannot be read, or a section, field or number in it is missing or
+            malformed.
     """
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # JSON may be nested, and numbers long, at will
+    except (ValueError, RecursionError) as error:  # deep nesting, or an endless integer
         raise DataError(f"{path}: not JSON that can be read: {error}") from None
     if not isinstance(log, dict):
-        raise DataError(f"{path}: not a TOFU evaluation log: an object with {_listed()} is wanted")
-    found = {}
+        raise DataError(
+            f"{path}: not a TOFU evaluation log, which is an object with {_section_list()}"
+        )
+    sets = {}
     for name in sections:
         section = log.get(SECTIONS[name])
         if not isinstance(section, dict):
             raise DataError(
                 f"{path}: has no section {SECTIONS[name]!r}; give TOFU's eval_log_aggregated.json, "
-                f"which has {_listed()}"
+                f"which has {_section_list()}"
             )
-        found[name] = _Section(path, SECTIONS[name], section).read()
-    return found
+        sets[name] = _Section(path, SECTIONS[name], section).read()
+    return sets
 
 
 def utility_parts(sets: Mapping[str, LoggedSet], convention: Convention) -> dict[str, float]:
-    """Return each set's probability, ROUGE-L and truth ratio, and ``model_utility`` of nine."""
+    """Return probability, ROUGE-L and truth ratio of each set, and ``model_utility`` of nine.
+
+    The keys are ``set/metric``; the parts of the forget set do not enter model utility.
+    """
     parts: dict[str, float] = {}
-    for name, logged in sets.items():
+    for name, log_set in sets.items():
         probability = ChoiceProbability() if name in _WITH_OPTIONS else Probability()
         truth: type[TruthRatio] = TruthRatioForget if name == "forget" else TruthRatioUtility
         for metric in (probability, truth(convention=convention)):
-            parts[f"{name}/{_BARE[type(metric)]}"] = float(logged.values(metric).mean())
-        parts[f"{name}/rouge_l"] = float(logged.rouge_l.mean())
+            parts[f"{name}/{_METRIC_NAMES[type(metric)]}"] = float(log_set.values(metric).mean())
+        parts[f"{name}/rouge_l"] = float(log_set.rouge_l.mean())
     utility = [value for key, value in parts.items() if not key.startswith("forget/")]
     return {**parts, "model_utility": harmonic_mean(utility)}
 
 
-_BARE: dict[type[ExampleMetric], str] = {
+# Without the convention, which a metric's key would name.
+_METRIC_NAMES: dict[type[ExampleMetric], str] = {
     Probability: "probability",
     ChoiceProbability: "choice_probability",
     TruthRatioForget: "truth_ratio_forget",
@@ -107,32 +113,41 @@ _BARE: dict[type[ExampleMetric], str] = {
 def forget_quality_of(
     own: LoggedSet, retrained: LoggedSet, convention: Convention
 ) -> dict[str, float]:
-    """Return D and p of the Kolmogorov-Smirnov test between both models' truth ratios."""
+    """Return D and p of the Kolmogorov–Smirnov test between the truth ratios of two models.
+
+    The keys are ``ks_statistic`` and ``forget_quality``.
+    """
     ratio = TruthRatio(convention=convention)
     statistic, p = kolmogorov_smirnov(own.values(ratio), retrained.values(ratio))
     return {"ks_statistic": statistic, "forget_quality": p}
 
 
 def evaluated_log(log: Path, retain_log: Path | None = None) -> dict[str, Any]:
-    """Evaluate a log, and compare it with that of a retrained model where one is given."""
+    """Return the values of a log by convention, with its notes and numbers of examples.
+
+    Forget quality is among them where the log of a retrained model is given.
+
+    Raises:
+        DataError: a log cannot be read.
+    """
     sets = read_log(log)
-    evaluated: dict[str, Any] = {name: utility_parts(sets, name) for name in CONVENTIONS}
-    evaluated["notes"] = []
+    evaluation: dict[str, Any] = {name: utility_parts(sets, name) for name in CONVENTIONS}
+    evaluation["notes"] = []
     if retain_log is not None:
         retrained = read_log(retain_log, ("forget",))
         for name in CONVENTIONS:
-            evaluated[name] |= forget_quality_of(sets["forget"], retrained["forget"], name)
-        own, other = (len(read["forget"].answers) for read in (sets, retrained))
-        if own != other:
-            evaluated["notes"].append(
-                f"forget_quality compares {own} examples of {log} with {other} of {retain_log}: "
-                f"these are logs of different forget sets"
+            evaluation[name] |= forget_quality_of(sets["forget"], retrained["forget"], name)
+        count, other_count = (len(log_sets["forget"].answers) for log_sets in (sets, retrained))
+        if count != other_count:
+            evaluation["notes"].append(
+                f"forget_quality compares {count} examples of {log} with {other_count} of "
+                f"{retain_log}: these are logs of different forget sets"
             )
-    evaluated["examples"] = {name: len(logged.answers) for name, logged in sets.items()}
-    return evaluated
+    evaluation["examples"] = {name: len(log_set.answers) for name, log_set in sets.items()}
+    return evaluation
 
 
-def _listed() -> str:
+def _section_list() -> str:
     return ", ".join(SECTIONS.values())
 
 
@@ -143,37 +158,38 @@ class _Section:
     fields: Mapping[str, Any]
 
     def read(self) -> LoggedSet:
-        own = self._numbers("avg_gt_loss")
-        paraphrased = self._numbers("avg_paraphrased_loss", own)
-        perturbed = self._lists("average_perturb_loss", own)
-        rouge = self._numbers("rougeL_recall", own)
-        if not own:
+        answer_losses = self._numbers("avg_gt_loss")
+        paraphrase_losses = self._numbers("avg_paraphrased_loss", answer_losses)
+        perturbation_losses = self._lists("average_perturb_loss", answer_losses)
+        recalls = self._numbers("rougeL_recall", answer_losses)
+        if not answer_losses:
             raise DataError(f"{self.path}: {self.name}: holds no example")
         answers = tuple(
             Answer(
                 {},
-                np.array([-own[key]]),
+                np.array([-loss]),
                 np.array([False]),
                 further={
-                    "paraphrased_answer": (_averaged(paraphrased[key]),),
-                    "perturbed_answer": tuple(map(_averaged, perturbed[key])),
+                    "paraphrased_answer": (_mean_scores(paraphrase_losses[key]),),
+                    "perturbed_answer": tuple(map(_mean_scores, perturbation_losses[key])),
                 },
             )
-            for key in own
+            for key, loss in answer_losses.items()
         )
-        return LoggedSet(answers, np.array([rouge[key] for key in own], dtype=np.float64))
+        rouge_l = np.array([recalls[key] for key in answer_losses], dtype=np.float64)
+        return LoggedSet(answers, rouge_l)
 
     def _field(self, field: str, keys: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        found = self.fields.get(field)
-        if not isinstance(found, dict):
+        values = self.fields.get(field)
+        if not isinstance(values, dict):
             raise DataError(f"{self.path}: {self.name}: has no field {field!r}")
-        if keys is not None and found.keys() != keys.keys():
-            odd = sorted(found.keys() ^ keys.keys())[0]
+        if keys is not None and values.keys() != keys.keys():
+            odd = sorted(values.keys() ^ keys.keys())[0]
             raise DataError(
                 f"{self.path}: {self.name}: {field!r} and 'avg_gt_loss' speak of different "
                 f"examples: {odd!r} is in one of them only"
             )
-        return found
+        return values
 
     def _numbers(self, field: str, keys: Mapping[str, Any] | None = None) -> dict[str, float]:
         return {
@@ -181,15 +197,15 @@ class _Section:
         }
 
     def _lists(self, field: str, keys: Mapping[str, Any]) -> dict[str, list[float]]:
-        found = {}
+        lists = {}
         for key, values in self._field(field, keys).items():
             if not isinstance(values, list) or not values:
                 raise DataError(
                     f"{self.path}: {self.name}: {field}[{key!r}] must be a list of losses, one per "
                     f"perturbed answer, but is {values!r:.60}"
                 )
-            found[key] = [self._number(field, key, value) for value in values]
-        return found
+            lists[key] = [self._number(field, key, value) for value in values]
+        return lists
 
     def _number(self, field: str, key: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -208,6 +224,6 @@ class _Section:
         return number
 
 
-def _averaged(loss: float) -> TokenScores:
-    """Return a text of which only the mean loss per token is known."""
+def _mean_scores(loss: float) -> TokenScores:
+    """Return scores that stand for a text of which only the mean loss per token is known."""
     return TokenScores(np.array([-loss]), np.array([False]))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from amnesis.contracts import Term
-from amnesis.scoring.scores import Needs, Scores
+from amnesis.contracts import Needs, Scores, Term
 
 if TYPE_CHECKING:
     from torch import Tensor

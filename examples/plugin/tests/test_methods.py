@@ -7,8 +7,7 @@ from amnesis_plugin_example.agreement import Agreement
 from amnesis_plugin_example.first_token import FirstTokenAccuracy
 from amnesis_plugin_example.inverted_hinge import InvertedHinge
 
-from amnesis.contracts import Answer
-from amnesis.scoring.scores import Scores
+from amnesis.contracts import Answer, Scores
 
 
 def _naive_inverted_hinge(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

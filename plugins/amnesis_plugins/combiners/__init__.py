@@ -1,11 +1,11 @@
-"""Combiners: one gradient of the forget and the retain gradient."""
+"""Combiners: how the forget and the retain gradient become one."""
 
 import amnesis
 
 
 @amnesis.hookimpl
 def register_combiners(register: amnesis.Register) -> None:
-    """Register every combiner of this family."""
+    """Register the built-in combiners."""
     here = "amnesis_plugins.combiners"
     register("sum", f"{here}.sum:Sum", summary="the weighted sum, the field's baseline")
     register("pcgrad", f"{here}.pcgrad:PCGrad", summary="the forget gradient without its conflict")

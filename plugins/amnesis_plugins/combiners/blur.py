@@ -9,7 +9,7 @@ from amnesis.contracts import ProjectionCombiner
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amnesis.contracts.combiner import Coefficients
+    from amnesis.contracts import Coefficients
 
 
 class BLUR(ProjectionCombiner):
@@ -25,7 +25,7 @@ class BLUR(ProjectionCombiner):
     source: ClassVar[str] = "Reisizadeh et al. 2025, arXiv 2506.08164"
 
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Return (γ − α⟨f,r⟩/‖f‖², α); (γ, α) where f = 0."""
+        """Return (γ − α⟨f,r⟩/‖f‖², α), or (γ, α) where f = 0."""
         square, product = gram[0, 0], gram[0, 1]
         share = (product / square).where(square > 0, 0)
         return self.gamma - self.alpha * share, self.alpha

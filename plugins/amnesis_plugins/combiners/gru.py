@@ -11,15 +11,15 @@ from amnesis.contracts import ProjectionCombiner
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amnesis.contracts.combiner import Coefficients
+    from amnesis.contracts import Coefficients
 
 
 class GRU(ProjectionCombiner):
     """GRU: ``r̄ ← λr + (1 − λ)r̄``; where ``⟨f,r̄⟩ < 0``, ``f ← f − ⟨f,r̄⟩/‖r̄‖²·r̄``; then ``γf``.
 
-    The retain gradient only says which way is closed: it is not followed, so α is 0 (a positive α
-    adds ``αr̄``). One batch's r is noisy, hence the running mean, which starts at 0 as in the
-    authors' code (λ = 0.8; its size does not matter, only its direction). Source: Wang et al.
+    The retain gradient only says which direction is forbidden; it is not followed, so α is 0 (a
+    positive α adds ``αr̄``). One batch's r is noisy, hence the running mean, which starts at 0 as in
+    the authors' code (λ = 0.8); only its direction matters, not its size. Source: Wang et al.
     2025, arXiv 2503.09117. No deviation.
     """
 
@@ -30,11 +30,11 @@ class GRU(ProjectionCombiner):
     rate: float = Field(0.8, gt=0, le=1, description="λ, the share of the newest retain gradient")
 
     def remember(self, r: Tensor, last: Tensor | None) -> Tensor:
-        """Return r̄."""
+        """Return the new r̄ from ``last``, the old one; ``λr`` on the first step."""
         return r * self.rate if last is None else last.lerp(r, self.rate)
 
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Return (γ, α + γc), with c = −⟨f,r̄⟩/‖r̄‖² where the two conflict, else 0."""
+        """Return (γ, α + γc), with c = −⟨f,r̄⟩/‖r̄‖² where the two conflict, and 0 elsewhere."""
         product, square = gram[0, 1], gram[1, 1]
         c = (-product / square).where((product < 0) & (square > 0), 0)
         return self.gamma, self.alpha + self.gamma * c

@@ -9,7 +9,7 @@ from amnesis.contracts import ProjectionCombiner
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amnesis.contracts.combiner import Coefficients
+    from amnesis.contracts import Coefficients
 
 
 class NGDiff(ProjectionCombiner):
@@ -25,6 +25,6 @@ class NGDiff(ProjectionCombiner):
     source: ClassVar[str] = "Bu et al. 2024, arXiv 2410.22086"
 
     def coefficients(self, gram: Tensor) -> Coefficients:
-        """Return (γ/‖f‖, α/‖r‖), 0 for a gradient that is zero."""
+        """Return (γ/‖f‖, α/‖r‖), with 0 for a gradient that is zero."""
         inverse = gram.diagonal().rsqrt().where(gram.diagonal() > 0, 0)
         return self.gamma * inverse[0], self.alpha * inverse[1]

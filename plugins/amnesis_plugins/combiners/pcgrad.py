@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from amnesis.contracts import ProjectionCombiner
-from amnesis.contracts.combiner import Scope
+from amnesis.contracts import Coefficients, ProjectionCombiner, Scope
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +26,8 @@ class PCGrad(ProjectionCombiner):
 
     scope: Scope = Field("tensor", description="project per parameter tensor, or all at once")
 
-    def coefficients(self, gram: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Return (γ, α + γc), with c = −⟨f,r⟩/‖r‖² where the two conflict, else 0."""
+    def coefficients(self, gram: Tensor) -> Coefficients:
+        """Return (γ, α + γc), with c = −⟨f,r⟩/‖r‖² where the two conflict, and 0 elsewhere."""
         product, square = gram[0, 1], gram[1, 1]
         conflict = (product < 0) & (square > 0)
         c = (-product / square).where(conflict, 0)

@@ -28,13 +28,14 @@ class SAGO(ElementwiseCombiner):
     keep_retain: bool = Field(False, description="add αr where the two agree")
 
     def combine_tensor(self, f: Tensor, r: Tensor) -> Tensor:
-        """Combine in the memory of f. Signs are multiplied, not values: ``f*r`` underflows."""
-        conflict = f.sign().mul_(r).lt_(0)  # 1 where the two conflict, else 0
+        """Return the composed gradient in the memory of f; r is overwritten too."""
+        # 1 where the two conflict, else 0. The sign of f stands for f, since f*r can underflow.
+        conflict = f.sign().mul_(r).lt_(0)
         if self.gamma != 1:
             f.mul_(self.gamma)
         if self.alpha != 1:
             r.mul_(self.alpha)
         if self.keep_retain:
             f.add_(r)
-        # lerp by 0 or 1 picks either exactly, several times faster than where does.
+        # lerp by 0 or 1 selects one of the two exactly, and is several times faster than where.
         return f.lerp_(r, conflict)

@@ -1,4 +1,4 @@
-"""The weighted sum: what every trainer does that sees one loss."""
+"""The weighted sum: what any trainer with a single loss does."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Sum(ProjectionCombiner):
 
     @property
     def reads_gram(self) -> bool:
-        """No: the coefficients are constants."""
+        """False: the coefficients are constants."""
         return False
 
     def coefficients(self, gram: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Return (γ, α)."""
+        """Return (γ, α), whatever the Gram matrix."""
         return self.gamma, self.alpha

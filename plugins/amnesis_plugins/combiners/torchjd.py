@@ -1,4 +1,4 @@
-"""Weightings of multi-objective optimization, from the optional library torchjd."""
+"""Weightings from multi-objective optimization, by the optional library torchjd."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from amnesis.contracts import PluginError, ProjectionCombiner, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amnesis.contracts.combiner import Coefficients
+    from amnesis.contracts import Coefficients
 
 Weighting = Literal[
     "mgda", "imtl_g", "upgrad", "dual_proj", "aligned_mtl", "cagrad", "fairgrad", "nash_mtl"
 ]
-_OF_GRAM = {
+_CLASSES = {  # nash_mtl is apart: its class takes the number of gradients first
     "mgda": "MGDAWeighting",
     "imtl_g": "IMTLGWeighting",
     "upgrad": "UPGradWeighting",
@@ -31,11 +31,12 @@ _OF_GRAM = {
 class TorchJD(ProjectionCombiner):
     """torchjd: ``w₁·γf + w₂·αr``, the weights w by one of torchjd's rules for two objectives.
 
-    Two gradients' Gram matrix is all that these rules look at, so they shard as any projection
-    does. Some stand still while one gradient is zero (MGDA), and so never leave θ° beside a
-    retain term that is flat there (kl, representation). Source: the papers that torchjd (Quinton
-    and Rey 2024, arXiv 2406.16232) names beside each weighting. Deviation: γ and α scale the two
-    gradients first, and the one rule that would keep a state (Nash-MTL) starts afresh each step.
+    These rules read nothing but the two gradients' Gram matrix, so they shard as any projection
+    does. Some (MGDA) make no update while one gradient is zero, and so never leave θ° if the
+    retain term's gradient is zero there (kl, representation). Source: the papers that torchjd
+    (Quinton and Rey 2024, arXiv 2406.16232) names beside each weighting. Deviation: γ and α scale
+    the two gradients first, and the one rule that would keep a state (Nash-MTL) starts afresh each
+    step.
     """
 
     formula: ClassVar[str] = "w₁·γf + w₂·αr, w from the Gram matrix of γf and αr"
@@ -45,8 +46,8 @@ class TorchJD(ProjectionCombiner):
     options: Mapping[str, Any] = Field({}, description="the rule's own parameters, e.g. {c: 0.4}")
 
     @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
-        self._rule()
+    def _check_options(self) -> Self:
+        self._build_rule()
         return self
 
     def coefficients(self, gram: Tensor) -> Coefficients:
@@ -54,15 +55,17 @@ class TorchJD(ProjectionCombiner):
         import torch
 
         scale = torch.tensor([self.gamma, self.alpha], dtype=gram.dtype)
-        scaled = gram.cpu() * scale * scale[:, None]  # the rules branch, so they wait anyway
-        if not scaled.any():
-            return self.gamma, self.alpha  # of nothing; some solvers know no answer
-        if self.weighting == "nash_mtl":  # wants the gradients: two rows of the same Gram matrix
-            scaled = _square_root(scaled)
-        weights = self._rule()(scaled) * scale
+        # On the CPU: the rules branch on values, so they would wait for the device anyway.
+        scaled_gram = gram.cpu() * scale * scale[:, None]
+        if not scaled_gram.any():
+            return self.gamma, self.alpha  # both gradients are zero, and some solvers fail on that
+        # Nash-MTL takes gradients; any two with this Gram matrix will do.
+        is_nash = self.weighting == "nash_mtl"
+        matrix = _square_root(scaled_gram) if is_nash else scaled_gram
+        weights = self._build_rule()(matrix) * scale
         return float(weights[0]), float(weights[1])
 
-    def _rule(self) -> Any:
+    def _build_rule(self) -> Any:
         try:
             from torchjd import aggregation
         except ImportError:
@@ -73,8 +76,8 @@ class TorchJD(ProjectionCombiner):
         try:
             if self.weighting == "nash_mtl":
                 return aggregation.NashMTL(2, **self.options).weighting
-            return getattr(aggregation, _OF_GRAM[self.weighting])(**self.options)
-        except ImportError as error:  # a rule's own solver
+            return getattr(aggregation, _CLASSES[self.weighting])(**self.options)
+        except ImportError as error:  # the rule's solver is not installed
             raise PluginError(
                 f"combiner 'torchjd', weighting {self.weighting!r}: {error}"
             ) from None
@@ -85,7 +88,7 @@ class TorchJD(ProjectionCombiner):
 
 
 def _square_root(gram: Tensor) -> Tensor:
-    """Return two rows whose Gram matrix is ``gram``."""
+    """Return a ``(2, 2)`` matrix whose rows have the Gram matrix ``gram``."""
     import torch
 
     values, vectors = torch.linalg.eigh(gram)

@@ -1,7 +1,7 @@
-"""By loss token: d_i = ⟨∇ℓ_i, v⟩ of every label token from one forward-mode pass.
+"""The G-effect by loss token: d_i = ⟨∇ℓ_i, v⟩ of every label token from one forward-mode pass.
 
-Every objective that is a function of the ℓ_i alone has the G-effect Σ_i (∂L/∂ℓ_i)·d_i, so one
-measurement of d serves all of them.
+An objective that is a function of the ℓ_i alone has the G-effect Σ_i (∂L/∂ℓ_i)·d_i, so a single
+measurement of d serves all such objectives.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ def measure_tokens(
     direction: Direction,
     sequences: frozenset[str] = frozenset({"answer"}),
 ) -> TokenMeasurement:
-    """Differentiate every label token's log-probability along ``direction``, in one pass.
+    """Return ℓ_i of every label token and its derivative along ``direction``, from one pass.
 
-    No graph is built. ``direction`` may name a part of the parameters only: that restricts d to
-    them. Attention runs on the MATH backend, for the fused ones have no forward derivative.
+    No graph is built. A ``direction`` that names only some of the parameters restricts d to them.
+    Attention runs on the MATH backend, since the fused ones have no forward derivative.
 
     Raises:
         ModelError: an operation of the model has no forward derivative, or it is sharded.
     """
     check_whole(model, "the G-effect by loss token")
     scorer = _Scorer(model)
-    held = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     with (
         torch.no_grad(),
         evaluating(model),
@@ -66,17 +66,19 @@ def measure_tokens(
         forward_ad.dual_level(),
     ):
         duals = {
-            f"model.{name}": _dual(held[name].detach(), tangent)
+            f"model.{name}": _dual(parameters[name].detach(), tangent)
             for name, tangent in direction.items()
         }
         try:
-            found = functional_call(scorer, duals, (batch, Needs(logps=True, sequences=sequences)))
+            outputs = functional_call(
+                scorer, duals, (batch, Needs(logps=True, sequences=sequences))
+            )
         except NotImplementedError as error:
             raise ModelError(
                 f"the G-effect by loss token needs forward derivatives, but {error}; load the "
                 f"model with attn_implementation='sdpa' or 'eager', or ask by layer and example"
             ) from error
-        pairs = {name: _primal_and_tangent(logps) for name, logps in found.items()}
+        pairs = {name: _primal_and_tangent(logps) for name, logps in outputs.items()}
         return TokenMeasurement(
             {name: logps for name, (logps, _) in pairs.items()},
             {name: slopes for name, (_, slopes) in pairs.items()},
@@ -88,12 +90,12 @@ def objective_slopes(
 ) -> BySequence:
     """Return ∂L/∂ℓ_i for each of the batch's texts, ``{sequence: (batch, tokens)}``.
 
-    ``counts`` are those of the whole set, so that the batches' shares add up to L.
+    ``counts`` are those of the whole set, so that the values of its batches add up to L.
     """
     leaves = {name: values.detach().clone().requires_grad_() for name, values in logps.items()}
     with torch.enable_grad():
-        known = reference if loss.needs.ref_logps else None
-        value = loss(_scores(batch, leaves, known), counts)
+        ref_scores = reference if loss.needs.ref_logps else None
+        value = loss(_scores(batch, leaves, ref_scores), counts)
         slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     return {
         name: torch.zeros_like(leaves[name])
@@ -105,7 +107,7 @@ def objective_slopes(
 
 @contextmanager
 def padding_as_in_backward(model: nn.Module) -> Iterator[None]:
-    """Drop the tangent of ``padding_idx`` rows: backward gives these rows no gradient either."""
+    """Drop the tangent of ``padding_idx`` rows, to which backward gives no gradient either."""
 
     def drop(module: nn.Embedding, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         padding = inputs[0] == module.padding_idx
@@ -124,7 +126,7 @@ def padding_as_in_backward(model: nn.Module) -> Iterator[None]:
 
 
 class _Scorer(nn.Module):
-    """The model inside a module, so that its parameters can be given to one call."""
+    """A module around the model, whose parameters ``functional_call`` can replace for one call."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -146,12 +148,13 @@ def _primal_and_tangent(dual: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scores(batch: Batch, logps: Mapping[str, Tensor], reference: Scores | None) -> Scores:
-    def laid_out(name: str, **further: Any) -> Scores:
-        own = batch.of(name)
-        known = reference.of(name).logps if reference is not None and name in logps else None
-        labels = own.labels[:, 1:]
-        values: dict[str, Any] = {"labels": labels, "logps": logps.get(name), "ref_logps": known}
-        return Scores(own.mask, own.positions, **values, **further)
+    """Return scores of the batch that hold ``logps`` and the reference's, and nothing else."""
 
-    others = {name: laid_out(name) for name in logps if name != "answer"}
-    return laid_out("answer", sequences=others)
+    def scores_of(name: str, **further: Any) -> Scores:
+        text = batch.of(name)
+        ref_logps = reference.of(name).logps if reference is not None and name in logps else None
+        values: dict[str, Any] = {"logps": logps.get(name), "ref_logps": ref_logps}
+        return Scores(text.mask, text.positions, labels=text.labels[:, 1:], **values, **further)
+
+    others = {name: scores_of(name) for name in logps if name != "answer"}
+    return scores_of("answer", sequences=others)

@@ -1,4 +1,4 @@
-"""Directions in parameter space: ∇R of a set, by parameter name."""
+"""Directions in parameter space, such as ∇R of a set, and inner products with them."""
 
 from __future__ import annotations
 
@@ -22,34 +22,40 @@ if TYPE_CHECKING:
 
     from amnesis.data.batches import Batch
 
-Direction = Mapping[str, "Tensor"]
+Direction = Mapping[str, "Tensor"]  # {parameter name: tensor of its shape}
 
 
 @dataclass(frozen=True)
 class RiskGradient:
-    """R(D) = −mean_i ℓ_i over all label tokens of a set, in nats, and its gradient."""
+    """The risk R(D) = −mean_i ℓ_i over the label tokens of a set, in nats, and its gradient."""
 
     value: float
     direction: Direction
 
 
 def trained(model: nn.Module) -> dict[str, Parameter]:
-    """Return the parameters over which gradients are taken: those that require one (LoRA: its own).
+    """Return the parameters that require a gradient, by name: under LoRA those of the adapter.
 
     Raises:
-        ModelError: nothing requires a gradient.
+        ModelError: no parameter requires a gradient.
     """
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not found:
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
         raise ModelError(
             "no parameter of the model requires a gradient, so there is no G-effect; "
             "load an adapter with is_trainable=True, or call model.requires_grad_()"
         )
-    return found
+    return parameters
 
 
 def risk_gradient(model: PreTrainedModel, batches: Sequence[Batch]) -> RiskGradient:
-    """Return R of the set that ``batches`` make up, and ∇R; what is in ``p.grad`` is left alone."""
+    """Return the risk of the set that ``batches`` make up, and its gradient, without dropout.
+
+    ``p.grad`` of each parameter is left as it was.
+
+    Raises:
+        ModelError: no parameter requires a gradient.
+    """
     parameters = trained(model)
     tokens = sum(batch.count("tokens") for batch in batches)
     value = 0.0
@@ -67,7 +73,7 @@ def risk_gradient(model: PreTrainedModel, batches: Sequence[Batch]) -> RiskGradi
 
 
 def risk_value(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
-    """Return R of the set that ``batches`` make up, in nats, without any gradient."""
+    """Return the risk of the set that ``batches`` make up, in nats, without dropout."""
     import torch
 
     tokens = sum(batch.count("tokens") for batch in batches)
@@ -80,22 +86,22 @@ def risk_value(model: PreTrainedModel, batches: Sequence[Batch]) -> float:
 
 @contextmanager
 def gradients_aside(parameters: Mapping[str, Parameter]) -> Iterator[None]:
-    """Let backward passes inside start from no gradient, and put the old ones back."""
-    held = {name: p.grad for name, p in parameters.items()}
+    """Clear the gradients for backward passes inside the block, and restore them afterwards."""
+    gradients = {name: p.grad for name, p in parameters.items()}
     for p in parameters.values():
         p.grad = None
     try:
         yield
     finally:
         for name, p in parameters.items():
-            p.grad = held[name]
+            p.grad = gradients[name]
 
 
 def check_whole(model: nn.Module, what: str) -> None:
-    """Refuse parameters that no process holds whole.
+    """Refuse a model whose parameters are sharded; ``what`` says what cannot be measured then.
 
     Raises:
-        ModelError: a parameter is a shard.
+        ModelError: a parameter is sharded.
     """
     for name, p in model.named_parameters():
         if hasattr(p, "full_tensor"):
@@ -109,57 +115,60 @@ ByLayer = dict[str, float]
 
 
 class LayerProducts:
-    """Adds up ⟨g, v⟩ by layer, on the device, for each of several directions v."""
+    """Sums of ⟨g, v⟩ by layer, kept on the device, for each of several directions v."""
 
     def __init__(self, model: nn.Module, directions: Sequence[Direction]) -> None:
-        """Take the directions, by the parameter names of ``model``."""
+        """Start all sums for ``directions`` over parameters of ``model`` at 0."""
         self._layers = layers_of(model)
         self._directions = directions
         self._sums: list[dict[str, Tensor]] = [{} for _ in directions]
         self._sharded = False
 
     def add(self, name: str, gradient: Tensor) -> None:
-        """Add one parameter's gradient (or change)."""
+        """Add the products of the gradient (or change) of the parameter ``name``."""
         layer = self._layers[name]
         for sums, direction in zip(self._sums, self._directions, strict=True):
             product = inner_product(self._local(gradient), self._local(direction[name]))
             sums[layer] = sums[layer] + product.to(sums[layer]) if layer in sums else product
 
     def by_layer(self) -> list[ByLayer]:
-        """Return ``{layer: ⟨g, v⟩}`` for each direction; shards are added over ranks."""
-        found = [{layer: s.item() for layer, s in sums.items()} for sums in self._sums]
-        return [added_over_ranks(one) for one in found] if self._sharded else found
+        """Return ``{layer: ⟨g, v⟩}`` for each direction, summed over ranks if there are shards."""
+        products = [{layer: s.item() for layer, s in sums.items()} for sums in self._sums]
+        return list(map(added_over_ranks, products)) if self._sharded else products
 
     def _local(self, tensor: Tensor) -> Tensor:
-        """Return this process's shard: inner products of shards add up to that of the whole."""
+        """Return this process's shard: the inner products of shards add up to the whole one."""
         if not hasattr(tensor, "to_local"):
             return tensor
         self._sharded = True
-        local: Tensor = tensor.to_local()
-        return local
+        shard: Tensor = tensor.to_local()
+        return shard
 
 
 @contextmanager
 def products_with(model: nn.Module, directions: Sequence[Direction]) -> Iterator[LayerProducts]:
-    """Take ⟨∇L, v⟩ from the backward passes made inside, and drop each gradient once it is read.
+    """Yield sums of ⟨∇L, v⟩ that the backward passes inside the block add to.
 
-    The product is taken in the parameter's post-accumulate hook, so no second gradient exists at
-    any time. What was in ``p.grad`` before is put back.
+    A parameter's products are taken in its post-accumulate hook and its gradient is dropped there,
+    so a whole gradient of L never exists. ``p.grad`` is restored afterwards.
+
+    Raises:
+        ModelError: no parameter requires a gradient.
     """
     parameters = trained(model)
     tally = LayerProducts(model, directions)
 
-    def reading(name: str) -> Callable[[Parameter], None]:
-        def read(p: Parameter) -> None:
-            assert p.grad is not None  # noqa: S101  # this hook runs after it was written
+    def hook_of(name: str) -> Callable[[Parameter], None]:
+        def hook(p: Parameter) -> None:
+            assert p.grad is not None  # noqa: S101  # the hook runs once it is accumulated
             tally.add(name, p.grad)
             p.grad = None
 
-        return read
+        return hook
 
     with gradients_aside(parameters):
         handles = [
-            p.register_post_accumulate_grad_hook(reading(name))  # type: ignore[no-untyped-call]
+            p.register_post_accumulate_grad_hook(hook_of(name))  # type: ignore[no-untyped-call]
             for name, p in parameters.items()
         ]
         try:
@@ -172,7 +181,10 @@ def products_with(model: nn.Module, directions: Sequence[Direction]) -> Iterator
 def update_products(
     model: nn.Module, before: Mapping[str, Tensor], directions: Sequence[Direction]
 ) -> list[ByLayer]:
-    """Return ⟨Δθ, v⟩ by layer for each direction, Δθ from the parameters as they were ``before``."""
+    """Return ``{layer: ⟨Δθ, v⟩}`` for each direction.
+
+    Δθ is the difference of the trained parameters from their values ``before``, by name.
+    """
     tally = LayerProducts(model, directions)
     for name, p in trained(model).items():
         tally.add(name, p.detach() - before[name])

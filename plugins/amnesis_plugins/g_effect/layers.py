@@ -1,4 +1,4 @@
-"""Layers: the groups of parameters over which a G-effect is split."""
+"""Layers: the groups of parameters by which a G-effect is split."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ if TYPE_CHECKING:
     from torch import nn
 
 TIED = "tied_embedding"
+# The names under which the architectures of transformers list their blocks.
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.(\d+)\.")
-_ORDER = {"embedding": 0, TIED: 0, "final_norm": 2, "head": 3}
+_ORDER = {"embedding": 0, TIED: 0, "final_norm": 2, "head": 3}  # 1: blocks, other
+
+# The name that logged values give to the effect on each set's risk.
+EFFECTS = {"forget": "unlearn", "retain": "retain"}
 
 
 def layers_of(model: nn.Module) -> dict[str, str]:
-    """Return each parameter's layer: ``embedding``, ``block_07``, ``final_norm``, ``head``.
+    """Return the layer of each parameter, ``{parameter name: layer}``.
 
-    What is none of these is ``other``. A tied head has no group of its own: its one matrix is
+    A layer is ``embedding``, ``block_07`` (by its number), ``final_norm``, ``head`` or ``other``. A
+    head that shares the embedding's matrix has no layer of its own: the matrix is
     ``tied_embedding``.
     """
-    embedding, head = (_own(model, f"get_{which}_embeddings") for which in ("input", "output"))
-    named: dict[str, str] = {}
+    embedding = _parameter_ids(model, "get_input_embeddings")
+    head = _parameter_ids(model, "get_output_embeddings")
+    layers: dict[str, str] = {}
     for name, parameter in model.named_parameters():
         if id(parameter) in embedding & head:
-            named[name] = TIED
+            layers[name] = TIED
         elif id(parameter) in head:
-            named[name] = "head"
+            layers[name] = "head"
         else:
-            named[name] = "embedding" if id(parameter) in embedding else layer_of(name)
-    return named
+            layers[name] = "embedding" if id(parameter) in embedding else layer_of(name)
+    return layers
 
 
 def layer_of(parameter: str) -> str:
-    """Return the layer that a parameter's name alone tells."""
+    """Return the layer that a parameter belongs to, going by its name alone."""
     block = _BLOCK.search(parameter)
     if block:
         return f"block_{int(block[1]):02d}"
@@ -46,17 +52,17 @@ def layer_of(parameter: str) -> str:
 
 
 def is_layer(name: str) -> bool:
-    """Whether ``name`` is one of those that :func:`layers_of` gives."""
+    """Return whether ``name`` is a layer that :func:`layers_of` may return."""
     return name in {*_ORDER, "other"} or name.startswith("block_")
 
 
 def in_order(layers: Iterable[str]) -> list[str]:
-    """Sort layers as the model runs them."""
+    """Return the layers without repetition, in the order in which the model runs them."""
     return sorted(set(layers), key=lambda layer: (_ORDER.get(layer, 1), layer))
 
 
-def _own(model: Any, getter: str) -> set[int]:
-    """Return the identities of the input or output embedding's parameters."""
+def _parameter_ids(model: Any, getter: str) -> set[int]:
+    """Return the identities of the parameters of the embedding that ``getter`` returns."""
     try:
         module = getattr(model, getter)()
     except (AttributeError, NotImplementedError):
@@ -64,13 +70,8 @@ def _own(model: Any, getter: str) -> set[int]:
     return set() if module is None else {id(p) for p in module.parameters()}
 
 
-# The effect on the forget set's risk is the unlearning effect, that on the retain set's the
-# retaining one.
-EFFECTS = {"forget": "unlearn", "retain": "retain"}
-
-
 def by_layer(model: nn.Module, products: Mapping[str, float]) -> dict[str, float]:
-    """Add inner products up by layer, ``{layer: sum}``, from ``{parameter name: product}``."""
+    """Return the sums by layer, ``{layer: sum}``, of inner products by parameter name."""
     layers = layers_of(model)
     sums = dict.fromkeys(in_order(layers[name] for name in products), 0.0)
     for name, value in products.items():
@@ -81,19 +82,21 @@ def by_layer(model: nn.Module, products: Mapping[str, float]) -> dict[str, float
 def effect_values(
     layers: Mapping[str, Mapping[str, float]], kind: str = "", prefix: str = "g_effect"
 ) -> dict[str, float]:
-    """Return the values to log of effects by layer, ``{"unlearn": {layer: e}, "retain": …}``.
+    """Return the values to log for effects by layer, ``{"unlearn": {layer: e}, "retain": …}``.
 
-    ``<prefix>/unlearn[/kind]``, the same ``/<layer>``, and, where both effects are there,
-    ``<prefix>/retain_over_unlearn[/kind]``: 1 harms both sets alike, ≤ 0 does no harm. It is NaN
-    where the first is not negative, as it must be to forget.
+    Each effect is logged as ``<prefix>/<effect>[/<kind>]``, the sum, and the same with
+    ``/<layer>``. Where both are present, ``<prefix>/retain_over_unlearn[/<kind>]`` is their ratio:
+    1 harms both sets alike, ≤ 0 does not harm the retain set. It is NaN where the unlearning effect
+    is not negative, for then nothing is forgotten.
     """
-    end = f"/{kind}" if kind else ""
+    suffix = f"/{kind}" if kind else ""
     values: dict[str, float] = {}
-    for effect, by in layers.items():
-        values[f"{prefix}/{effect}{end}"] = sum(by.values())
-        values |= {f"{prefix}/{effect}{end}/{layer}": value for layer, value in by.items()}
-    unlearn, retain = (values.get(f"{prefix}/{effect}{end}") for effect in ("unlearn", "retain"))
+    for effect, shares in layers.items():
+        name = f"{prefix}/{effect}{suffix}"
+        values[name] = sum(shares.values())
+        values |= {f"{name}/{layer}": share for layer, share in shares.items()}
+    unlearn, retain = (values.get(f"{prefix}/{effect}{suffix}") for effect in ("unlearn", "retain"))
     if unlearn is not None and retain is not None:
         ratio = retain / unlearn if unlearn < 0 else math.nan
-        values[f"{prefix}/retain_over_unlearn{end}"] = ratio
+        values[f"{prefix}/retain_over_unlearn{suffix}"] = ratio
     return values

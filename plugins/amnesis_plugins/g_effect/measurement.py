@@ -1,8 +1,8 @@
-"""The G-effect of any objectives at one model, split as asked."""
+"""Measure the G-effects of any objectives at one model, with any split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from amnesis.data.templates import AnyTemplate, Row
 from amnesis.discovery.resolve import Choice
 from amnesis.distributed.shards import inner_product, local, over_shards
 from amnesis.errors import RecipeError, did_you_mean
+from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating
 from amnesis.scoring.reference import AdapterOff
 from amnesis_plugins.g_effect.directions import Direction, risk_gradient
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
     from amnesis.scoring.scores import Needs, Scores
 
 SPLITS = ("layer", "example", "token", "position")
-Progress = Callable[[str, int, int], None]
 
 ITS_OWN_REFERENCE = (
     "no reference was given, so the model is its own: GA, NPO and TNPO then have one gradient "
     "direction and coincide (NPO up to the factor label tokens / examples); give the model before "
     "unlearning as reference to tell them apart"
 )
-# Of ‖∇R‖²: above what float32 leaves of a gradient that is 0, far below any that is not.
+# An effect below this share of ‖∇R‖² is float32 rounding of 0; any other is far above it.
 VANISHED = 1e-5
 AT_ITS_REFERENCE = (
     "{} has no effect beyond rounding: it vanishes where the model is its own reference; give the "
@@ -55,22 +55,24 @@ def measure(
     template: AnyTemplate | None = None,
     batch_size: int = 8,
     registry: Registry | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> EffectTable:
-    """Measure ``e(L, D) = ⟨∇L, ∇R(D)⟩`` of each objective on forget and retain set.
+    """Return the table of ``e(L, D) = ⟨∇L, ∇R(D)⟩`` of each objective L on both sets D.
 
-    A descent step of size η along L changes ``R(D) = −mean_i ℓ_i`` by −η·e: a negative e raises
+    A descent step of size η along ∇L changes ``R(D) = −mean_i ℓ_i`` by −η·e, so a negative e raises
     the risk. Objectives are losses of the whole forget set; regularizers, which may be named among
-    them, of the retain set. Gradients are over the parameters that require one, so over the adapter
-    of a LoRA model, and without dropout. The model is left as it was.
+    them, are losses of the retain set. Gradients are taken without dropout over the parameters that
+    require one, which are those of the adapter in a LoRA model. The model is left as it was.
 
-    ``by`` holds any of ``layer``, ``example``, and ``token`` (each label token's own share, for
-    objectives that are functions of the label tokens' log-probabilities) or ``position`` (the share
-    of each input position's activations). Source: Wang et al. 2025, arXiv 2502.19301, Definition 1.
+    ``reference`` is the model before unlearning, for objectives that compare with one; by default
+    the model without its adapter, or the model itself. ``by`` holds any of ``layer``, ``example``,
+    and ``token`` (the share of each label token, for objectives that are functions of the label
+    tokens' log-probabilities) or ``position`` (the share of each input position's activations).
+    Source: Wang et al. 2025, arXiv 2502.19301, Definition 1.
 
     Raises:
-        AmnesisError: a name, a row or a split cannot be used, or the model has a part whose share
-            cannot be told apart.
+        AmnesisError: a name, a row or a split cannot be used, or the share of a part of the model
+            cannot be determined.
     """
     losses = named_losses(objectives, registry)
     split = _split(by, losses)
@@ -79,20 +81,28 @@ def measure(
         name: encode(name, rows, [n.loss for n in losses if n.loss.name == name])
         for name, rows in (("forget", forget), ("retain", retain))
     }
-    known, notes = _reference(model, reference, losses)
+    chosen_reference, notes = _choose_reference(model, reference, losses)
     risks: dict[str, float] = {}
     directions: dict[str, Direction] = {}
-    for done, (name, probed) in enumerate(sets.items()):
-        _tell(progress, "risk gradients", done, 2)
-        found = risk_gradient(model, probed.batches)
-        risks[name], directions[name] = found.value, found.direction
-    _tell(progress, "risk gradients", 2, 2)
+    for place, (name, measured_set) in enumerate(sets.items()):
+        _report(progress, "risk gradients", place, 2)
+        risk = risk_gradient(model, measured_set.batches)
+        risks[name], directions[name] = risk.value, risk.direction
+    _report(progress, "risk gradients", 2, 2)
     rows = Rows()
-    for stream, probed in sets.items():
-        own = [n for n in losses if n.loss.name == stream]
-        if own:
-            told = partial(_tell, progress, f"G-effect of the {stream} set")
-            measure_split(model, probed, own, directions, split, known, rows, told)
+    for stream, measured_set in sets.items():
+        stream_losses = [n for n in losses if n.loss.name == stream]
+        if stream_losses:
+            measure_split(
+                model,
+                measured_set,
+                stream_losses,
+                directions,
+                split,
+                chosen_reference,
+                rows,
+                partial(_report, progress, f"G-effect of the {stream} set"),
+            )
     data = rows.finished()
     vanishing = _vanishing(EffectTable(data, tuple(by)), losses, directions)
     notes += tuple(AT_ITS_REFERENCE.format(name) for name in vanishing)
@@ -101,7 +111,7 @@ def measure(
         tuple(by),
         {n.name: n.loss.name for n in losses},
         risks,
-        {name: tuple(e.index for e in probed.examples) for name, probed in sets.items()},
+        {name: tuple(e.index for e in s.examples) for name, s in sets.items()},
         _texts(sets, split, tokenizer),
         notes,
         vanishing,
@@ -109,13 +119,13 @@ def measure(
 
 
 @dataclass(frozen=True)
-class Live:
-    """A reference that is run beside the model."""
+class LiveReference:
+    """A reference model that is run on every batch, rather than scored in advance."""
 
     model: PreTrainedModel
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
-        """Run it, without gradient and without dropout."""
+        """Return the scores of a batch, without gradient or dropout."""
         import torch
 
         from amnesis.scoring.forward import as_own, score
@@ -125,46 +135,47 @@ class Live:
 
 
 def _split(by: Sequence[str], losses: Sequence[NamedLoss]) -> Split:
-    for one in by:
-        if one not in SPLITS:
-            raise RecipeError(f"by: there is no split {one!r}; {did_you_mean(one, SPLITS)}")
+    for name in by:
+        if name not in SPLITS:
+            raise RecipeError(f"by: there is no split {name!r}; {did_you_mean(name, SPLITS)}")
     if {"token", "position"} <= set(by):
         raise RecipeError(
             "by: loss tokens and input positions are different quantities; ask for one"
         )
     if "token" in by:
-        other = [n.name for n in losses if not n.likelihood]
-        if other:
+        others = [n.name for n in losses if not n.likelihood]
+        if others:
             raise RecipeError(
-                f"by: {other[0]!r} is not a function of the label tokens' log-probabilities, so no "
-                f"loss token has a share in it; ask by layer, example or position"
+                f"by: {others[0]!r} is not a function of the label tokens' log-probabilities, so "
+                f"no loss token has a share in it; ask by layer, example or position"
             )
     cell: Cell | None = "token" if "token" in by else "position" if "position" in by else None
     return Split("layer" in by, "example" in by or cell is not None, cell)
 
 
-def _reference(
+def _choose_reference(
     model: PreTrainedModel, reference: PreTrainedModel | None, losses: Sequence[NamedLoss]
 ) -> tuple[Reference, tuple[str, ...]]:
+    """Return what the reference's scores are taken from, and notes on that choice."""
     if reference is not None:
-        return Live(reference), ()
-    reads = any(n.loss.needs.reference for n in losses)
+        return LiveReference(reference), ()
+    needs_reference = any(n.loss.needs.reference for n in losses)
     if hasattr(model, "disable_adapter"):
-        return AdapterOff(model), (WITHOUT_ADAPTER,) if reads else ()
-    return Live(model), (ITS_OWN_REFERENCE,) if reads else ()
+        return AdapterOff(model), (WITHOUT_ADAPTER,) if needs_reference else ()
+    return LiveReference(model), (ITS_OWN_REFERENCE,) if needs_reference else ()
 
 
 def _vanishing(
     table: EffectTable, losses: Sequence[NamedLoss], directions: Mapping[str, Direction]
 ) -> tuple[str, ...]:
-    """Name the losses that compare with a reference and found no difference.
+    """Return the names of the losses that vanish because the model is its own reference.
 
-    Likelihood terms are left out: their gradient is not 0 there, and may rightly be tiny elsewhere.
+    Likelihood terms are left out: their gradient is not 0 there, and may be tiny for other reasons.
     """
-    asked = [n.name for n in losses if n.loss.needs.reference and not n.likelihood]
-    if not asked:
+    names = [n.name for n in losses if n.loss.needs.reference and not n.likelihood]
+    if not names:
         return ()
-    sizes = {
+    squared_norms = {
         name: sum(
             over_shards(inner_product(local(v), local(v)), v).item() for v in direction.values()
         )
@@ -173,19 +184,17 @@ def _vanishing(
     totals = table.totals("objective", "set")
     return tuple(
         name
-        for name in asked
-        if all(abs(totals[name, d]) <= VANISHED * size for d, size in sizes.items())
+        for name in names
+        if all(abs(totals[name, d]) <= VANISHED * square for d, square in squared_norms.items())
     )
 
 
 def _texts(sets: dict[str, ProbeSet], split: Split, tokenizer: Any) -> dict[str, Any]:
     if split.cell is None:
         return {}
-    return {
-        name: token_texts(probed.examples, tokenizer, split.cell) for name, probed in sets.items()
-    }
+    return {name: token_texts(s.examples, tokenizer, split.cell) for name, s in sets.items()}
 
 
-def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+def _report(progress: ProgressCallback | None, what: str, done: int, total: int) -> None:
     if progress is not None:
         progress(what, done, total)

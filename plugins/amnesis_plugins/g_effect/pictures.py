@@ -1,4 +1,4 @@
-"""Heat maps of G-effects, drawn by matplotlib where it is installed."""
+"""Heat maps of G-effects, drawn with matplotlib if it is installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from amnesis_plugins.g_effect.layers import is_layer
 
-Rows = Mapping[str, Mapping[str, float]]  # row -> column -> value
+Grid = Mapping[str, Mapping[str, float]]  # {row: {column: value}}
 
 NO_MATPLOTLIB = "no picture was drawn: matplotlib is missing; pip install 'amnesis[report]'"
 TITLES = {
@@ -16,40 +16,42 @@ TITLES = {
 }
 
 
-def heat_maps(maps: Mapping[str, Rows], row_height: float = 0.35) -> Any | None:
-    """Draw heat maps by title, one under the other; give the figure, None without matplotlib.
+def heat_maps(maps: Mapping[str, Grid], row_height: float = 0.35) -> Any | None:
+    """Return a figure of heat maps, ``{title: values}``, one below the other.
 
-    Blue raises, red lowers; the scale of each is symmetric around white for 0.
+    Positive values are blue, negative ones red; each scale is symmetric around 0, which is white.
+    ``row_height`` is in inches. Without matplotlib there is no figure, but None.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    heights = [1.2 + row_height * len(rows) for rows in maps.values()]
+    heights = [1.2 + row_height * len(grid) for grid in maps.values()]
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(maps), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for panel, (title, rows) in zip(panels, maps.items(), strict=True):
-        _heat_map(panel, rows, title)
+    for panel, (title, grid) in zip(panels, maps.items(), strict=True):
+        _draw_heat_map(panel, grid, title)
     return figure
 
 
 def layers_by_step(
     trajectory: Sequence[Mapping[str, float]], prefix: str = "g_effect"
-) -> dict[str, Rows]:
-    """Return a run's layers × steps by title, each step's shares over the size of its total.
+) -> dict[str, Grid]:
+    """Return the effects of a run by layer and step, ``{title: {layer: {step: share}}}``.
 
-    Empty where the run logged no effect by layer under ``prefix``.
+    A share is a layer's effect over the absolute value of the step's total. The result is empty if
+    the run logged no effects by layer under ``prefix``.
     """
-    maps: dict[str, Rows] = {}
+    maps: dict[str, Grid] = {}
     for effect, set_name in (("unlearn", "forget"), ("retain", "retain")):
         total = f"{prefix}/{effect}"
         steps = [values for values in trajectory if total in values]
-        layers = [key for key in (steps[0] if steps else {}) if key.startswith(f"{total}/")]
+        names = [name for name in (steps[0] if steps else {}) if name.startswith(f"{total}/")]
         rows = {
             layer: {f"{v['step']:g}": v[f"{total}/{layer}"] / (abs(v[total]) or 1) for v in steps}
-            for layer in (key.removeprefix(f"{total}/") for key in layers)
+            for layer in (name.removeprefix(f"{total}/") for name in names)
             if is_layer(layer) and all(f"{total}/{layer}" in v for v in steps)
         }
         if rows:
@@ -58,15 +60,18 @@ def layers_by_step(
 
 
 def layer_figures(trajectory: Sequence[Mapping[str, float]], prefix: str) -> dict[str, Any]:
-    """Return ``{<prefix>/layers: figure}`` of a run's layers × steps; empty without matplotlib."""
+    """Return ``{"<prefix>/layers": figure}``, a heat map of a run's layers × steps.
+
+    It is empty without matplotlib, or if the run logged no effects by layer under ``prefix``.
+    """
     maps = layers_by_step(trajectory, prefix)
     figure = heat_maps(maps) if maps else None
     return {} if figure is None else {f"{prefix}/layers": figure}
 
 
-def _heat_map(panel: Any, rows: Rows, title: str) -> None:
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    values = [[row.get(column, float("nan")) for column in columns] for row in rows.values()]
+def _draw_heat_map(panel: Any, grid: Grid, title: str) -> None:
+    columns = list(dict.fromkeys(column for row in grid.values() for column in row))
+    values = [[row.get(column, float("nan")) for column in columns] for row in grid.values()]
     size = max((abs(v) for row in values for v in row if v == v), default=1.0) or 1.0
     panel.set_title(title, fontsize=10)
     if not columns:
@@ -74,5 +79,5 @@ def _heat_map(panel: Any, rows: Rows, title: str) -> None:
     image = panel.imshow(values, cmap="RdBu", vmin=-size, vmax=size, aspect="auto")
     step = max(1, len(columns) // 24)
     panel.set_xticks(range(0, len(columns), step), columns[::step], rotation=45, ha="right")
-    panel.set_yticks(range(len(rows)), list(rows))
+    panel.set_yticks(range(len(grid)), list(grid))
     panel.figure.colorbar(image, ax=panel)

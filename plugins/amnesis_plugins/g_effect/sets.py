@@ -1,4 +1,4 @@
-"""The data that a G-effect is measured on: encoded, batched, and told apart again."""
+"""The data that a G-effect is measured on: encoded, batched, and numbered by token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ Cell = Literal["token", "position"]
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Examples in batches of like length; ``rows[k]`` are batch k's places among them."""
+    """A measured set: examples in batches of similar length.
+
+    ``rows[k]`` holds, for each row of batch k, the index of its example in ``examples``.
+    """
 
     name: str
     examples: tuple[Example, ...]
@@ -40,7 +43,10 @@ def probe_set(
     device: object = "cpu",
     batch_size: int = 8,
 ) -> ProbeSet:
-    """Batch examples by length; all sums are over the whole set, so batching changes nothing."""
+    """Return the examples batched by length on ``device``; ``pad`` is the id to pad with.
+
+    Measurements are sums over the whole set, so they do not depend on the batches.
+    """
     ordered = sorted(enumerate(examples), key=lambda item: (item[1].length, item[0]))
     groups = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
     return ProbeSet(
@@ -60,11 +66,11 @@ def encoded_for(
     template: AnyTemplate | None,
     batch_size: int,
 ) -> ProbeSet:
-    """Encode rows with every text that the losses read.
+    """Return rows as a measured set on the model's device, with every text that the losses read.
 
     Raises:
         DataError: a row lacks a field, or the set is empty.
-        RecipeError: two terms ask for different texts of one name.
+        RecipeError: two terms ask for different texts under one name.
     """
     template, rows = (template or Template()).within(model.config), list(rows)
     texts = further_texts(losses, rows)
@@ -74,7 +80,11 @@ def encoded_for(
 
 
 def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
-    """Return the first examples of a run's forget set and, where it has one, of its retain set."""
+    """Return the first ``count`` examples of each of the run's sets, leaving out an empty one.
+
+    Raises:
+        ContractError: ``context.run`` is None.
+    """
     run = context.run
     if run is None:
         raise ContractError("the step's context says nothing of the run: its data are not there")
@@ -86,69 +96,82 @@ def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
 
 
 def probe_batches(context: StepContext, count: int | None) -> dict[str, Sequence[Batch]]:
-    """Return probe batches of each set: of the next step, or of its first ``count`` examples."""
+    """Return the batches to measure on by set, leaving out a set without examples.
+
+    They hold the first ``count`` examples of each set; if it is None, they are the next step's.
+
+    Raises:
+        ContractError: ``context.run`` is None.
+    """
     if count is not None:
-        return {name: probed.batches for name, probed in first_examples(context, count).items()}
+        return {name: first.batches for name, first in first_examples(context, count).items()}
     run = context.run
     if run is None:
         raise ContractError("the step's context says nothing of the run: its data are not there")
-    coming = run.batches(context.step + 1)
-    return {name: [b.to(run.device) for b in own] for name, own in coming.items() if own}
+    return {
+        name: [batch.to(run.device) for batch in batches]
+        for name, batches in run.batches(context.step + 1).items()
+        if batches
+    }
 
 
 def cells(batch: Batch, sequence: str, kind: Cell) -> tuple[Tensor, Tensor]:
-    """Return (mask, number) of a text's label tokens or input positions, ``(batch, …)`` each.
+    """Return the mask of a text's label tokens or input positions, and their numbers.
 
-    Numbers count within an example: the answer's cells come first, then those of its other texts.
+    Both are ``(batch, width - 1)`` for tokens and ``(batch, width)`` for positions. Cells are
+    numbered from 0 within an example: those of the answer first, then those of its other texts by
+    name. A number has no meaning where the mask is False.
     """
     names = ["answer", *sorted(batch.sequences)]
     masks = {n: _mask(batch.of(n), kind) for n in names}
-    before = masks["answer"].long().sum(-1) * 0
-    for earlier in names[: names.index(sequence)]:
-        before = before + masks[earlier].sum(-1)
+    start = masks["answer"].long().sum(-1) * 0
+    for name in names[: names.index(sequence)]:
+        start = start + masks[name].sum(-1)
     mask = masks[sequence]
-    return mask, mask.long().cumsum(-1) - 1 + before[:, None]
+    return mask, mask.long().cumsum(-1) - 1 + start[:, None]
 
 
 def token_texts(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, kind: Cell
 ) -> Mapping[int, list[str]]:
-    """Return the text of every cell of every example, in the order of :func:`cells`.
+    """Return the texts of every example's cells, in the order in which :func:`cells` numbers them.
 
-    A text's tokens joined are what decoding it at once gives, without its prompt for label tokens.
+    Joined, the cells of a text are what decoding it as a whole gives, for label tokens without the
+    prompt.
     """
-    found: dict[int, list[str]] = {}
+    texts: dict[int, list[str]] = {}
     for place, example in enumerate(examples):
-        texts: list[str] = []
+        pieces: list[str] = []
         for name in ["answer", *sorted(set(example.sequences) - {"answer"})]:
             encoded = example.sequences[name]
             start = encoded.prompt_length if kind == "token" else 0
-            texts += _pieces(encoded.input_ids, tokenizer)[start:]
-        found[place] = texts
-    return found
+            pieces += _pieces(encoded.input_ids, tokenizer)[start:]
+        texts[place] = pieces
+    return texts
 
 
 def _pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return what each token adds to the text of those before it.
+    """Return what each token adds to the text of the tokens before it.
 
-    Decoders drop the space before a lone token, and a character of several tokens is whole only at
-    the last of them: the others are given no text.
+    Tokens are not decoded one by one, because a decoder drops the space before a lone token. A
+    character of several tokens belongs to the last of them, and the others add nothing.
     """
     if not ids:
         return []
     decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
-    whole, pieces, shown = decode(list(ids)), list[str](), 0
+    text, pieces, start = decode(list(ids)), list[str](), 0
     for k in range(1, len(ids)):
-        end = max(shown, _agreeing(whole, decode(list(ids[:k]))))
-        pieces.append(whole[shown:end])
-        shown = end
-    return [*pieces, whole[shown:]]
+        end = max(start, _common_length(text, decode(list(ids[:k]))))
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
 
 
-def _agreeing(whole: str, part: str) -> int:
-    if whole.startswith(part):
-        return len(part)
-    return next((k for k, (a, b) in enumerate(zip(whole, part, strict=False)) if a != b), 0)
+def _common_length(text: str, beginning: str) -> int:
+    """Return the length of the prefix that ``text`` shares with the decoded ``beginning`` of it."""
+    if text.startswith(beginning):
+        return len(beginning)
+    return next((k for k, (a, b) in enumerate(zip(text, beginning, strict=False)) if a != b), 0)
 
 
 def _mask(batch: Batch, kind: Cell) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which formulation answers which question, and its shares as rows of a table."""
+"""Which formulation measures which split, and how its shares become rows of a table."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from amnesis.discovery.registry import Registry
     from amnesis.scoring.reference import Reference
 
-Directions = Mapping[str, Direction]
-Told = Callable[[int, int], None]
+Directions = Mapping[str, Direction]  # {set: ∇R of it}
+Progress = Callable[[int, int], None]  # called with the number of parts done, and of all
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a G-effect is split by; ``cell`` is the loss token or the input position."""
+    """What a G-effect is split by; ``cell`` is the unit within an example, if any."""
 
     layer: bool
     example: bool
@@ -44,10 +44,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What every formulation is given: a model, a stream's set and losses, and where results go."""
+    """What a formulation measures: the losses of one stream, of one kind, on the stream's set.
+
+    Attributes:
+        model: the model whose gradients are taken.
+        measured_set: the stream's examples.
+        losses: losses of this set, all of them measured by the same formulation.
+        directions: ∇R of each set.
+        split: what the effects are split by.
+        reference: what the reference's scores are taken from, or None.
+        rows: the rows that the results are added to.
+    """
 
     model: PreTrainedModel
-    probed: ProbeSet
+    measured_set: ProbeSet
     losses: Sequence[NamedLoss]
     directions: Directions
     split: Split
@@ -56,16 +66,16 @@ class Measurement:
 
     @property
     def needs(self) -> Needs:
-        """All that the losses read."""
+        """The scores that any of the losses reads."""
         return reduce(lambda a, b: a | b, (n.loss.needs for n in self.losses))
 
     @property
     def counts(self) -> list[Counts]:
-        """What each loss's means run over: the whole set."""
-        return [n.loss.counts(self.probed.batches) for n in self.losses]
+        """What each loss's means are divided by: counts over the whole set."""
+        return [n.loss.counts(self.measured_set.batches) for n in self.losses]
 
-    def known(self, batch: Batch) -> Scores | None:
-        """Return the reference's scores of a batch where a loss reads them."""
+    def reference_scores(self, batch: Batch) -> Scores | None:
+        """Return the reference's scores of a batch, or None where no loss reads them."""
         if self.reference is None or not self.needs.reference:
             return None
         return self.reference.scores(batch, self.needs)
@@ -79,7 +89,10 @@ class Measurement:
         rows: Sequence[int],
         shares: Mapping[str, Tensor],
     ) -> None:
-        """Add one batch's shares, ``{sequence: (batch, cells)}``, as they were asked for."""
+        """Add one batch's shares, ``{sequence: (batch, cells)}``, by example or by cell.
+
+        ``rows`` are the places of the batch's examples in the set.
+        """
         add = partial(self.rows.add, loss, set_name, layer=layer)
         if self.split.cell is None:
             by_example = sum(share.double().sum(-1) for share in shares.values())
@@ -93,76 +106,76 @@ class Measurement:
 
 def measure_split(
     model: PreTrainedModel,
-    probed: ProbeSet,
+    measured_set: ProbeSet,
     losses: Sequence[NamedLoss],
     directions: Directions,
     split: Split,
     reference: Reference | None,
     rows: Rows,
-    told: Told,
+    progress: Progress,
 ) -> None:
-    """Measure each loss by the formulation that answers the question, cheapest first."""
+    """Add the effects of each loss to ``rows``, by the cheapest formulation that can split them."""
+    needs_ghost = split.layer or split.cell == "position"
     for likelihood in (True, False):
-        own = [n for n in losses if n.likelihood is likelihood]
-        if not own:
+        group = [n for n in losses if n.likelihood is likelihood]
+        if not group:
             continue
-        asked = Measurement(model, probed, own, directions, split, reference, rows)
-        if split.cell == "token" or (likelihood and split.example and not _by_ghost(split)):
-            _by_token(asked, told)
+        measurement = Measurement(model, measured_set, group, directions, split, reference, rows)
+        if split.cell == "token" or (likelihood and split.example and not needs_ghost):
+            _measure_by_token(measurement, progress)
         elif split.example:
-            _by_ghost_pass(asked, likelihood, told)
+            _measure_by_ghost(measurement, likelihood, progress)
         else:
-            _at_hand(asked, told)
+            _measure_by_gradient(measurement, progress)
 
 
 def example_effects(
     model: PreTrainedModel,
-    probed: ProbeSet,
+    measured_set: ProbeSet,
     loss: StreamLoss,
     directions: Directions,
     reference: Reference | None,
 ) -> EffectTable:
-    """Return one loss's effects by layer and example."""
-    rows, named = Rows(), NamedLoss(loss.name, loss)
+    """Return the effects of one loss on each set of ``directions``, by layer and example."""
+    rows, named_loss = Rows(), NamedLoss(loss.name, loss)
     split = Split(layer=True, example=True, cell=None)
-    measure_split(model, probed, [named], directions, split, reference, rows, _untold)
-    return EffectTable(rows.finished(), ("layer", "example"), {named.name: loss.name})
+    measure_split(
+        model, measured_set, [named_loss], directions, split, reference, rows, _ignore_progress
+    )
+    return EffectTable(rows.finished(), ("layer", "example"), {named_loss.name: loss.name})
 
 
-def _untold(done: int, total: int) -> None:
+def _ignore_progress(done: int, total: int) -> None:
     pass
 
 
-def _by_ghost(split: Split) -> bool:
-    return split.layer or split.cell == "position"
-
-
-def _by_token(asked: Measurement, told: Told) -> None:
-    """One forward-mode pass per set (and layer, if asked), whatever the number of losses."""
-    parts, all_counts = _parts(asked), asked.counts
-    for index, (batch, rows) in enumerate(_batches(asked)):
+def _measure_by_token(measurement: Measurement, progress: Progress) -> None:
+    """One forward-mode pass per set (and layer, if split by it), however many losses there are."""
+    parts, all_counts = _parts(measurement), measurement.counts
+    for index, (batch, rows) in enumerate(_batches(measurement)):
         slopes: list[dict[str, Tensor]] = []
-        for set_name, direction in asked.directions.items():
+        for set_name, direction in measurement.directions.items():
             for layer, names in parts.items():
                 part = {name: direction[name] for name in names}
-                found = measure_tokens(asked.model, batch, part, asked.needs.sequences)
+                tokens = measure_tokens(measurement.model, batch, part, measurement.needs.sequences)
                 if not slopes:
-                    known = asked.known(batch)
+                    ref_scores = measurement.reference_scores(batch)
                     slopes = [
-                        objective_slopes(n.loss, batch, found.logps, known, counts)
-                        for n, counts in zip(asked.losses, all_counts, strict=True)
+                        objective_slopes(n.loss, batch, tokens.logps, ref_scores, counts)
+                        for n, counts in zip(measurement.losses, all_counts, strict=True)
                     ]
-                for named, slope in zip(asked.losses, slopes, strict=True):
-                    own = named.loss.needs.sequences
-                    shares = {s: slope[s] * d for s, d in found.slopes.items() if s in own}
-                    asked.add(named.name, set_name, layer, batch, rows, shares)
-        told(index + 1, len(asked.probed.batches))
+                for named_loss, slope in zip(measurement.losses, slopes, strict=True):
+                    sequences = named_loss.loss.needs.sequences
+                    shares = {s: slope[s] * d for s, d in tokens.slopes.items() if s in sequences}
+                    measurement.add(named_loss.name, set_name, layer, batch, rows, shares)
+        progress(index + 1, len(measurement.measured_set.batches))
 
 
-def _parts(asked: Measurement) -> dict[str | None, list[str]]:
-    """Return the parameters of each pass: all at once, or layer by layer."""
-    layers, names = layers_of(asked.model), list(next(iter(asked.directions.values())))
-    if not asked.split.layer:
+def _parts(measurement: Measurement) -> dict[str | None, list[str]]:
+    """Return the parameter names of each pass by layer; None stands for all layers at once."""
+    layers = layers_of(measurement.model)
+    names = list(next(iter(measurement.directions.values())))
+    if not measurement.split.layer:
         return {None: names}
     return {
         layer: [name for name in names if layers[name] == layer]
@@ -170,79 +183,88 @@ def _parts(asked: Measurement) -> dict[str | None, list[str]]:
     }
 
 
-def _by_ghost_pass(asked: Measurement, every_hook: bool, told: Told) -> None:
-    """One forward pass and one backward per loss, which all sets share."""
-    directions = list(asked.directions.values())
-    bound = [_bound(n, counts) for n, counts in zip(asked.losses, asked.counts, strict=True)]
-    for index, (batch, rows) in enumerate(_batches(asked)):
-        found = ghost_shares(
-            asked.model,
+def _measure_by_ghost(measurement: Measurement, every_hook: bool, progress: Progress) -> None:
+    """One forward pass per batch, and one backward per loss, for all sets together."""
+    directions = list(measurement.directions.values())
+    losses = [
+        _with_counts(n, counts)
+        for n, counts in zip(measurement.losses, measurement.counts, strict=True)
+    ]
+    for index, (batch, rows) in enumerate(_batches(measurement)):
+        by_loss = ghost_shares(
+            measurement.model,
             batch,
             directions,
-            bound,
-            asked.needs,
-            asked.known(batch),
+            losses,
+            measurement.needs,
+            measurement.reference_scores(batch),
             every_hook=every_hook,
         )
-        for named, by_set in zip(asked.losses, found, strict=True):
-            for set_name, shares in zip(asked.directions, by_set, strict=True):
-                if not asked.split.layer:
-                    whole = {s: sum(by.values()) for s, by in shares.items()}
-                    asked.add(named.name, set_name, None, batch, rows, whole)  # type: ignore[arg-type]
+        for named_loss, by_set in zip(measurement.losses, by_loss, strict=True):
+            add = partial(measurement.add, named_loss.name)
+            for set_name, shares in zip(measurement.directions, by_set, strict=True):
+                if not measurement.split.layer:
+                    sums = {s: sum(by_layer.values()) for s, by_layer in shares.items()}
+                    add(set_name, None, batch, rows, sums)  # type: ignore[arg-type]
                     continue
                 for layer in in_order(k for by_layer in shares.values() for k in by_layer):
-                    own = {s: by[layer] for s, by in shares.items() if layer in by}
-                    asked.add(named.name, set_name, layer, batch, rows, own)
-        told(index + 1, len(asked.probed.batches))
+                    of_layer = {s: by[layer] for s, by in shares.items() if layer in by}
+                    add(set_name, layer, batch, rows, of_layer)
+        progress(index + 1, len(measurement.measured_set.batches))
 
 
-def _at_hand(asked: Measurement, told: Told) -> None:
-    """One backward per loss; the inner products are taken as gradients appear."""
-    for index, (named, counts) in enumerate(zip(asked.losses, asked.counts, strict=True)):
-        with (
-            evaluating(asked.model),
-            products_with(asked.model, list(asked.directions.values())) as tally,
-        ):
-            for batch, _ in _batches(asked):
-                known = asked.known(batch)
-                value = named.loss(score(asked.model, batch, named.loss.needs, known), counts)
+def _measure_by_gradient(measurement: Measurement, progress: Progress) -> None:
+    """One backward per loss and batch; inner products are taken as gradients are formed."""
+    model, directions = measurement.model, measurement.directions
+    for index, (named_loss, counts) in enumerate(
+        zip(measurement.losses, measurement.counts, strict=True)
+    ):
+        name, loss = named_loss.name, named_loss.loss
+        with evaluating(model), products_with(model, list(directions.values())) as tally:
+            for batch, _ in _batches(measurement):
+                ref_scores = measurement.reference_scores(batch)
+                value = loss(score(model, batch, loss.needs, ref_scores), counts)
                 value.backward()  # type: ignore[no-untyped-call]
-        for set_name, by_layer in zip(asked.directions, tally.by_layer(), strict=True):
-            if not asked.split.layer:
-                asked.rows.add(named.name, set_name, [sum(by_layer.values())])
+        for set_name, by_layer in zip(directions, tally.by_layer(), strict=True):
+            if not measurement.split.layer:
+                measurement.rows.add(name, set_name, [sum(by_layer.values())])
                 continue
             for layer in in_order(by_layer):
-                asked.rows.add(named.name, set_name, [by_layer[layer]], layer=layer)
-        told(index + 1, len(asked.losses))
+                measurement.rows.add(name, set_name, [by_layer[layer]], layer=layer)
+        progress(index + 1, len(measurement.losses))
 
 
-def _bound(named: NamedLoss, counts: Counts) -> Callable[[Scores], Tensor]:
-    return lambda scores: named.loss(scores, counts)
+def _with_counts(named_loss: NamedLoss, counts: Counts) -> Callable[[Scores], Tensor]:
+    return lambda scores: named_loss.loss(scores, counts)
 
 
-def _batches(asked: Measurement) -> list[tuple[Batch, tuple[int, ...]]]:
-    return list(zip(asked.probed.batches, asked.probed.rows, strict=True))
+def _batches(measurement: Measurement) -> list[tuple[Batch, tuple[int, ...]]]:
+    measured_set = measurement.measured_set
+    return list(zip(measured_set.batches, measured_set.rows, strict=True))
 
 
 @dataclass(frozen=True)
 class NamedLoss:
-    """A loss, the name it is shown by, and the stream (its ``name``) whose data it is a loss of."""
+    """A loss of the set of its stream, ``loss.name``, and the name that it is shown by."""
 
     name: str
     loss: StreamLoss
 
     @property
     def likelihood(self) -> bool:
-        """Whether it is a function of the label tokens' log-probabilities alone."""
+        """Whether the loss is a function of the label tokens' log-probabilities alone."""
         return self.loss.needs.likelihood_only
 
 
 def named_losses(choices: Sequence[Choice], registry: Registry | None = None) -> list[NamedLoss]:
-    """Resolve objectives; a regularizer's data is the retain set, any other's the forget set.
+    """Return the losses that ``choices`` name, each under a name with its hyper-parameters.
+
+    A regularizer is a loss of the retain set, and an objective one of the forget set.
 
     Raises:
-        RecipeError: nothing is asked for, one thing is asked for twice, or a term does not fit.
-        PluginError: a name does not resolve.
+        RecipeError: there are no choices, two are the same, one mixes objectives and regularizers,
+            or a hyper-parameter does not fit.
+        PluginError: a name is not registered.
     """
     if isinstance(choices, str) or not choices:
         raise RecipeError("objectives: give a list of at least one objective")
@@ -257,7 +279,7 @@ def named_losses(choices: Sequence[Choice], registry: Registry | None = None) ->
                 "name them apart"
             )
         stream = "retain" if kinds == {True} else "forget"
-        name = " + ".join(map(_shown, terms))
+        name = " + ".join(map(_label, terms))
         if name in {n.name for n in losses}:
             raise RecipeError(f"objectives: {name!r} is named twice")
         losses.append(NamedLoss(name, StreamLoss(stream, terms)))
@@ -268,8 +290,9 @@ def _is_regularizer(term: TermBase) -> bool:
     return term.registered_kind == "regularizer"
 
 
-def _shown(weighted: WeightedTerm) -> str:
-    term = weighted.term
-    given = ", ".join(f"{k}={getattr(term, k)}" for k in sorted(term.model_fields_set))
-    weight = "" if weighted.weight == 1 else f"{weighted.weight:g}·"
-    return f"{weight}{term.registered_name}" + (f"({given})" if given else "")
+def _label(weighted_term: WeightedTerm) -> str:
+    """Return a term's weight, name and those of its hyper-parameters that were set."""
+    term = weighted_term.term
+    settings = ", ".join(f"{k}={getattr(term, k)}" for k in sorted(term.model_fields_set))
+    weight = "" if weighted_term.weight == 1 else f"{weighted_term.weight:g}·"
+    return f"{weight}{term.registered_name}" + (f"({settings})" if settings else "")

@@ -1,4 +1,4 @@
-"""What a probe found: one value per objective, set, and whatever else it was split by."""
+"""The table of a measurement: one value per objective, set, and further split."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("objective", "set", "layer", "example", "token", "value")
-ROUNDING = 1e-6  # of the parts' sizes: what float32 leaves where they cancel
+# A total below this share of the sum of its parts' absolute values is float32 rounding error.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class EffectTable:
     """G-effects e(L, D) in the columns objective, set, layer, example, token, value.
 
-    ``objective`` names L and ``set`` names D (``forget`` or ``retain``). A column that was not
-    asked for is null. Values of one objective and set add up to its total. ``example`` counts the
-    examples of L's own data (``rows`` tells whose row each is); ``token`` counts that example's
-    label tokens, or its input positions where ``by`` holds ``position``, and indexes
-    ``texts[stream][example]``.
+    ``objective`` names L and ``set`` names D (``forget`` or ``retain``). Columns by which the
+    measurement was not split are null. The values of one objective and set add up to its total.
+    ``example`` numbers the examples of the data that L is a loss of (``rows`` has the row of each);
+    ``token`` numbers the label tokens of the example, or its input positions where ``by`` holds
+    ``position``, and is an index into ``texts[stream][example]``.
 
     Attributes:
         data: the columns, a :class:`pyarrow.Table`.
         by: what the values are split by.
-        streams: the data set that each objective is a loss of, ``{objective: stream}``.
+        streams: the stream whose data each objective is a loss of, ``{objective: stream}``.
         risks: R(D) in nats, ``{set: value}``.
-        rows: the row that each example was made of, ``{stream: (row, ...)}``.
-        texts: the tokens' own texts, ``{stream: {example: [text, ...]}}``.
-        notes: what a reader must know beside the numbers.
-        vanishing: the objectives whose gradient is 0 but for rounding, so whose values say nothing.
+        rows: the index of the row that each example was made from, ``{stream: (row, ...)}``.
+        texts: the text of each token, ``{stream: {example: [text, ...]}}``.
+        notes: what a reader must know to understand the numbers.
+        vanishing: the objectives whose gradient is 0 up to rounding, so that their values have no
+            meaning.
     """
 
     data: pa.Table
@@ -55,11 +57,11 @@ class EffectTable:
 
     @property
     def objectives(self) -> list[str]:
-        """The objectives, in the order in which they were given."""
+        """The names of the objectives, in the order in which they were given."""
         return list(self.streams)
 
-    def where(self, **chosen: str | int) -> EffectTable:
-        """Keep the rows that match, e.g. ``where(objective="ga", set="retain")``.
+    def where(self, **criteria: str | int) -> EffectTable:
+        """Return the rows that match, e.g. ``where(objective="ga", set="retain")``.
 
         Raises:
             DataError: there is no such column, or no such row.
@@ -67,39 +69,42 @@ class EffectTable:
         import pyarrow.compute as pc
 
         data = self.data
-        for column, wanted in chosen.items():
+        for column, value in criteria.items():
             if column not in COLUMNS:
                 raise DataError(
                     f"a table of G-effects has no column {column!r}; "
                     f"{did_you_mean(column, COLUMNS)}"
                 )
-            data = data.filter(pc.equal(data[column], wanted))
+            data = data.filter(pc.equal(data[column], value))
         if not data.num_rows:
             raise DataError(
-                f"no G-effect was measured for {chosen}; the table is split by {self.by}"
+                f"no G-effect was measured for {criteria}; the table is split by {self.by}"
             )
         return replace(self, data=data)
 
-    def total(self, **chosen: str | int) -> float:
-        """Add up the values of the rows that match."""
+    def total(self, **criteria: str | int) -> float:
+        """Return the sum of the values of the rows that match, as in :meth:`where`."""
         import pyarrow.compute as pc
 
-        return float(pc.sum(self.where(**chosen).data["value"]).as_py())
+        return float(pc.sum(self.where(**criteria).data["value"]).as_py())
 
-    def totals(self, *columns: str, **chosen: str | int) -> dict[Any, float]:
-        """Add up the rows that match by one column ``{value: sum}``, or more ``{tuple: sum}``."""
-        data = self.where(**chosen).data
+    def totals(self, *columns: str, **criteria: str | int) -> dict[Any, float]:
+        """Return the sums of the rows that match, by the entries of one or more columns.
+
+        The keys are the entries of a single column, or tuples of the entries of several.
+        """
+        data = self.where(**criteria).data
         grouped = data.group_by(list(columns), use_threads=False).aggregate([("value", "sum")])
         keys = zip(*(grouped[c].to_pylist() for c in columns), strict=True)
         sums = grouped["value_sum"].to_pylist()
         return {k if len(columns) > 1 else k[0]: s for k, s in zip(keys, sums, strict=True)}
 
     def ratio(self, objective: str) -> float:
-        """Retaining over unlearning effect: 1 harms both alike, ≤ 0 does no harm.
+        """Return the retaining over the unlearning effect: the damage per unit of forgetting.
 
-        Raw effects have no common scale; this is what objectives are compared by. It is NaN where
-        the unlearning effect is not negative: what does not forget has no price of forgetting.
-        So it is where that effect is nothing but rounding.
+        1 harms both sets alike, ≤ 0 does not harm the retain set. Raw effects of different
+        objectives have no common scale, so this is what to compare them by. It is NaN where the
+        unlearning effect is not negative, since nothing is forgotten there, or is mere rounding.
         """
         unlearn = self.total(objective=objective, set="forget")
         retain = self.total(objective=objective, set="retain")
@@ -107,7 +112,7 @@ class EffectTable:
         return retain / unlearn if forgets else float("nan")
 
     def negligible(self, objective: str, set_name: str) -> bool:
-        """Whether the total is no more than rounding leaves: its sign and shares mean nothing."""
+        """Return whether the total is mere rounding, so that its sign and shares mean nothing."""
         import pyarrow.compute as pc
 
         values = self.where(objective=objective, set=set_name).data["value"]
@@ -115,10 +120,10 @@ class EffectTable:
         return objective in self.vanishing or bool(abs(total) <= ROUNDING * parts)
 
     def to_parquet(self, path: Path | str) -> None:
-        """Write the table; what stands beside the columns goes into the file's metadata."""
+        """Write the table; the attributes other than ``data`` go into the file's metadata."""
         import pyarrow.parquet as pq
 
-        beside = {
+        attributes = {
             "by": self.by,
             "streams": self.streams,
             "risks": self.risks,
@@ -128,12 +133,12 @@ class EffectTable:
             "vanishing": self.vanishing,
         }
         pq.write_table(
-            self.data.replace_schema_metadata({"amnesis": json.dumps(beside)}), str(path)
+            self.data.replace_schema_metadata({"amnesis": json.dumps(attributes)}), str(path)
         )
 
     @classmethod
     def read_parquet(cls, path: Path | str) -> EffectTable:
-        """Read what :meth:`to_parquet` wrote.
+        """Return the table that :meth:`to_parquet` wrote.
 
         Raises:
             DataError: the file is not such a table.
@@ -144,25 +149,25 @@ class EffectTable:
         metadata = data.schema.metadata or {}
         if tuple(data.column_names) != COLUMNS or b"amnesis" not in metadata:
             raise DataError(f"{path} is not a table of G-effects")
-        beside = json.loads(metadata[b"amnesis"])
+        attributes = json.loads(metadata[b"amnesis"])
         texts = {
-            stream: {int(example): tokens for example, tokens in of_stream.items()}
-            for stream, of_stream in beside["texts"].items()
+            stream: {int(example): tokens for example, tokens in examples.items()}
+            for stream, examples in attributes["texts"].items()
         }
         return cls(
             data.replace_schema_metadata(None),
-            tuple(beside["by"]),
-            beside["streams"],
-            beside["risks"],
-            {stream: tuple(rows) for stream, rows in beside["rows"].items()},
+            tuple(attributes["by"]),
+            attributes["streams"],
+            attributes["risks"],
+            {stream: tuple(rows) for stream, rows in attributes["rows"].items()},
             texts,
-            tuple(beside["notes"]),
-            tuple(beside.get("vanishing", ())),
+            tuple(attributes["notes"]),
+            tuple(attributes.get("vanishing", ())),
         )
 
 
 class Rows:
-    """Collects blocks of rows while a measurement goes on."""
+    """The rows of an :class:`EffectTable` under construction."""
 
     def __init__(self) -> None:
         self._columns: dict[str, list[Any]] = {column: [] for column in COLUMNS}
@@ -177,22 +182,22 @@ class Rows:
         examples: Sequence[int] | None = None,
         tokens: Sequence[int] | None = None,
     ) -> None:
-        """Add one row per value."""
-        nothing = [None] * len(values)
+        """Add one row per value; ``examples`` and ``tokens`` are as many as ``values``."""
+        nulls = [None] * len(values)
         block = (
             [objective] * len(values),
             [set_name] * len(values),
             [layer] * len(values),
-            nothing if examples is None else examples,
-            nothing if tokens is None else tokens,
+            nulls if examples is None else examples,
+            nulls if tokens is None else tokens,
             values,
         )
         for column, part in zip(COLUMNS, block, strict=True):
             self._columns[column].extend(part)
 
     def finished(self) -> pa.Table:
-        """Return the table."""
+        """Return the rows added so far as a :class:`pyarrow.Table` of the columns ``COLUMNS``."""
         import pyarrow as pa
 
-        kinds = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32(), pa.float64())
-        return pa.table(self._columns, schema=pa.schema(list(zip(COLUMNS, kinds, strict=True))))
+        types = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32(), pa.float64())
+        return pa.table(self._columns, schema=pa.schema(list(zip(COLUMNS, types, strict=True))))

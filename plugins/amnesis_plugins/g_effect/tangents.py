@@ -17,28 +17,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module: what it was given."""
+    """The arguments of one call of a module."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def widened(self, dtype: torch.dtype) -> Call:
-        """Return the call with what autocast had narrowed in the parameters' own precision."""
+    def widen(self, dtype: torch.dtype) -> Call:
+        """Return the call with tensors of lower precision than ``dtype`` converted to it.
 
-        def wide(value: Any) -> Any:
-            narrow = isinstance(value, torch.Tensor) and value.is_floating_point()
-            return value.to(dtype) if narrow and value.element_size() < dtype.itemsize else value
+        Under autocast a module's inputs may be narrower than its parameters.
+        """
 
-        return Call(tuple(map(wide, self.args)), {k: wide(v) for k, v in self.kwargs.items()})
+        def convert(value: Any) -> Any:
+            is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+            return value.to(dtype) if is_float and value.element_size() < dtype.itemsize else value
+
+        return Call(tuple(map(convert, self.args)), {k: convert(v) for k, v in self.kwargs.items()})
 
 
 def tangent(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
-    """Return the derivative of the module's output along ``v``, ``{own parameter: direction}``.
+    """Return the derivative of the module's output along ``v``, in the shape of the output.
 
-    A module that is linear in its parameters is simply run with v in their place; any other is
-    differentiated forward. Parameters that are not in ``v`` stand still.
+    ``v`` holds directions by the module's own parameter names; parameters that it lacks do not
+    move. A module that is linear in its parameters is run with v in their place; any other is
+    differentiated in forward mode.
     """
-    call = call.widened(next(iter(v.values())).dtype)
+    call = call.widen(next(iter(v.values())).dtype)
     with torch.no_grad():
         forward = type(module).forward
         if forward is nn.Linear.forward:
@@ -47,13 +51,13 @@ def tangent(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
             out = F.embedding(call.args[0], v["weight"])
             return _without_padding(module, call.args[0], out)
         if forward in _homogeneous():
-            still = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
-            run: Tensor = functional_call(module, {**still, **v}, call.args, dict(call.kwargs))
-            return run
-        moved = _differentiated(module, call, v)
-        if isinstance(module, nn.Embedding):  # one that scales what it looks up
-            return _without_padding(module, call.args[0], moved)
-        return moved
+            zeros = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
+            output: Tensor = functional_call(module, {**zeros, **v}, call.args, dict(call.kwargs))
+            return output
+        derivative = _forward_derivative(module, call, v)
+        if isinstance(module, nn.Embedding):  # a subclass, such as one that scales its rows
+            return _without_padding(module, call.args[0], derivative)
+        return derivative
 
 
 def _linear(x: Tensor, v: Mapping[str, Tensor]) -> Tensor:
@@ -63,28 +67,31 @@ def _linear(x: Tensor, v: Mapping[str, Tensor]) -> Tensor:
 
 
 def _without_padding(module: nn.Embedding, ids: Tensor, out: Tensor) -> Tensor:
-    """Drop the padding row: backward gives it no gradient, though a tied head's ∇R moves it."""
+    """Return ``out`` with 0 at padding tokens.
+
+    Backward gives the padding row no gradient here, though ∇R of a tied head has values for it.
+    """
     if module.padding_idx is None:
         return out
     return out.masked_fill((ids == module.padding_idx).unsqueeze(-1), 0)
 
 
 def _homogeneous() -> tuple[Any, ...]:
-    """Return the forwards whose output is linear in the parameters, without a constant part."""
+    """Return the forward functions that are linear in the parameters, with no constant part."""
     from transformers.pytorch_utils import Conv1D
 
     return Conv1D.forward, nn.LayerNorm.forward, nn.RMSNorm.forward
 
 
-def _differentiated(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
+def _forward_derivative(module: nn.Module, call: Call, v: Mapping[str, Tensor]) -> Tensor:
     names = list(v)
-    held = dict(module.named_parameters())
+    values = dict(module.named_parameters())
 
     def run(*parameters: Tensor) -> Any:
         return functional_call(
             module, dict(zip(names, parameters, strict=True)), call.args, dict(call.kwargs)
         )
 
-    primals = tuple(held[name].detach() for name in names)
-    moved: Tensor = jvp(run, primals, tuple(v[name] for name in names))[1]
-    return moved
+    primals = tuple(values[name].detach() for name in names)
+    derivative: Tensor = jvp(run, primals, tuple(v[name] for name in names))[1]
+    return derivative

@@ -5,7 +5,7 @@ import amnesis
 
 @amnesis.hookimpl
 def register_objectives(register: amnesis.Register) -> None:
-    """Register every objective of this family."""
+    """Register the built-in objectives."""
     here = "amnesis_plugins.objectives"
     register("ga", f"{here}.ga:GradientAscent", summary="gradient ascent on the forget set")
     register("npo", f"{here}.npo:NPO", summary="negative preference optimization")

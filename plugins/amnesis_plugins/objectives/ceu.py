@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 class CEU(Term):
     """CE-U: ``mean_i CE(softmax(sg(z_i) with z_{i,y_i} = −∞), softmax(z_i))`` over label tokens.
 
-    The target is what the model says now, the true token's share given to the others; no
-    reference is needed, and the gradient ``softmax(z) − target`` neither vanishes where the
-    model is certain nor explodes where it has forgotten. Source: Yang 2025, arXiv 2503.01224. No
-    deviation (implementations exist that spare the first answer token; this is all of them).
+    The target is the model's present distribution, with the true token's share given to the
+    others. No reference is needed, and the gradient ``softmax(z) − target`` neither vanishes where
+    the model is certain nor explodes where it has forgotten. Source: Yang 2025, arXiv 2503.01224.
+    No deviation (some implementations leave out the first answer token; here all tokens count).
     """
 
     formula: ClassVar[str] = "mean_i CE(softmax(sg(z_i), true token at −∞), softmax(z_i))"
@@ -30,6 +30,8 @@ class CEU(Term):
 
     def terms(self, scores: Scores) -> Tensor:
         """Return each token's cross-entropy, ``(batch, tokens)``."""
-        true = scores.labels[scores.rows, None].clamp(min=0)  # rows without a label do not count
-        goal = log_distribution(scores.logits.detach().scatter(-1, true, float("-inf"))).exp()
-        return scores.unpack(-expected(goal, log_distribution(scores.logits)))
+        # A row without a label holds -100, which is no index; its value is masked out in any case.
+        true_tokens = scores.labels[scores.rows, None].clamp(min=0)
+        target_logits = scores.logits.detach().scatter(-1, true_tokens, float("-inf"))
+        target = log_distribution(target_logits).exp()
+        return scores.unpack(-expected(target, log_distribution(scores.logits)))

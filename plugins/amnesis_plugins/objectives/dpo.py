@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class DPO(Term):
     """DPO: ``−(2/β)·mean_b log σ(β·(Δ_refusal − Δ_answer))``, ``Δ = Σ_i ℓ_i − Σ_i ℓ_i°``.
 
-    Source: Rafailov et al. 2023, arXiv 2305.18290, Eq. 7, with the answer as what is dispreferred.
+    Source: Rafailov et al. 2023, arXiv 2305.18290, Eq. 7, with the answer as the dispreferred text.
     Deviation: the factor 2/β is TOFU's and its successors' (it makes the gradient at θ° the same
     for every β); ``scale: standard`` leaves it out. The refusal of an example is chosen by a hash
-    of seed and example, so that the reference's score of it is computed once.
+    of seed and example, so that the reference has to score it only once.
     """
 
     formula: ClassVar[str] = "−(2/β)·mean_b log σ(β·[(Σℓ − Σℓ°) of a refusal − of the answer])"
@@ -40,7 +40,7 @@ class DPO(Term):
         return Needs(logps=True, ref_logps=True, sequences=frozenset({"answer", "refusal"}))
 
     def texts(self) -> Mapping[str, Callable[[Mapping[str, Any]], str]]:
-        """Return the refusal of each example."""
+        """Return ``{"refusal": function}``; the function chooses the refusal of a row."""
         return {"refusal": partial(refusal_of, refusals=self.refusals, seed=self.seed)}
 
     def terms(self, scores: Scores) -> Tensor:
@@ -48,7 +48,7 @@ class DPO(Term):
         from torch.nn.functional import softplus
 
         refusal = scores.of("refusal")
-        gained = log_ratio(refusal.logps, refusal.ref_logps).sum(-1)
-        kept = log_ratio(scores.logps, scores.ref_logps).sum(-1)
+        refusal_ratio = log_ratio(refusal.logps, refusal.ref_logps).sum(-1)
+        answer_ratio = log_ratio(scores.logps, scores.ref_logps).sum(-1)
         factor = 2 / self.beta if self.scale == "tofu" else 1.0
-        return factor * softplus(-self.beta * log_ratio(gained, kept))
+        return factor * softplus(-self.beta * log_ratio(refusal_ratio, answer_ratio))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class PO(LikelihoodTerm):
     """PO: ``−mean_i ℓ_i`` over the label tokens of a refusal in the answer's place.
 
-    Also called IDK; it is no DPO: nothing is dispreferred, and the answer itself is never seen.
+    Also called IDK. It is not DPO: nothing is dispreferred, and the answer itself is never seen.
     Source: Maini et al. 2024 (TOFU), arXiv 2401.06121. Deviation: the refusal of an example is
     chosen by a hash of seed and example instead of being drawn anew each time, and the shipped
     refusals are our own.
@@ -32,7 +32,7 @@ class PO(LikelihoodTerm):
     seed: int = Field(0, description="of the choice of each example's refusal")
 
     def texts(self) -> Mapping[str, Callable[[Mapping[str, Any]], str]]:
-        """Return the refusal of each example."""
+        """Return ``{"refusal": function}``; the function chooses the refusal of a row."""
         return {"refusal": partial(refusal_of, refusals=self.refusals, seed=self.seed)}
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:

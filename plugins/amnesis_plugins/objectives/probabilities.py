@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 def power(logps: Tensor, exponent: float) -> Tensor:
-    """Return ``p^exponent``, with ``0^0 = 1``, which ``exp(0·−∞)`` is not."""
+    """Return ``p^exponent`` with ``0^0 = 1``, where ``exp(0·−∞)`` would be NaN."""
     return (exponent * logps).exp() if exponent > 0 else logps.new_ones(logps.shape)
 
 
 def weighted(weight: Tensor, logps: Tensor) -> Tensor:
-    """Return ``sg(weight)·ℓ``, with 0 where the weight is 0: the limit of ``p^β·log p``."""
+    """Return ``sg(weight)·ℓ``, and 0 where the weight is 0, as ``p^β·log p`` tends to."""
     weight = weight.detach()
     return (weight * logps).masked_fill(weight == 0, 0)
 
 
 def log_ratio(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """Return ``ℓ − ℓ°``, with 0 for a token that neither model gives any probability."""
+    """Return ``ℓ − ℓ°``, and 0 for a token to which both models give probability 0."""
     neither = logps.isneginf() & ref_logps.isneginf()
     return logps.masked_fill(neither, 0) - ref_logps.masked_fill(neither, 0)

@@ -1,4 +1,4 @@
-"""Refusals: what a model says instead of an answer, and which one an example is given."""
+"""Refusals: the texts that stand in place of an answer, and which one each example gets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REFUSALS: tuple[str, ...] = (
 
 
 def refusal_of(row: Mapping[str, Any], refusals: Sequence[str], seed: int) -> str:
-    """Choose the refusal of an example by a hash of seed and example: the same in every run."""
+    """Return the refusal of an example, chosen by a hash of seed and row: the same in every run."""
     key = f"{seed}/{json.dumps(dict(row), sort_keys=True, default=str)}".encode()
     digest = hashlib.blake2b(key, digest_size=8).digest()
     return refusals[int.from_bytes(digest) % len(refusals)]

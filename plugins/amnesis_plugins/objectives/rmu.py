@@ -1,4 +1,4 @@
-"""Representation misdirection: push what a block says of the forget set towards noise."""
+"""Representation misdirection: push a block's output on the forget set towards noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RMU(Term):
     drawn once on the CPU from ``seed``, so it is the same on every rank and device. Which
     parameters train is the recipe's business (the paper: ``mlp.down_proj`` of blocks l−2..l).
     Source: Li et al. 2024 (WMDP), arXiv 2403.03218. Deviation: none; ``normalize: false`` leaves
-    u's length as it is drawn, as the G-effect paper's code does.
+    the length of u as drawn, as the G-effect paper's code does.
     """
 
     formula: ClassVar[str] = "mean_i ‖h_l(θ)_i − c·u‖²/d"
@@ -34,7 +34,7 @@ class RMU(Term):
 
     @property
     def needs(self) -> Needs:
-        """Hidden states of the one block."""
+        """Hidden states of block ``layer``."""
         return Needs(hidden=frozenset({self.layer}))
 
     def terms(self, scores: Scores) -> Tensor:
@@ -46,7 +46,7 @@ class RMU(Term):
 
 @lru_cache(maxsize=8)
 def direction(width: int, seed: int, normalize: bool) -> Tensor:
-    """Return u, ``(width,)``, in float32 on the CPU."""
+    """Return the direction u, ``(width,)``, in float32 on the CPU."""
     import torch
 
     u = torch.rand(width, generator=torch.Generator().manual_seed(seed))

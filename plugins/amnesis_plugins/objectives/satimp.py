@@ -1,4 +1,4 @@
-"""Saturation and importance: neither tokens that are forgotten nor tokens that are certain."""
+"""Saturation and importance: ascent on tokens that are neither forgotten nor certain."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ class SatImp(LikelihoodTerm):
 
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
         """Return ``p_i^β1·(1 − p_i)^β2·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
-        # Rounding can leave ℓ a little above 0, and no power of a negative number is wanted.
+        # Rounding can leave ℓ a little above 0, where 1 − p < 0 would make the weight NaN.
         doubt = (-logps.expm1()).clamp(min=0) ** self.beta2
         return weighted(power(logps, self.beta1) * doubt, logps)

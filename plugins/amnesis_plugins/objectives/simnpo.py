@@ -1,4 +1,4 @@
-"""Simple negative preference optimization: no reference, and long answers count as short ones."""
+"""Simple negative preference optimization: no reference, and no preference for long answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class SimNPO(LikelihoodTerm):
     """SimNPO: ``−(2/β)·mean_b log σ(β·(−(1/T)·Σ_i ℓ_i − δ))`` over examples.
 
     The length-normalised log-probability stands where NPO has the ratio to the reference, so no
-    reference is kept, and what is left alone no longer depends on the answer's length. As in the
-    official code δ stands inside β; a margin γ outside equals βδ. Source: Fan et al. 2024,
-    arXiv 2410.07163 (β = 2.5 for TOFU forget05, 4.5 for forget10). No deviation.
+    reference is needed, and which examples are left alone does not depend on the answer's length.
+    As in the official code, δ is multiplied by β; a margin γ outside equals βδ. Source: Fan et al.
+    2024, arXiv 2410.07163 (β = 2.5 for TOFU forget05, 4.5 for forget10). No deviation.
     """
 
     formula: ClassVar[str] = "−(2/β)·mean_b log σ(β·(−(1/T)·Σ_i ℓ_i − δ))"

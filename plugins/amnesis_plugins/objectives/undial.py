@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class UNDIAL(Term):
     """UNDIAL: ``mean_i CE(softmax(z°_i − β·onehot(y_i)), softmax(z_i))`` over label tokens.
 
-    The target is the reference's own distribution with the true token's logit lowered by β: a
-    fixed goal, so the loss is bounded below. Source: Dong et al. 2024, arXiv 2402.10052. No
-    deviation; a well-known implementation also distils where there is no label.
+    The target is the reference's own distribution with the true token's logit lowered by β. It is
+    fixed, so the loss is bounded below. Source: Dong et al. 2024, arXiv 2402.10052. No
+    deviation; a well-known implementation also distils at places without a label.
     """
 
     formula: ClassVar[str] = "mean_i CE(softmax(z°_i − β·onehot(y_i)), softmax(z_i))"
@@ -33,7 +33,9 @@ class UNDIAL(Term):
 
     def terms(self, scores: Scores) -> Tensor:
         """Return each token's cross-entropy, ``(batch, tokens)``."""
-        true = scores.labels[scores.rows, None].clamp(min=0)  # rows without a label do not count
-        lowered = scores.ref_logits.gather(-1, true) - self.beta
-        goal = log_distribution(scores.ref_logits.scatter(-1, true, lowered)).exp()
-        return scores.unpack(-expected(goal, log_distribution(scores.logits)))
+        # A row without a label holds -100, which is no index; its value is masked out in any case.
+        true_tokens = scores.labels[scores.rows, None].clamp(min=0)
+        true_logits = scores.ref_logits.gather(-1, true_tokens) - self.beta
+        target_logits = scores.ref_logits.scatter(-1, true_tokens, true_logits)
+        target = log_distribution(target_logits).exp()
+        return scores.unpack(-expected(target, log_distribution(scores.logits)))

@@ -18,7 +18,7 @@ class WGA(LikelihoodTerm):
 
     The weight undoes the inverse likelihood in ∇ℓ_i = ∇p_i/p_i, which otherwise lets tokens that
     are already forgotten dominate the update. Source: Wang et al. 2025, arXiv 2502.19301,
-    Eq. 2 (there α; here β, as in the authors' code, whose value is 5). No deviation.
+    Eq. 2 (β is α there; the name and the value 5 are those of the authors' code). No deviation.
     """
 
     formula: ClassVar[str] = "mean_i sg(p_i^β)·ℓ_i"

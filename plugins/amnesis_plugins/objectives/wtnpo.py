@@ -31,5 +31,5 @@ class WTNPO(LikelihoodTerm):
     def terms(self, logps: Tensor, mask: Tensor, ref_logps: Tensor | None = None) -> Tensor:
         """Return ``w_i·p_i^α·ℓ_i``, the weight without gradient, ``(batch, tokens)``."""
         assert ref_logps is not None  # noqa: S101  # reads_reference
-        moved = 2 * (self.beta * log_ratio(logps, ref_logps)).sigmoid()
-        return weighted(moved * power(logps, self.alpha), logps)
+        restraint = 2 * (self.beta * log_ratio(logps, ref_logps)).sigmoid()
+        return weighted(restraint * power(logps, self.alpha), logps)

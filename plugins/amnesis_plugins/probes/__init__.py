@@ -5,7 +5,7 @@ import amnesis
 
 @amnesis.hookimpl
 def register_probes(register: amnesis.Register) -> None:
-    """Register every probe of this family."""
+    """Register the built-in probes."""
     here = "amnesis_plugins.probes"
     register(
         "g_effect", f"{here}.g_effect:GEffect", summary="what a step's loss does to both risks"

@@ -1,4 +1,4 @@
-"""The G-effect of each step, from the gradients at hand."""
+"""The G-effect of each step on the step's own batches."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from amnesis_plugins.g_effect.pictures import layer_figures
 class GEffect(Probe):
     """G-effect: ``e(L, D) = ⟨∇L, ∇R(D)⟩`` with ``R(D) = −mean_i ℓ_i``, total and per layer.
 
-    L is the forget stream's loss; D is the step's own forget batch (``g_effect/unlearn``, wanted
-    clearly negative) and retain batch (``g_effect/retain``, wanted ≥ 0). A descent step of size η
-    changes R(D) by −η·e, so a negative e raises the risk on D. Inner products over groups of
-    parameters add up to the total; a tied head is in the group ``tied_embedding``. Source: Wang et
-    al. 2025, arXiv 2502.19301, Definition 1; the authors' code smooths each gradient over batches
-    and prints every fourth, this is each step's own, exactly.
+    L is the forget stream's loss; D is the step's own forget batch (``g_effect/unlearn``, which
+    should be clearly negative) and retain batch (``g_effect/retain``, which should be ≥ 0). A
+    descent step of size η changes R(D) by −η·e, so a negative e raises the risk on D. The inner
+    products of the layers add up to the total; the layer of a tied head is ``tied_embedding``.
+    Source: Wang et al. 2025, arXiv 2502.19301, Definition 1. Deviation: the authors' code smooths
+    each gradient over batches and prints every fourth value; this is the exact value of each step.
     """
 
     formula: ClassVar[str] = "⟨∇L, ∇R(D)⟩, R(D) = −mean_i ℓ_i"
@@ -35,7 +35,7 @@ class GEffect(Probe):
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
         """Return ``g_effect/unlearn``, ``g_effect/retain`` and their ratio, in total and by layer.
 
-        Without a retain stream there is no retain batch, and only the first of the three.
+        A run without a retain stream has no retain batch, and reports the first of the three only.
         """
         layers = {
             effect: by_layer(context.model, context.products[pair])
@@ -45,5 +45,5 @@ class GEffect(Probe):
         return effect_values(layers), state
 
     def figures(self, trajectory: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
-        """Return the picture ``g_effect/layers``, layers × steps."""
+        """Return ``{"g_effect/layers": figure}``, a heat map of layers × steps."""
         return layer_figures(trajectory, "g_effect")

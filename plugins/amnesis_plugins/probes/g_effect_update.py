@@ -1,4 +1,4 @@
-"""The effective G-effect: of the update that was really made."""
+"""The effective G-effect: that of the update that the optimizer applied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Before:
-    """The probe batches, their risks and the parameters as they were before the update."""
+    """The measured batches of each set, their risks, and the parameters before the update."""
 
     batches: Mapping[str, Sequence[Batch]]
     risks: Mapping[str, RiskGradient]
@@ -30,14 +30,14 @@ class Before:
 class UpdateGEffect(Probe):
     """Effective G-effect: ``−⟨Δθ, ∇R(D)⟩`` of the update Δθ that was applied.
 
-    Δθ is what combiner, clipping and optimizer made of the gradients: under Adam small weighted
-    gradients are rescaled to full steps, which the raw effect cannot show. Negative raises the risk
-    on D, as in the raw effect, but here the step's size is in it: nats. Beside it stands the
-    measured change ``−(R(D; θ+Δθ) − R(D; θ))``: where the two part, first order can no longer be
-    trusted. D is a probe batch, not the step's own, on which the effect does not rank methods:
-    the next step's batch, or the first ``examples`` of each set. A watched step costs one
-    gradient and one forward pass more per set, and memory for the parameters and two gradients.
-    Source: this project; R and signs as in Wang et al. 2025, arXiv 2502.19301.
+    Δθ is what combiner, clipping and optimizer made of the gradients: Adam rescales small weighted
+    gradients to full steps, which the raw effect cannot show. A negative value raises the risk on
+    D, as in the raw effect, but it includes the step's size, so its unit is nats. Beside it stands
+    the measured change ``−(R(D; θ+Δθ) − R(D; θ))``; where the two disagree, the first-order effect
+    can no longer be trusted. D is not the step's own batch, on which the effect does not rank
+    methods, but the next step's, or the first ``examples`` of each set. A step that is observed
+    costs one more gradient and forward pass per set, and memory for the parameters and two
+    gradients. Source: this project; R and signs as in Wang et al. 2025, arXiv 2502.19301.
     """
 
     formula: ClassVar[str] = "−⟨Δθ, ∇R(D)⟩, beside −(R(D; θ+Δθ) − R(D; θ))"
@@ -55,34 +55,39 @@ class UpdateGEffect(Probe):
 
     @property
     def watches_update(self) -> bool:
-        """Yes."""
+        """True: the update itself is measured."""
         return True
 
     def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
-        """Return nothing yet: the update is still to come."""
+        """Return no values: the update has not been made yet."""
         return {}, state
 
     def before_update(self, context: StepContext) -> Before:
-        """Measure both risks and their gradients, and keep the parameters."""
+        """Return the measured batches, their risks and gradients, and a copy of the parameters."""
         from amnesis_plugins.g_effect import risk_gradient, trained
         from amnesis_plugins.g_effect.sets import probe_batches
 
         batches = probe_batches(context, self.examples if self.on == "sets" else None)
         return Before(
             batches,
-            {name: risk_gradient(context.model, own) for name, own in batches.items()},
+            {name: risk_gradient(context.model, group) for name, group in batches.items()},
             {name: p.detach().clone() for name, p in trained(context.model).items()},
         )
 
     def after_update(self, context: StepContext, held: Before) -> Mapping[str, float]:
-        """Return ``g_effect/unlearn/effective``, ``…/measured``, the same of retain, the ratio."""
+        """Return the effects in nats: effective (also by layer), measured, and the effective ratio.
+
+        Their names are ``g_effect/unlearn/effective``, ``g_effect/unlearn/measured``, the same of
+        ``retain``, and ``g_effect/retain_over_unlearn/effective``; ``risk/forget`` and
+        ``risk/retain`` are the risks before the update.
+        """
         from amnesis_plugins.g_effect import risk_value, update_products
 
         products = update_products(
             context.model, held.parameters, [r.direction for r in held.risks.values()]
         )
         layers = {
-            EFFECTS[name]: {layer: -value for layer, value in by_layer.items()}
+            EFFECTS[name]: {layer: -product for layer, product in by_layer.items()}
             for name, by_layer in zip(held.risks, products, strict=True)
         }
         values = effect_values(layers, "effective")

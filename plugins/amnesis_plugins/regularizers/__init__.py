@@ -5,7 +5,7 @@ import amnesis
 
 @amnesis.hookimpl
 def register_regularizers(register: amnesis.Register) -> None:
-    """Register every regularizer of this family."""
+    """Register the built-in regularizers."""
     here = "amnesis_plugins.regularizers"
     register("nll", f"{here}.nll:NLL", summary="likelihood of the retain set (GD in the papers)")
     register("kl", f"{here}.kl:KL", summary="divergence from the model before unlearning")

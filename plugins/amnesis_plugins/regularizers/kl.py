@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from amnesis.contracts import MeanOver, Needs, Scores, Term
-from amnesis_plugins.distributions import expected, log_distribution, with_tail
+from amnesis_plugins.distributions import log_distribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 class KL(Term):
     """KL: ``mean_i KL(p°(·|i) ‖ p(·|i))`` over label positions.
 
-    ``top_k`` keeps the reference's k likeliest entries and one bucket for all others: a lower
-    bound that is ≥ 0 and 0 at θ°, for vocabularies whose distributions are too large to keep.
+    ``top_k`` compares the reference's k likeliest entries and one bucket for all others: a lower
+    bound, ≥ 0 and 0 at θ°, for vocabularies so large that whole distributions cannot be kept.
 
-    At θ° it and its gradient are 0: the first step has nothing that protects retention.
-    Source: Maini et al. 2024 (TOFU), arXiv 2401.06121. Deviation: their average runs over the
-    prompt too, and over padding; ``positions: all`` is prompt and answer, never padding.
+    At θ° the divergence and its gradient are exactly 0, so nothing protects retention on the first
+    step.
+    Source: Maini et al. 2024 (TOFU), arXiv 2401.06121. Deviation: their mean runs over the prompt
+    too, and over padding; ``positions: all`` is prompt and answer, never padding.
     """
 
     formula: ClassVar[str] = "mean_i KL(p°(·|i) ‖ p(·|i))"
@@ -34,12 +35,12 @@ class KL(Term):
 
     @property
     def mean_over(self) -> MeanOver:
-        """Label tokens, or every position of prompt and answer."""
+        """``tokens`` for label tokens, ``positions`` for all of prompt and answer."""
         return "tokens" if self.positions == "labels" else "positions"
 
     @property
     def needs(self) -> Needs:
-        """Logits of the model and of the reference."""
+        """Logits of the model, and the reference's logits or ``top_k`` likeliest entries."""
         return Needs(
             logits=True,
             ref_logits=self.top_k is None,
@@ -48,11 +49,10 @@ class KL(Term):
         )
 
     def terms(self, scores: Scores) -> Tensor:
-        """Return the divergence at each place, ``(batch, tokens)``."""
-        own = log_distribution(scores.logits)
-        if self.top_k is not None:
-            logps, indices = (kept[:, : self.top_k] for kept in scores.ref_top)
-            own, reference = with_tail(own.gather(-1, indices)), with_tail(logps)
-            return scores.unpack(expected(reference.exp(), reference - own))
-        reference = log_distribution(scores.ref_logits)
-        return scores.unpack(expected(reference.exp(), reference - own))
+        """Return the divergence at each place in nats, ``(batch, tokens)``."""
+        from amnesis_plugins.divergence import divergence
+
+        if self.top_k is None:
+            return scores.unpack(divergence(scores.logits, log_distribution(scores.ref_logits)))
+        top_logps, indices = (entries[:, : self.top_k] for entries in scores.ref_top)
+        return scores.unpack(divergence(scores.logits, top_logps, indices))

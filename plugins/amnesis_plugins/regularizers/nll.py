@@ -1,4 +1,4 @@
-"""Negative log-likelihood: go on learning what must stay."""
+"""Negative log-likelihood: continued training on the retain set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class NLL(LikelihoodTerm):
     """NLL: ``−mean_i ℓ_i`` over label tokens; the risk R itself.
 
-    In the literature GD; with gradient ascent it is GradDiff. Source: Maini et al. 2024 (TOFU),
-    arXiv 2401.06121. No deviation.
+    Called GD in the literature, and GradDiff together with gradient ascent. Source: Maini et al.
+    2024 (TOFU), arXiv 2401.06121. No deviation.
     """
 
     formula: ClassVar[str] = "−mean_i ℓ_i"

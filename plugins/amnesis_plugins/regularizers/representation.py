@@ -1,4 +1,4 @@
-"""Representation retention: a block's output stays where it was before unlearning."""
+"""Representation retention: keep a block's output what it was before unlearning."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Representation(Term):
 
     Also called EMBED_DIFF; RMU's own retain term, usable with any objective. ``h_l`` is the
     output of the 0-based block l, ``hidden_states[l + 1]`` (of the last block transformers gives
-    it after the final norm). At θ° it and its gradient are 0: the first step has nothing that
-    protects retention. Source: Li et al. 2024 (WMDP), arXiv 2403.03218. No deviation.
+    it after the final norm). At θ° the distance and its gradient are 0, so nothing protects
+    retention on the first step. Source: Li et al. 2024 (WMDP), arXiv 2403.03218. No deviation.
     """
 
     formula: ClassVar[str] = "mean_i ‖h_l(θ)_i − h_l(θ°)_i‖²/d"
@@ -28,11 +28,11 @@ class Representation(Term):
 
     @property
     def needs(self) -> Needs:
-        """Hidden states of the one block, the model's and the reference's."""
+        """Hidden states of block ``layer``, the model's and the reference's."""
         block = frozenset({self.layer})
         return Needs(hidden=block, ref_hidden=block)
 
     def terms(self, scores: Scores) -> Tensor:
         """Return the mean squared distance at each token, ``(batch, tokens)``."""
-        kept = scores.ref_hidden(self.layer)
-        return (scores.hidden(self.layer) - kept).square().mean(-1)
+        reference = scores.ref_hidden(self.layer)
+        return (scores.hidden(self.layer) - reference).square().mean(-1)

@@ -1,37 +1,29 @@
-"""The command line: commands that are imported when they are called, and one line for an error."""
+"""The command line: commands that are imported when they are called, options, and help."""
 
 from __future__ import annotations
 
-import errno
+import io
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.core.cli.terminal import one_line, python
+from tests.core.strangers import registry_with, stranger
 
 import amnesis
-from amnesis.cli import app as cli
-from amnesis.cli import errors as complaints
 from amnesis.cli.app import main
-from amnesis.discovery.manager import Plugin, build_manager
-from amnesis.discovery.registry import CORE_COMMANDS, Registry, default_registry
-from amnesis.errors import AmnesisError, Interrupted, PluginError
+from amnesis.discovery.registry import Registry, default_registry
+from amnesis.errors import PluginError
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "peft", "scipy", "pandas", "matplotlib")
-Commands = Callable[..., None]
-
-
-class PolicyError(AmnesisError):
-    exit_code = 3
 
 
 def greet(
@@ -46,46 +38,6 @@ def unreadable(what: tuple[dict[str, int], ...]) -> None:
     """Take what no command line can give."""
 
 
-@pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
-    """Return a function that makes ``{name: target}`` the commands of a third party's plugin."""
-
-    def commands(distribution: str = "third-party", **targets: Any) -> None:
-        module = ModuleType("third_party")
-
-        def register_commands(register: amnesis.Register) -> None:
-            for name, target in targets.items():
-                register(name.replace("_", "-"), target, summary=f"{name} of a third party")
-
-        module.register_commands = amnesis.hookimpl(register_commands)  # type: ignore[attr-defined]
-        registry = Registry(build_manager([], [Plugin(module, "theirs", distribution, "1.0")]))
-        for place in (cli, complaints):
-            monkeypatch.setattr(place, "default_registry", lambda: registry)
-
-    return commands
-
-
-def _raising(error: BaseException) -> Callable[[], None]:
-    def fail() -> None:
-        raise error
-
-    return fail
-
-
-def _said(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line on stderr."""
-    captured = capsys.readouterr()
-    assert captured.err.endswith("\n")
-    assert captured.err.count("\n") == 1, captured.err
-    return captured.err.strip()
-
-
-def _python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, **options
-    )
-
-
 # -- nothing heavy ------------------------------------------------------------------------------
 
 
@@ -96,6 +48,8 @@ def _python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
         ["--help"],
         ["--version"],
         ["run", "--help"],
+        ["finetune", "--help"],
+        ["cache", "--help"],
         ["plugins"],
         ["plugins", "--json"],
         ["plugins", "sago"],
@@ -111,13 +65,13 @@ def test_answers_at_once(line: list[str]) -> None:
         "from amnesis.cli.app import main\n"
         f"code = main({line!r})\n"
         "from amnesis.discovery.registry import default_registry\n"
-        "commands = default_registry().names('command')\n"
-        "targets = [default_registry().get('command', c).target for c in commands]\n"
-        "targets = [target.partition(':')[0] for target in targets]\n"
-        f"heavy = [m for m in [*{HEAVY!r}, *targets] if m in sys.modules]\n"
+        "entries = [e for e in default_registry() if e.kind == 'command']\n"
+        "homes = {e.name: e.target.partition(':')[0] for e in entries}\n"
+        f"asked = {{homes.pop(name) for name in {line!r} if name in homes}}\n"
+        f"heavy = [m for m in [*{HEAVY!r}, *set(homes.values()) - asked] if m in sys.modules]\n"
         "print(); print(json.dumps([code, heavy]))"
     )
-    done = _python("-c", script)
+    done = python("-c", script)
     assert "Traceback" not in done.stderr
     code, heavy = json.loads(done.stdout.splitlines()[-1])
     assert code == (2 if line == ["no-such-command"] else 0)
@@ -129,29 +83,29 @@ def test_help_lists_every_command_with_its_summary(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["--help"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    commands = [entry for entry in default_registry() if entry.kind == "command"]
+    assert {"run", "finetune", "plugins", "cache"} <= {entry.name for entry in commands}
+    for entry in commands:
+        assert [entry.name, entry.summary] in lines
+
+
+def test_without_a_word_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for name in CORE_COMMANDS:
-        assert f"\n  {name} " in text
-    for entry in default_registry():
-        if entry.kind == "command":
-            assert entry.summary in text
-
-
-def test_core_s_own_commands_are_the_reserved_ones() -> None:
-    group = typer.main.get_command(cli.app)
-    assert tuple(group.commands) == CORE_COMMANDS  # type: ignore[attr-defined]
+    assert main([]) == 0
+    assert capsys.readouterr().out == text
+    assert text.startswith("Usage: amnesis [OPTIONS] COMMAND")
 
 
 # -- a plugin's commands ------------------------------------------------------------------------
 
 
-def test_a_plugin_s_command_runs_with_its_arguments(
-    commands: Commands, capsys: pytest.CaptureFixture[str]
-) -> None:
-    commands(greet=greet)
-    assert main(["greet", "world", "--times", "2"]) == 0
+def test_a_plugin_s_command_runs_with_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    registry = registry_with(stranger(command={"greet": greet}))
+    assert main(["greet", "world", "--times", "2"], registry=registry) == 0
     assert capsys.readouterr().out == "hello world hello world\n"
-    assert main(["greet", "--help"]) == 0
+    assert main(["greet", "--help"], registry=registry) == 0
     text = capsys.readouterr().out
     assert "Usage: amnesis greet" in text
     assert "Say hello." in text
@@ -159,108 +113,71 @@ def test_a_plugin_s_command_runs_with_its_arguments(
 
 
 def test_a_listing_says_whose_a_command_is(
-    commands: Commands, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands(greet=greet, lost="nowhere_at_all:lost")
-    assert main([]) == 0
+    monkeypatch.setenv("COLUMNS", "200")
+    registry = registry_with(stranger(command={"greet": greet, "lost": "nowhere_at_all:lost"}))
+    assert main([], registry=registry) == 0
     text = capsys.readouterr().out
-    assert "greet of a third party (third-party)" in text
-    assert "lost of a third party (third-party)" in text
+    assert "greet of a third party (third-party)\n" in text
+    assert "lost of a third party (third-party)\n" in text
+    assert f"{registry.get('command', 'run').summary}\n" in text  # whose is not said: its own
 
 
 def test_a_command_that_cannot_be_imported_stops_only_itself(
-    commands: Commands, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    commands(greet=greet, lost="nowhere_at_all:lost")
-    assert main(["lost", "--help"]) == 2
-    said = _said(capsys)
+    registry = registry_with(stranger(command={"greet": greet, "lost": "nowhere_at_all:lost"}))
+    assert main(["lost", "--help"], registry=registry) == 2
+    said = one_line(capsys)
     assert "command 'lost' (third-party 1.0, entry point 'theirs'): loading" in said
     assert "No module named 'nowhere_at_all'" in said
-    assert main(["greet"]) == 0
+    assert main(["greet"], registry=registry) == 0
 
 
-def test_a_command_that_typer_cannot_read_is_told(
-    commands: Commands, capsys: pytest.CaptureFixture[str]
-) -> None:
-    commands(unreadable=unreadable)
-    assert main(["unreadable"]) == 2
-    said = _said(capsys)
+def test_a_command_that_typer_cannot_read_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    registry = registry_with(stranger(command={"unreadable": unreadable}))
+    assert main(["unreadable"], registry=registry) == 2
+    said = one_line(capsys)
     assert "command 'unreadable' (third-party 1.0, entry point 'theirs')" in said
     assert "annotate its parameters" in said
 
 
 def test_a_command_with_two_owners_is_listed_once_and_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def owned(distribution: str) -> Plugin:
-        module = ModuleType(distribution)
-
-        def register_commands(register: amnesis.Register) -> None:
-            register("greet", greet, summary="hello")
-
-        module.register_commands = amnesis.hookimpl(register_commands)  # type: ignore[attr-defined]
-        return Plugin(module, distribution, distribution, "1")
-
-    registry = Registry(build_manager([], [owned("first"), owned("second")]))
-    monkeypatch.setattr(cli, "default_registry", lambda: registry)
-    assert main(["--help"]) == 0
-    assert capsys.readouterr().out.count("greet") == 1
-    assert main(["greet"]) == 2
-    said = _said(capsys)
-    assert "by first 1, entry point 'first' and by second 1, entry point 'second'" in said
+    registry = registry_with(
+        stranger("first", "one", command={"greet": greet}),
+        stranger("second", "two", command={"greet": greet}),
+    )
+    assert main(["--help"], registry=registry) == 0
+    assert capsys.readouterr().out.count("\n  greet ") == 1
+    assert main(["greet"], registry=registry) == 2
+    said = one_line(capsys)
+    assert "by first 1.0, entry point 'one' and by second 1.0, entry point 'two'" in said
 
 
-def test_an_unknown_command_has_a_suggestion(
-    commands: Commands, capsys: pytest.CaptureFixture[str]
+def test_a_stranger_s_command_of_amnesis_s_name_leaves_amnesis_s_in_use(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    commands(greet=greet)
-    assert main(["gret"]) == 2
-    said = _said(capsys)
+    registry = registry_with(stranger(command={"plugins": greet, "greet": greet}))
+    assert main(["plugins", "--json"], registry=registry) == 0
+    document = json.loads(capsys.readouterr().out)
+    (fault,) = (f for f in document["faults"] if f["distribution"] == "third-party")
+    assert "its command 'plugins' is amnesis's own; give it another name" in fault["message"]
+    assert main(["greet"], registry=registry) == 0
+
+
+def test_an_unknown_command_has_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    registry = registry_with(stranger(command={"greet": greet}))
+    assert main(["gret"], registry=registry) == 2
+    said = one_line(capsys)
     assert said.startswith("error: no command is called 'gret'; did you mean 'greet'?")
-    assert main(["plugin"]) == 2
-    assert "did you mean 'plugins'" in _said(capsys)
+    assert main(["plugin"], registry=registry) == 2
+    assert "did you mean 'plugins'" in one_line(capsys)
 
 
-# -- core's commands ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("command", ["run", "finetune"])
-def test_run_and_finetune_hand_everything_over(
-    monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    seen: list[Any] = []
-    fake = ModuleType("amnesis.cli.run")
-    fake.recipe_command = lambda *a, **k: seen.append((a, k))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "amnesis.cli.run", fake)
-    assert main([command, "recipe.yaml"]) == 0
-    plain = {
-        "resume": False,
-        "overwrite": False,
-        "check": False,
-        "device": None,
-        "trust_remote_code": False,
-    }
-    assert seen.pop() == ((command, Path("recipe.yaml"), [], None), plain)
-    line = (
-        f"{command} r.yaml training.steps=3 --out somewhere objective.beta=-1 --resume --overwrite "
-        "--check --device cpu --trust-remote-code"
-    )
-    assert main(line.split()) == 0
-    assert seen.pop() == (
-        (command, Path("r.yaml"), ["training.steps=3", "objective.beta=-1"], Path("somewhere")),
-        {**dict.fromkeys(plain, True), "device": "cpu"},
-    )
-
-
-def test_run_and_finetune_are_jobs_of_the_function_that_they_call() -> None:
-    from inspect import signature
-
-    from amnesis.cli.run import JOBS, recipe_command
-
-    assert set(JOBS) == {"run", "finetune"}
-    for command in (cli.run, cli.finetune):
-        taken = set(signature(command).parameters)
-        assert {"name", *taken} == set(signature(recipe_command).parameters)
+# -- amnesis plugins ----------------------------------------------------------------------------
 
 
 def test_plugins_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,84 +186,110 @@ def test_plugins_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"sum", "pcgrad", "sago"} <= set(names)
 
 
-# -- errors -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [
-        (AmnesisError("field 'x' of a.yaml is wrong; write y"), 2, "error: field 'x' of a.yaml"),
-        (PolicyError("violated"), 3, "error: violated"),
-        (typer.Exit(3), 3, None),
-        (typer.BadParameter("no such file"), 2, "error: Invalid value: no such file; see 'amnesis"),
-        (Interrupted("go on with --resume"), 130, "go on with --resume"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-        (typer.Abort(), 130, "interrupted"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: Permission denied"),
-        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device"),
-    ],
-    ids=repr,
-)
-def test_errors_are_one_line_and_a_code(
-    commands: Commands,
+def test_plugins_shows_the_registry_of_its_command_line(
     capsys: pytest.CaptureFixture[str],
-    error: BaseException,
-    code: int,
-    said: str | None,
 ) -> None:
-    commands(distribution="amnesis", fail=_raising(error))
-    assert main(["fail"]) == code
-    if said is None:
-        assert capsys.readouterr().err == ""
-    else:
-        assert _said(capsys).startswith(said)
+    registry = registry_with(stranger(objective={"mine": "nowhere_at_all:Mine"}))
+    assert main(["plugins", "--json", "--kind", "objective"], registry=registry) == 0
+    names = [c["name"] for c in json.loads(capsys.readouterr().out)["components"]]
+    assert names == registry.names("objective")
+    assert "mine" in names
+    assert "mine" not in default_registry().names("objective")
 
 
-def test_a_defect_says_so_and_how_to_see_more(
-    commands: Commands, capsys: pytest.CaptureFixture[str]
-) -> None:
-    commands(distribution="amnesis", fail=_raising(ZeroDivisionError("two\nlines")))
-    assert main(["fail"]) == 1
-    said = _said(capsys)
-    assert said.startswith("error: this is a defect of amnesis, please report it: ")
-    assert "ZeroDivisionError: two lines (test_app.py:" in said
-    assert said.endswith("--debug shows the traceback")
-
-
-def test_a_third_party_s_failure_is_not_called_ours(
-    tmp_path: Path,
-    commands: Commands,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "their_code.py").write_text(
-        "import json\n"
-        "def theirs(): json.loads('{')\n"
-        "def ours(): import amnesis.manager; amnesis.discovery.manager.build_manager(3)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    commands(theirs="their_code:theirs", ours="their_code:ours")
-    assert main(["theirs"]) == 2
-    said = _said(capsys)
-    assert said.startswith("error: plugin third-party 1.0, entry point 'theirs' failed with JSON")
-    assert main(["ours"]) == 1  # what it called in amnesis is amnesis's to check
-    assert "this is a defect of amnesis" in _said(capsys)
-    monkeypatch.delitem(sys.modules, "their_code")
+# -- options anywhere on the line -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "line",
-    [["--debug", "fail"], ["fail", "--debug"]],
-    ids=" ".join,
+    [
+        "--without-plugin combiners plugins --json",
+        "plugins --json --without-plugin combiners",
+        "plugins --without-plugin=combiners --json",
+    ],
 )
-def test_debug_shows_the_traceback_wherever_it_stands(
-    commands: Commands, capsys: pytest.CaptureFixture[str], line: list[str]
+def test_a_plugin_is_left_out_wherever_the_option_stands(
+    capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
-    commands(fail=_raising(PluginError("wrong")))
-    assert main(line) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("Traceback")
-    assert said.endswith("\nerror: wrong\n")
+    default = default_registry()
+    assert main(line.split()) == 0
+    kinds = {c["kind"] for c in json.loads(capsys.readouterr().out)["components"]}
+    assert "combiner" not in kinds
+    assert "objective" in kinds
+    assert default_registry() is default
+    assert "sago" in default_registry().names("combiner")  # for that one call only
+
+
+def test_several_plugins_are_left_out_and_so_may_be_a_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = ["plugins", "--without-plugin", "combiners", "--json", "--without-plugin=probes"]
+    assert main(line) == 0
+    kinds = {c["kind"] for c in json.loads(capsys.readouterr().out)["components"]}
+    assert not {"combiner", "probe"} & kinds
+    assert main(["evaluate", "--help", "--without-plugin", "commands"]) == 2
+    assert "left out: plugin amnesis" in one_line(capsys)
+
+
+def run_line(words: list[str], registry: Registry | None = None) -> tuple[int, str, str]:
+    """Return a line's exit code, and what it said on stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(words, registry=registry)
+    return code, out.getvalue(), err.getvalue()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 4), st.integers(0, 4), st.booleans())
+def test_global_options_may_stand_anywhere(debug: int, left_out: int, in_one_word: bool) -> None:
+    """Before a command, after it, even between an option of it and that option's value."""
+    words: list[list[str]] = [[word] for word in ("plugins", "--kind", "combiner", "sago")]
+    option = ["--without-plugin=combiners"] if in_one_word else ["--without-plugin", "combiners"]
+    words.insert(left_out, option)
+    plain = [word for part in words for word in part]
+    words.insert(debug + (debug > left_out), ["--debug"])
+    code, out, err = run_line([word for part in words for word in part])
+    assert (code, out) == (2, "")
+    said = run_line(plain)[2]
+    assert "no combiner is called 'sago'" in said
+    assert "left out: plugin amnesis" in said
+    assert err.startswith("Traceback")
+    assert err.endswith(f"\n{said}")
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["a", "--b", "--", "--debug", ""])))
+def test_global_options_are_taken_out_and_nothing_else_moves(words: list[str]) -> None:
+    """What stands after ``--`` is the command's, whatever it looks like."""
+    taken: list[Any] = []
+
+    def echo(
+        words: Annotated[list[str] | None, typer.Argument()] = None,
+        b: Annotated[bool, typer.Option("--b")] = False,
+    ) -> None:
+        taken.append((words or [], b))
+        raise PluginError("enough")
+
+    registry = registry_with(stranger(command={"echo": echo}))
+    end = words.index("--") if "--" in words else len(words)
+    code, _, err = run_line(["echo", *words], registry)
+    assert code == 2
+    assert err.endswith("error: enough\n")
+    rest = [word for word in words[:end] if not word.startswith("--")] + words[end + 1 :]
+    assert taken == [(rest, "--b" in words[:end])]
+    assert err.startswith("Traceback") == ("--debug" in words[:end])
+
+
+WORDS = ["plugins", "objective", "wga", "pcgrad", "nope", "é", "-", "--", "-x", ""]
+OPTIONS = ["help", "version", "json", "json=1", "kind", "kind=", "debug", "without-plugin"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*WORDS, *(f"--{option}" for option in OPTIONS)]), max_size=6))
+def test_no_line_is_a_defect(words: list[str]) -> None:
+    code, _, said = run_line(words)
+    assert code in (0, 2)
+    assert "defect" not in said
 
 
 @pytest.mark.parametrize(
@@ -366,56 +309,16 @@ def test_debug_shows_the_traceback_wherever_it_stands(
 )
 def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], line: str, said: str) -> None:
     assert main(line.split()) == 2
-    message = _said(capsys)
+    message = one_line(capsys)
     assert message.startswith("error: ")
     assert said in message
-
-
-# -- globals ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "--without-plugin combiners plugins --json",
-        "plugins --json --without-plugin combiners",
-        "plugins --without-plugin=combiners --json",
-    ],
-)
-def test_a_plugin_is_left_out_wherever_the_option_stands(
-    capsys: pytest.CaptureFixture[str], line: str
-) -> None:
-    assert main(line.split()) == 0
-    kinds = {c["kind"] for c in json.loads(capsys.readouterr().out)["components"]}
-    assert "combiner" not in kinds
-    assert "objective" in kinds
-    assert "sago" in default_registry().names("combiner")  # for that one call only
-
-
-@given(st.lists(st.sampled_from(["a", "--b", "--", "--debug", "-x", "--without-plugin=p", ""])))
-def test_globals_are_taken_out_and_nothing_else_moves(words: list[str]) -> None:
-    end = words.index("--") if "--" in words else len(words)
-    line, debug, left_out = cli._split_globals(list(words))
-    before = [w for w in words[:end] if w not in ("--debug", "--without-plugin=p")]
-    assert line == before + words[end:]
-    assert debug == ("--debug" in words[:end])
-    assert left_out == ["p"] * words[:end].count("--without-plugin=p")
-
-
-WORDS = ["plugins", "objective", "wga", "pcgrad", "nope", "é", "-", "--", "-x", ""]
-OPTIONS = ["help", "version", "json", "json=1", "kind", "kind=", "debug", "without-plugin"]
-
-
-@given(st.lists(st.sampled_from([*WORDS, *(f"--{option}" for option in OPTIONS)]), max_size=6))
-def test_no_line_is_a_defect(words: list[str]) -> None:
-    assert main(words) in (0, 2)
 
 
 # -- as a process -------------------------------------------------------------------------------
 
 
 def test_the_module_and_the_script_are_the_same_command() -> None:
-    module = _python("-m", "amnesis", "--version")
+    module = python("-m", "amnesis", "--version")
     script = subprocess.run(
         [Path(sys.executable).with_name("amnesis"), "--version"], capture_output=True, text=True
     )
@@ -423,59 +326,10 @@ def test_the_module_and_the_script_are_the_same_command() -> None:
     assert (script.returncode, script.stdout) == (module.returncode, module.stdout)
 
 
-def test_exit_codes_reach_the_shell() -> None:
-    done = _python("-m", "amnesis", "plugins", "wgaa")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: no plugin component is called 'wgaa'")
-
-
-def test_a_reader_that_has_gone_is_no_error() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    process = subprocess.run(
-        [sys.executable, "-m", "amnesis", "plugins", "--json"],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(writer)
-    assert process.stderr == ""
-    assert process.returncode == complaints.BROKEN_PIPE
-
-
-def test_ctrl_c_is_one_line_and_its_own_code(tmp_path: Path) -> None:
-    (tmp_path / "waiting.py").write_text(
-        "import time, amnesis\n"
-        "def wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
-        "@amnesis.hookimpl\n"
-        "def register_commands(register):\n"
-        "    register('wait', 'waiting:wait', summary='wait')\n"
-    )
-    metadata = tmp_path / "waiting-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: waiting\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[amnesis]\nwaiting = waiting\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "amnesis", "wait"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        # Started in the background, a shell has told us to ignore it, and a child inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "interrupted\n")
-
-
 def test_a_terminal_that_knows_ascii_only_is_no_error() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     for line in (["plugins", "sago"], ["plugins", "sago", "--json"], ["--help"]):
-        done = _python("-m", "amnesis", *line, env=environment)
+        done = python("-m", "amnesis", *line, env=environment)
         assert done.returncode == 0, done.stderr
-    document = json.loads(_python("-m", "amnesis", *line[:0], "plugins", "sago", "--json").stdout)
+    document = json.loads(python("-m", "amnesis", "plugins", "sago", "--json").stdout)
     assert "γ" in document["components"][0]["formula"]

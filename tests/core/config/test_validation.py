@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from amnesis.errors import RecipeError
-from amnesis.runs.finetune import FinetuneRecipe
-from amnesis.runs.recipe import Recipe
+from amnesis.runs.recipe import FinetuneRecipe, Recipe
 
 RUN: dict[str, Any] = {"model": "m", "benchmark": "fictional", "objective": "ga"}
 MAKE: dict[str, Any] = {"model": "m", "benchmark": "fictional", "sets": ["forget"]}

@@ -6,6 +6,7 @@ import inspect
 import re
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from amnesis.contracts import (
     StepContext,
     Subject,
 )
+from amnesis.data.templates import Template
 from amnesis.discovery import hookspecs
 from amnesis.discovery.entry import KINDS
 from amnesis.discovery.manager import HOOKS, Plugin, build_manager
@@ -63,8 +65,14 @@ class TwoRows(Benchmark):
 
 
 class Nothing(Attack):
-    def attack(self, subject: Any, benchmark: Any, settings: Any) -> Evaluation:
-        return benchmark.evaluate(subject, settings)
+    def attack(
+        self,
+        subject: Subject,
+        benchmark: Benchmark,
+        settings: EvaluationSettings,
+        progress: Any = None,
+    ) -> Evaluation:
+        return benchmark.evaluate(subject, settings, progress)
 
 
 def greet(name: str = "you") -> str:
@@ -117,7 +125,7 @@ def test_register_combiners() -> None:
 
 def test_register_probes() -> None:
     probe = _created("register_probes", StepCount)
-    context = StepContext(0, torch.nn.Linear(1, 1))
+    context = StepContext(step=0, model=Mock())
     assert probe.report(context, probe.initial_state()) == ({"seen": 1.0}, 1)
 
 
@@ -132,7 +140,7 @@ def test_register_benchmarks() -> None:
 
 
 def test_register_attacks() -> None:
-    subject = Subject(None, None, None)  # type: ignore[arg-type]
+    subject = Subject(Mock(), Mock(), Template())
     attack = _created("register_attacks", Nothing)
     assert attack.attack(subject, TwoRows(), EvaluationSettings()).values == {"forget/rows": 1.0}
 

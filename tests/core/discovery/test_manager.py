@@ -139,7 +139,7 @@ def test_the_same_module_twice_names_both_entry_points(install: Any) -> None:
 def test_a_blocked_plugin_is_not_even_imported(install: Any, name: str) -> None:
     points = install("good_plugin", "raise RuntimeError('imported')")
     manager = build_manager(points, blocked=[name])
-    assert manager.plugins == manager.faults == ()
+    assert (manager.plugins, manager.faults) == ((), ())
     assert [p.distribution for p in manager.blocked] == ["good-plugin"]
     assert "good_plugin" not in sys.modules
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amnesis
+import amnesis.cli
 from amnesis.discovery.entry import KINDS
-from amnesis.discovery.manager import build_manager
-from amnesis.discovery.registry import CORE_COMMANDS, Registry, default_registry, without_plugins
+from amnesis.discovery.manager import Plugin, build_manager, installed_entry_points
+from amnesis.discovery.registry import Registry, default_registry
 from amnesis.errors import ContractError, PluginError, RecipeError, did_you_mean
 
 METHODS = """
@@ -137,13 +139,50 @@ def test_failing_hook_is_a_fault_that_keeps_what_came_before(
     assert registry.names("objective") == ["before"]
 
 
-@pytest.mark.parametrize("name", CORE_COMMANDS)
-def test_a_plugin_cannot_shadow_a_core_command(install: Any, name: str) -> None:
-    source = _registering(f"register('{name}', 'a:b', summary='mine')", "register_commands")
-    registry = _registry(install, "shadow_plugin", source)
-    assert registry.names("command") == []
+def test_the_core_s_commands_are_registered_by_the_hook_as_a_stranger_s_are() -> None:
+    plugin = Plugin(amnesis.cli, "core", "amnesis", "0")
+    registry = Registry(build_manager([], modules=[plugin]))
+    assert registry.names("command") == ["cache", "finetune", "plugins", "run"]
+    for entry in registry:
+        assert entry.plugin is plugin
+        assert entry.load().__name__ == entry.name
+        assert entry == replace(default_registry().get("command", entry.name), plugin=plugin)
+    without = Registry(build_manager(blocked=["core"]))
+    assert not {"run", "plugins"} & set(without.names("command"))
+
+
+@pytest.mark.parametrize("strangers_first", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, default_registry().names(kind)[0]) for kind in KINDS] + [("command", "run")],
+)
+def test_a_name_of_amnesis_s_own_stays_its_own(
+    install: Any, kind: str, name: str, strangers_first: bool
+) -> None:
+    hook = f"register_{kind}s"
+    source = _registering(f"[register(n, 'a:B', summary='mine') for n in ('{name}', 'mine')]", hook)
+    theirs = install("shadow_plugin", source)
+    ours = [point for point in installed_entry_points() if point.module.startswith("amnesis")]
+    registry = Registry(build_manager([*theirs, *ours] if strangers_first else [*ours, *theirs]))
     (fault,) = registry.faults
-    assert f"its command {name!r} is amnesis's own; give it another name" in str(fault)
+    assert fault.plugin.distribution == "shadow-plugin"
+    assert str(fault) == (
+        "plugin shadow-plugin 1.0, entry point 'shadow_plugin_entry': its "
+        f"{kind} {name!r} is amnesis's own; give it another name"
+    )
+    assert registry.get(kind, name) == default_registry().get(kind, name)
+    assert registry.get(kind, name).load() is default_registry().get(kind, name).load()
+    assert registry.get(kind, "mine").plugin.distribution == "shadow-plugin"  # its others stay
+
+
+def test_a_name_of_amnesis_s_own_is_free_in_another_kind(install: Any) -> None:
+    source = _registering("register('sago', 'a:B', summary='mine')", "register_metrics")
+    registry = Registry(
+        build_manager([*installed_entry_points(), *install("metric_plugin", source)])
+    )
+    assert registry.get("metric", "sago").plugin.distribution == "metric-plugin"
+    assert registry.get("combiner", "sago").plugin.distribution == "amnesis"
+    assert not any(fault.plugin.distribution == "metric-plugin" for fault in registry.faults)
 
 
 def test_broken_target_is_told_when_it_is_used_and_not_before(install: Any) -> None:
@@ -180,7 +219,9 @@ def test_a_hyper_parameter_that_recipes_could_not_give_is_refused(install: Any) 
 
 def test_hyper_parameters_are_refused_all_at_once(install: Any) -> None:
     registry = _registry(install, "some_methods", METHODS)
-    with pytest.raises(RecipeError, match="no hyper-parameter 'factr'; did you mean 'factor'"):
+    with pytest.raises(
+        RecipeError, match="objective 'halved': factr: unknown key; did you mean 'factor'"
+    ):
         registry.create("objective", "halved", factr=1)
     with pytest.raises(RecipeError) as raised:
         registry.create("objective", "halved", factor=2, rounds=0)
@@ -201,14 +242,15 @@ def test_a_command_that_is_no_function_is_refused(install: Any) -> None:
         _registry(install, "greeting", source).get("command", "greet").load()
 
 
-def test_plugins_left_out_of_the_default_registry_come_back() -> None:
-    assert "wga" in default_registry().names("objective")
-    with without_plugins(frozenset({"objectives"})):
-        assert default_registry().names("objective") == []
-        with pytest.raises(PluginError, match=r"left out: plugin amnesis .*'objectives'"):
-            amnesis.create("objective", "wga")
+def test_a_registry_without_a_plugin_leaves_the_default_one_alone() -> None:
+    default = default_registry()
+    without = Registry(build_manager(blocked=["objectives"]))
+    assert without.names("objective") == []
+    with pytest.raises(PluginError, match=r"left out: plugin amnesis .*'objectives'"):
+        without.create("objective", "wga")
+    assert without.names("combiner") == default.names("combiner")
+    assert default_registry() is default
     assert amnesis.create("objective", "wga").beta == 1.0
-    assert default_registry() is default_registry()
 
 
 @given(st.text(max_size=12), st.lists(st.text(min_size=1, max_size=12), max_size=6))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.autograd import backward
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import amnesis
@@ -23,6 +24,7 @@ from amnesis.distributed.shards import is_sharded
 from amnesis.scoring.forward import score
 from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.scores import Needs
+from amnesis.training.report import StreamReport
 from amnesis.training.streams import Streams
 
 COMBINERS: list[dict[str, Any]] = [
@@ -37,6 +39,10 @@ COMBINERS: list[dict[str, Any]] = [
     {"name": "torchjd", "weighting": "mgda"},
     {"name": "torchjd", "weighting": "upgrad"},
 ]
+ALONE: dict[str, dict[str, Any]] = {
+    "forget": {"name": "sum", "gamma": 1.0, "alpha": 0.0},
+    "retain": {"name": "sum", "gamma": 0.0, "alpha": 1.0},
+}
 
 
 def examples() -> list[Example]:
@@ -89,19 +95,38 @@ def run(model: Any, mine: list[Example], micro: int, streams: Streams, reduce_co
             )
             with context:
                 # fully_shard averages over ranks, but these shares of one mean are to be added.
-                (times * loss(score(model, batch, loss.needs), counts)).backward()
+                backward(times * loss(score(model, batch, loss.needs), counts))
+
+
+def combined(
+    choice: dict[str, Any],
+    dtype: torch.dtype,
+    mine: list[Example],
+    micro: int,
+    how: str | None = None,
+) -> tuple[list[torch.Tensor], StreamReport]:
+    """Return what a combiner leaves in ``p.grad`` on this process, or (``how``) on both ranks."""
+    model = build(dtype, sharded=how == "sharded")
+    reduce = sum_over_ranks if how == "plain" else None
+    streams = Streams(model.named_parameters(), amnesis.create("combiner", **choice), reduce)
+    streams.watch()
+    run(model, mine, micro, streams, reduce_counts=how is not None)
+    report = streams.combine()
+    return [full(p.grad).clone() for p in model.parameters()], report
 
 
 def full(gradient: Any) -> torch.Tensor:
-    return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+    whole: torch.Tensor = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+    return whole
 
 
-def error(got: list[Any], expected: list[torch.Tensor]) -> float:
-    gap = sum(
-        (full(a).double() - b.double()).square().sum() for a, b in zip(got, expected, strict=True)
-    )
-    size = sum(b.double().square().sum() for b in expected)
-    return float((gap / size).sqrt())
+def norm(tensors: list[torch.Tensor]) -> float:
+    return float(torch.stack([t.double().norm() for t in tensors]).norm())
+
+
+def error(got: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    gaps = [a.double() - b.double() for a, b in zip(got, expected, strict=True)]
+    return norm(gaps) / norm(expected)
 
 
 def chunked_error(how: str, rank: int, everyone: list[Example]) -> float:
@@ -125,46 +150,24 @@ def main(how: str, folder: Path) -> None:
     mine = everyone[:6][rank::2] + everyone[6:][rank::2]
     found: dict[str, float] = {"float64 chunks": chunked_error(how, rank, everyone)}
     for dtype in (torch.float32, torch.float64):
+        # The sum with only one weight leaves that stream's own gradient, to the last bit.
+        whole = {name: combined(one, dtype, everyone, 6)[0] for name, one in ALONE.items()}
         for accumulation in (1, 3):
             micro = 3 // accumulation
             label = f"{str(dtype)[6:]} accumulation {accumulation}"
-            whole: dict[str, list[torch.Tensor]] = {}
-            alone = build(dtype, sharded=False)
-            one = Streams(
-                alone.named_parameters(), amnesis.create("combiner", "pcgrad", scope="global")
-            )
-            run(alone, everyone, 6, one, reduce_counts=False)
-            for name in ("forget", "retain"):
-                whole[name] = [one._held[name][p] for p in alone.parameters()]
+            both = {n: combined(one, dtype, mine, micro, how)[0] for n, one in ALONE.items()}
+            for name, got in both.items():
+                found[f"{label} {name}"] = error(got, whole[name])
             for choice in COMBINERS:
-                model = build(dtype, sharded=how == "sharded")
-                reduce = sum_over_ranks if how == "plain" else None
-                streams = Streams(
-                    model.named_parameters(), amnesis.create("combiner", **choice), reduce
-                )
-                streams.watch()
-                run(model, mine, micro, streams, reduce_counts=True)
-                held = {
-                    name: [streams._held[name][p] for p in model.parameters()]
-                    for name in ("forget", "retain")
-                }
-                if how == "plain":
-                    held = {name: [g.clone() for g in got] for name, got in held.items()}
-                    for got in held.values():
-                        sum_over_ranks(got)
-                for name, got in held.items():
-                    key = f"{label} {name}"
-                    found[key] = max(found.get(key, 0.0), error(got, whole[name]))
+                got, report = combined(choice, dtype, mine, micro, how)
                 # Combined from these very streams: SAGO is discontinuous, so equal inputs count.
-                fixed = {name: [full(g).clone() for g in got] for name, got in held.items()}
-                report = streams.combine()
-                combined = amnesis.create("combiner", **choice).combine(
-                    fixed["forget"], fixed["retain"]
+                expected = amnesis.create("combiner", **choice).combine(
+                    both["forget"], both["retain"]
                 )
-                got = [p.grad for p in model.parameters()]
-                found[f"{label} {choice}"] = error(got, [c for c in combined if c is not None])
-                norm = sum(g.double().square().sum() for g in fixed["forget"]) ** 0.5
-                assert abs(report.forget_norm / float(norm) - 1) < 1e-5
+                found[f"{label} {choice}"] = error(got, [c for c in expected if c is not None])
+                for name, seen in (("forget", report.forget_norm), ("retain", report.retain_norm)):
+                    assert seen is not None
+                    assert abs(seen / norm(both[name]) - 1) < 1e-5
     if rank == 0:
         (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     dist.barrier()

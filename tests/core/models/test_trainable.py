@@ -18,7 +18,8 @@ from amnesis.models.trainable import LoraSettings, merged, train_only, with_lora
 def logits(model: Any, tokenizer: Any) -> torch.Tensor:
     ids = tokenizer("Who wrote The Salt Orchard?", return_tensors="pt").input_ids
     with torch.no_grad():
-        return model.eval()(ids).logits
+        said: torch.Tensor = model.eval()(ids).logits
+    return said
 
 
 def widened(model: Any) -> Any:
@@ -68,11 +69,11 @@ def test_a_lora_run_forgets_and_leaves_a_model(
         tmp_path / "out",
         device="cpu",
     )
-    losses = [step["forget/loss"] for step in result.results["trajectory"]]
+    losses = [step["forget/loss"] for step in result.results.trajectory]
     assert losses[-1] < losses[0]
     # 8-bit kernels round activations too, and otherwise for another batch.
     near = 1e-2 if quantize else 1e-5
-    assert result.results["trajectory"][0]["forget/loss"] == pytest.approx(20 * 0.6931472, rel=near)
+    assert result.results.trajectory[0]["forget/loss"] == pytest.approx(20 * 0.6931472, rel=near)
     from transformers import AutoModelForCausalLM
 
     if save == "merged":

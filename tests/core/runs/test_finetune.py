@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from amnesis.errors import DataError, Interrupted, RecipeError
 from amnesis.runs.finetune import finetune
-from amnesis.training.stopping import StopWhenAsked
+from amnesis.runs.results import Results
 
 SIZES = {
     "hidden_size": 32,
@@ -36,9 +37,12 @@ def test_it_learns_and_is_deterministic(qa_rows: Any, tmp_path: Path) -> None:
     results = [
         finetune(recipe(qa_rows), tmp_path / name, device="cpu").results for name in ("one", "two")
     ]
-    losses = [step["forget/loss"] for step in results[0]["trajectory"]]
+    losses = [step["train/loss"] for step in results[0].trajectory]
     assert losses[-1] < 0.3 * losses[0]
-    assert results[0]["trajectory"] == results[1]["trajectory"]
+    assert results[0].trajectory == results[1].trajectory
+    assert results[0].steps == len(losses) == 40
+    assert results[0].data["train"]["examples"] == 8
+    assert results[0].phases() == {}  # it was not evaluated
     weights = [(tmp_path / n / "model" / "model.safetensors").read_bytes() for n in ("one", "two")]
     assert weights[0] == weights[1]
     tokens = [(tmp_path / n / "model" / "tokenizer.json").read_bytes() for n in ("one", "two")]
@@ -49,29 +53,25 @@ def test_a_finetuned_model_is_a_model_to_start_from(qa_rows: Any, tmp_path: Path
     finetune(recipe(qa_rows), tmp_path / "one", device="cpu")
     again = recipe(qa_rows, steps=2)
     again["model"] = {"path": str(tmp_path / "one" / "model")}
-    trajectory = finetune(again, tmp_path / "two", device="cpu").results["trajectory"]
-    first = json.loads((tmp_path / "one" / "results.json").read_text(encoding="utf-8"))
-    assert trajectory[0]["forget/loss"] == pytest.approx(
-        first["trajectory"][-1]["forget/loss"], rel=0.5
+    second = finetune(again, tmp_path / "two", device="cpu").results
+    first = Results.read(tmp_path / "one")
+    assert second.trajectory[0]["train/loss"] == pytest.approx(
+        first.trajectory[-1]["train/loss"], rel=0.5
     )
 
 
-def test_cut_off_and_resumed_it_ends_the_same(
-    qa_rows: Any, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_cut_off_and_resumed_it_ends_the_same(qa_rows: Any, tmp_path: Path) -> None:
     made = recipe(qa_rows, save_every=10)
-    finetune(made, tmp_path / "whole", device="cpu")
-    real = StopWhenAsked.on_step_end
+    whole = finetune(made, tmp_path / "whole", device="cpu").results
 
-    def cut(self: Any, args: Any, state: Any, control: Any, **options: Any) -> None:
-        self.asked = state.global_step == 17
-        real(self, args, state, control, **options)
+    def press_ctrl_c(what: str, done: int, total: int) -> None:
+        if done == 17:
+            signal.raise_signal(signal.SIGINT)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(StopWhenAsked, "on_step_end", cut)
-        with pytest.raises(Interrupted, match="interrupted after step 17 of 40"):
-            finetune(made, tmp_path / "cut", device="cpu")
-    finetune(made, tmp_path / "cut", resume=True, device="cpu")
+    with pytest.raises(Interrupted, match="interrupted after step 17 of 40"):
+        finetune(made, tmp_path / "cut", device="cpu", progress=press_ctrl_c)
+    cut = finetune(made, tmp_path / "cut", resume=True, device="cpu").results
+    assert cut.trajectory == whole.trajectory
     weights = [
         (tmp_path / n / "model" / "model.safetensors").read_bytes() for n in ("whole", "cut")
     ]
@@ -85,7 +85,7 @@ def test_quantized_weights_are_refused(qa_rows: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_other_rows_are_not_gone_on_with(qa_rows: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_other_rows_are_not_gone_on_with(qa_rows: Any, tmp_path: Path) -> None:
     """The recipe may be the same while the file that it names has changed."""
     made = recipe(qa_rows, steps=4, save_every=2)
     file = tmp_path / "forget.jsonl"

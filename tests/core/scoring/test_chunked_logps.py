@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import backward
 
 from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import encode_rows
@@ -17,15 +20,18 @@ from amnesis.scoring.forward import score
 from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.scores import Needs, label_logps
 
+Leaves = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]  # hidden, weight, bias
+Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
+
 
 def inputs(
     rows: int, vocabulary: int, dtype: torch.dtype, bias: bool = True, width: int = 8
-) -> list[torch.Tensor | None]:
+) -> Leaves:
     torch.manual_seed(rows)
     hidden = torch.randn(rows, width).to(dtype).requires_grad_()
     weight = torch.randn(vocabulary, width).to(dtype).requires_grad_()
     offset = torch.randn(vocabulary).to(dtype).requires_grad_() if bias else None
-    return [hidden, weight, offset]
+    return hidden, weight, offset
 
 
 def plain(
@@ -34,7 +40,11 @@ def plain(
     return label_logps(torch.nn.functional.linear(hidden, weight, bias), targets)
 
 
-def gradients(leaves: list[torch.Tensor | None]) -> list[torch.Tensor]:
+def in_chunks(chunk: int) -> Compute:
+    return partial(label_logps_in_chunks, chunk=chunk)
+
+
+def gradients(leaves: Leaves) -> list[torch.Tensor]:
     return [leaf.grad.clone() for leaf in leaves if leaf is not None and leaf.grad is not None]
 
 
@@ -53,10 +63,10 @@ def test_values_and_gradients_are_the_plain_path_s(
     targets = torch.randint(vocabulary, (rows,))
     pull = torch.randn(rows, dtype=dtype)
     results = []
-    for compute in (plain, lambda *a: label_logps_in_chunks(*a, chunk=chunk)):
+    for compute in (plain, in_chunks(chunk)):
         leaves = inputs(rows, vocabulary, dtype, bias)
         logps = compute(*leaves, targets)
-        logps.backward(pull)
+        backward(logps, pull)
         results.append([logps.detach(), *gradients(leaves)])
     for expected, found in zip(*results, strict=True):
         scale = max(1.0, expected.abs().max().item() if expected.numel() else 1.0)
@@ -75,27 +85,26 @@ def test_a_larger_case_is_exact_to_3e_7() -> None:
 
 @pytest.mark.parametrize("trained", ["hidden", "weight", "bias"])
 def test_what_is_frozen_gets_no_gradient(trained: str) -> None:
-    leaves = dict(zip(("hidden", "weight", "bias"), inputs(20, 7, torch.float64), strict=True))
-    for name, leaf in leaves.items():
+    leaves = inputs(20, 7, torch.float64)
+    named: dict[str, torch.Tensor] = {}
+    for name, leaf in zip(("hidden", "weight", "bias"), leaves, strict=True):
         assert leaf is not None
-        leaf.requires_grad_(name == trained)
+        named[name] = leaf.requires_grad_(name == trained)
     targets = torch.randint(7, (20,))
-    label_logps_in_chunks(*leaves.values(), targets, chunk=6).sum().backward()  # type: ignore[arg-type]
-    found = {name: leaf.grad for name, leaf in leaves.items() if leaf is not None}
+    backward(in_chunks(6)(*leaves, targets).sum())
+    found = {name: leaf.grad for name, leaf in named.items()}
     assert [name for name, grad in found.items() if grad is not None] == [trained]
-    leaf = leaves[trained]
-    assert leaf is not None
-    leaf.grad = None
-    plain(*leaves.values(), targets).sum().backward()  # type: ignore[arg-type]
-    torch.testing.assert_close(found[trained], leaf.grad)
+    named[trained].grad = None
+    backward(plain(*leaves, targets).sum())
+    torch.testing.assert_close(found[trained], named[trained].grad)
 
 
 def test_backward_may_run_twice() -> None:
     leaves = inputs(20, 7, torch.float64)
-    logps = label_logps_in_chunks(*leaves, torch.randint(7, (20,)), chunk=6)  # type: ignore[arg-type]
-    logps.sum().backward(retain_graph=True)
+    logps = in_chunks(6)(*leaves, torch.randint(7, (20,)))
+    backward(logps.sum(), retain_graph=True)
     once = gradients(leaves)
-    logps.sum().backward()
+    backward(logps.sum())
     for first, second in zip(once, gradients(leaves), strict=True):
         torch.testing.assert_close(second, 2 * first)
 
@@ -108,12 +117,12 @@ def test_half_precision_is_summed_in_float32() -> None:
     found = label_logps_in_chunks(hidden, weight, None, targets, chunk=32)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, plain(hidden, weight, None, targets), rtol=1e-6, atol=1e-6)
-    found.sum().backward()
+    backward(found.sum())
     half = weight.grad
     assert half is not None
     assert half.dtype == torch.bfloat16
     exact = weight.detach().double().requires_grad_()
-    plain(hidden.detach().double(), exact, None, targets).sum().backward()
+    backward(plain(hidden.detach().double(), exact, None, targets).sum())
     assert exact.grad is not None
     # Sixteen partial sums rounded to bfloat16 on the way would be off by several times this.
     torch.testing.assert_close(half.double(), exact.grad, rtol=0.02, atol=0.06)
@@ -122,12 +131,12 @@ def test_half_precision_is_summed_in_float32() -> None:
 def test_autocast_is_remembered_in_backward() -> None:
     results = []
     targets = torch.randint(9, (40,))
-    for compute in (plain, lambda *a: label_logps_in_chunks(*a, chunk=16)):
+    for compute in (plain, in_chunks(16)):
         leaves = inputs(40, 9, torch.float32)
         with torch.autocast("cpu", torch.bfloat16):
             logps = compute(*leaves, targets)
         assert logps.dtype == torch.float32
-        logps.sum().backward()
+        backward(logps.sum())
         results.append([logps.detach(), *gradients(leaves)])
     for expected, found in zip(*results, strict=True):
         assert found.dtype == expected.dtype
@@ -135,15 +144,15 @@ def test_autocast_is_remembered_in_backward() -> None:
 
 
 def test_forward_mode_agrees_with_the_plain_path() -> None:
-    import torch.autograd.forward_ad as fwd
-
+    fwd: Any = torch.autograd.forward_ad
     targets = torch.randint(7, (20,))
     leaves = [leaf.detach() for leaf in inputs(20, 7, torch.float64) if leaf is not None]
     tangents = [torch.randn_like(leaf) for leaf in leaves]
     with fwd.dual_level():
-        duals = [fwd.make_dual(a, t) for a, t in zip(leaves, tangents, strict=True)]
-        found = fwd.unpack_dual(label_logps_in_chunks(*duals, targets, chunk=6)).tangent  # type: ignore[arg-type]
-        expected = fwd.unpack_dual(plain(*duals, targets)).tangent
+        h, w, b = (fwd.make_dual(leaf, t) for leaf, t in zip(leaves, tangents, strict=True))
+        found = fwd.unpack_dual(in_chunks(6)(h, w, b, targets)).tangent
+        expected = fwd.unpack_dual(plain(h, w, b, targets)).tangent
+    assert found is not None
     torch.testing.assert_close(found, expected)
 
 
@@ -199,7 +208,7 @@ def batch(qa_rows: Any, tiny_tokenizer: Any) -> Batch:
 def losses_and_gradients(model: Any, batch: Batch, head: ChunkedHead | None) -> list[torch.Tensor]:
     model.zero_grad()
     logps = score(model, batch, Needs(logps=True), head=head).logps
-    (logps * torch.arange(logps.numel()).view_as(logps)).mean().backward()
+    backward((logps * torch.arange(logps.numel()).view_as(logps)).mean())
     return [logps.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
 
 
@@ -227,7 +236,7 @@ def test_no_logits_beyond_a_chunk_are_ever_made(batch: Batch, tiny_tokenizer: An
     vocabulary = len(tiny_tokenizer)
     largest = 0
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -242,10 +251,11 @@ def test_no_logits_beyond_a_chunk_are_ever_made(batch: Batch, tiny_tokenizer: An
     model = model_of("llama", vocabulary)
     head = ChunkedHead(model, chunk=8)
     head.serves(batch)
-    with Watch():
+    watch = Watch()  # type: ignore[no-untyped-call]
+    with watch:
         losses_and_gradients(model, batch, head)
     assert largest == 8
-    with Watch():
+    with watch:
         losses_and_gradients(model, batch, None)
     assert largest >= int(batch.mask.sum())
 

@@ -1,37 +1,48 @@
-"""`stop_when`: a run ends where a value has been past its limit for long enough."""
+"""A run ends early where a value has been past its limit for long enough, or on Ctrl-C."""
 
 from __future__ import annotations
 
+import math
+import signal
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from amnesis.contracts import Probe, StepContext
 from amnesis.errors import RecipeError
-from amnesis.training.stopping import Stopping, limits_of
+from amnesis.training.report import StepLog
+from amnesis.training.stopping import StopAtLimits, StopWhenInterrupted, limits_of
 from amnesis.training.unlearner import Unlearner
 
 
-class Control:
-    should_training_stop = should_log = False
+class Ratios(Probe):
+    logs = ("g_effect/",)
+    short_names = {"retain_over_unlearn": "g_effect/retain_over_unlearn"}
+
+    def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
+        return {}, state
 
 
-class State:
-    global_step = 0
-
-
-def steps_until_stop(limit: Any, values: list[dict[str, float]]) -> int | None:
-    notes: list[str] = []
-    current = iter(values)
-    held: dict[str, float] = {}
-    stopping = Stopping(limits_of({"retain_over_unlearn": limit}), lambda: held, notes.append)
-    control, state = Control(), State()
-    for step, held in enumerate(current, start=1):  # noqa: B007  # read by the callback
-        state.global_step = step
-        stopping.on_step_end(None, state, control)
+def steps_until_stop(
+    limit: Any,
+    values: list[dict[str, float]],
+    name: str = "retain_over_unlearn",
+    evaluate_every: int | None = None,
+) -> int | None:
+    log, probes = StepLog(), [Ratios()]
+    stopping = StopAtLimits(limits_of({name: limit}, probes), log, probes, evaluate_every)
+    for step, seen in enumerate(values, start=1):
+        log.begin(seen)
+        control = SimpleNamespace(should_training_stop=False, should_log=False)
+        stopping.on_step_end(None, SimpleNamespace(global_step=step), control)
+        assert control.should_log == control.should_training_stop
         if control.should_training_stop:
-            assert control.should_log
-            assert f"after step {step}" in notes[0]
+            (note,) = log.notes
+            assert f"stopped after step {step}: " in note
             return step
+    assert log.notes == []
     return None
 
 
@@ -51,6 +62,39 @@ RATIO = "g_effect/retain_over_unlearn"
 )
 def test_counting(limit: Any, ratios: list[float | None], stop: int | None) -> None:
     assert steps_until_stop(limit, [{} if r is None else {RATIO: r} for r in ratios]) == stop
+
+
+def test_what_is_not_defined_on_a_step_neither_counts_nor_breaks_a_row() -> None:
+    ratios = [math.nan, 0.9, math.nan, 0.9]
+    limit = {"above": 0.5, "for_steps": 2}
+    assert steps_until_stop(limit, [{RATIO: ratio} for ratio in ratios]) == 4
+
+
+def test_what_a_checkpoint_kept_is_counted_on_from() -> None:
+    limits, log = limits_of({"forget/loss": {"above": 1.0, "for_steps": 3}}), StepLog()
+    first, second = StopAtLimits(limits, log), StopAtLimits(limits, log)
+    for step, stopping in ((1, first), (2, first), (3, second)):
+        if stopping is second:
+            second.counts = dict(first.counts)
+        log.begin({"forget/loss": 2.0})
+        control = SimpleNamespace(should_training_stop=False, should_log=False)
+        stopping.on_step_end(None, SimpleNamespace(global_step=step), control)
+        assert control.should_training_stop == (step == 3)
+
+
+def test_a_value_of_evaluations_is_expected_with_the_first_of_them() -> None:
+    name = "forget/probability"
+    values: list[dict[str, float]] = [{}, {}, {name: 0.5}, {}, {}, {name: 0.1}]
+    assert steps_until_stop({"below": 0.2}, values, name, evaluate_every=3) == 6
+    with pytest.raises(RecipeError, match=f"gives {name!r}"):
+        steps_until_stop({"below": 0.2}, values, name, evaluate_every=2)
+    with pytest.raises(RecipeError, match="neither a probe nor an evaluation of this run gives"):
+        steps_until_stop({"below": 0.2}, values, name)
+
+
+def test_a_value_of_a_probe_is_expected_on_the_first_step() -> None:
+    with pytest.raises(RecipeError, match="add the probe that gives it"):
+        steps_until_stop({"above": 0.5}, [{"g_effect/retain": 0.1}], evaluate_every=2)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +126,7 @@ def test_a_run_ends_early_and_says_why(tiny_llama: Any, tiny_tokenizer: Any, qa_
 
 
 def test_a_first_step_that_does_not_forget_has_no_ratio_and_is_no_fault() -> None:
-    values = [{"g_effect/retain": 0.2, "g_effect/unlearn": 0.1}, {RATIO: 0.9}]
+    values = [{"g_effect/retain": 0.2, "g_effect/unlearn": 0.1, RATIO: math.nan}, {RATIO: 0.9}]
     assert steps_until_stop({"above": 0.5}, values) == 2
 
 
@@ -90,7 +134,7 @@ def test_a_limit_on_what_no_probe_gives_is_refused(
     tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
 ) -> None:
     stop = {"retain_over_unlearn": {"above": 1.0}}
-    with pytest.raises(RecipeError, match="add the probe 'g_effect'"):
+    with pytest.raises(RecipeError, match="add the probe that gives it"):
         run(tiny_llama, tiny_tokenizer, stop_when=stop).fit(qa_rows[:4], qa_rows[4:])
 
 
@@ -108,3 +152,39 @@ def test_a_limit_on_what_no_evaluation_gives_is_refused_at_the_first(
     with pytest.raises(RecipeError, match="did you mean 'forget/probability'"):
         run(tiny_llama, tiny_tokenizer, **options).fit(qa_rows[:4], qa_rows[4:])
     assert len(evaluated) == 1
+
+
+@pytest.fixture
+def interruption() -> Any:
+    """Listening for Ctrl-C, until the test is over."""
+    listening = StopWhenInterrupted()
+    listening.on_train_begin(None, None, None)
+    yield listening
+    listening.restore()
+
+
+def test_the_first_ctrl_c_stops_after_its_step_with_a_checkpoint(
+    interruption: StopWhenInterrupted,
+) -> None:
+    control = SimpleNamespace(should_training_stop=False, should_save=False)
+    interruption.on_step_end(None, None, control)
+    assert not control.should_training_stop
+    signal.raise_signal(signal.SIGINT)
+    interruption.on_step_end(None, None, control)
+    assert control.should_training_stop
+    assert control.should_save
+
+
+def test_the_second_ctrl_c_is_immediate(interruption: StopWhenInterrupted) -> None:
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_after_training_ctrl_c_is_what_it_was() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    listening = StopWhenInterrupted()
+    listening.on_train_begin(None, None, None)
+    assert signal.getsignal(signal.SIGINT) is not before
+    listening.on_train_end(None, None, None)
+    assert signal.getsignal(signal.SIGINT) is before

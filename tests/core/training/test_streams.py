@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import backward
 
 import amnesis
 from amnesis import contracts
@@ -48,7 +50,7 @@ def gradients(
             with torch.no_grad():
                 reference = score(model, batch, contracts.Needs(logps=True, logits=True))
         with streams.collect(how):
-            loss(score(model, batch, loss.needs, reference), counts).backward()
+            backward(loss(score(model, batch, loss.needs, reference), counts))
 
 
 @pytest.fixture
@@ -76,21 +78,19 @@ def test_accumulation_is_exact(
     if regularizer == "kl":  # at the reference its gradient is zero: compare away from it
         other = type(model)(model.config).to(dtype)
         losses["retain"] = StreamLoss("retain", (WeightedTerm(divergence(other)),))
-    whole: dict[str, list[torch.Tensor]] = {}
-    for micro in (8, 1, 2, 4):
-        streams = Streams(model.named_parameters(), build({"name": "sum"}))
-        for name, loss in losses.items():
-            gradients(model, loss, examples, micro, streams, name)
-        for name in losses:
-            got = [streams._held[name][p] for p in model.parameters()]
-            if micro == 8:
-                whole[name] = got
-            else:
-                gap = torch.stack(
-                    [(a - b).norm() for a, b in zip(got, whole[name], strict=True)]
-                ).norm()
-                size = torch.stack([b.norm() for b in whole[name]]).norm()
-                assert gap / size < tolerance
+    for weights in ({"gamma": 1.0, "alpha": 0.0}, {"gamma": 0.0, "alpha": 1.0}):
+        whole: list[torch.Tensor] = []
+        for micro in (8, 1, 2, 4):
+            streams = Streams(model.named_parameters(), build({"name": "sum", **weights}))
+            for name, loss in losses.items():
+                gradients(model, loss, examples, micro, streams, name)
+            streams.combine()  # leaves the one stream's gradient that has a weight
+            got = [p.grad.clone() for p in model.parameters()]
+            whole = whole or got
+            gap = torch.stack([(a - b).norm() for a, b in zip(got, whole, strict=True)]).norm()
+            size = torch.stack([b.norm() for b in whole]).norm()
+            assert size > 0
+            assert gap / size < tolerance
 
 
 def divergence(other: Any) -> Any:
@@ -105,7 +105,8 @@ def divergence(other: Any) -> Any:
         def terms(self, scores: Any) -> torch.Tensor:
             q = torch.full_like(scores.logits, -1.0).log_softmax(-1)
             p = scores.logits.log_softmax(-1)
-            return scores.unpack((q.exp() * (q - p)).sum(-1))
+            kl: torch.Tensor = scores.unpack((q.exp() * (q - p)).sum(-1))
+            return kl
 
     return Distance()
 
@@ -127,9 +128,9 @@ def test_streams_equal_combining_by_hand(
     expected = build(choice).combine(f, r)
     streams = Streams(tiny_llama.named_parameters(), build(choice))
     with streams.forget():
-        loss(forget).backward()
+        backward(loss(forget))
     with streams.retain(last=last):
-        (-loss(retain)).backward()
+        backward(-loss(retain))
     streams.combine()
     for p, e in zip(parameters, expected, strict=True):
         assert p.grad is not None
@@ -144,9 +145,9 @@ def test_a_missing_gradient_is_a_zero(choice: dict[str, Any], last: bool) -> Non
     named = list({"both": both, "f": only_f, "r": only_r, "none": none}.items())
     streams = Streams(named, build(choice))
     with streams.forget():
-        (both.sum() + 2 * only_f.sum()).backward()
+        backward(both.sum() + 2 * only_f.sum())
     with streams.retain(last=last):
-        (-3 * both.sum() + 5 * only_r.sum()).backward()
+        backward(-3 * both.sum() + 5 * only_r.sum())
     streams.combine()
     ones = torch.ones(3)
     expected = build(choice).combine([ones, 2 * ones, None], [-3 * ones, None, 5 * ones])
@@ -162,13 +163,66 @@ def test_last_of_several_retain_passes_combines_their_sum() -> None:
     streams = Streams([("p", p)], build({"name": "sago"}))
     for _ in range(2):
         with streams.forget():
-            (p * torch.tensor([1.0, 1.0])).sum().backward()
+            backward((p * torch.tensor([1.0, 1.0])).sum())
     for last in (False, True):
         with streams.retain(last=last):
-            (p * torch.tensor([3.0, -3.0])).sum().backward()
+            backward((p * torch.tensor([3.0, -3.0])).sum())
     streams.combine()
     assert p.grad is not None
     assert p.grad.tolist() == [2.0, -6.0]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_without_a_combiner_the_two_gradients_are_added(last: bool) -> None:
+    both, only_f, only_r, none = (torch.nn.Parameter(torch.randn(3)) for _ in range(4))
+    streams = Streams({"both": both, "f": only_f, "r": only_r, "none": none}.items(), None)
+    f, r = torch.randn(3), torch.randn(3)
+    with streams.forget():
+        backward((f * both).sum() + (f * only_f).sum())
+    with streams.retain(last=last):
+        backward((r * both).sum() + (r * only_r).sum())
+    streams.combine()
+    for p, expected in ((both, f + r), (only_f, f), (only_r, r)):
+        assert p.grad is not None
+        assert torch.equal(p.grad, expected)
+    assert none.grad is None
+
+
+def test_a_forget_stream_alone_leaves_its_gradient_as_it_is() -> None:
+    p = torch.nn.Parameter(torch.zeros(3))
+    streams = Streams([("p", p)], None)
+    parts = torch.randn(2, 3)
+    for part in parts:
+        with streams.forget():
+            backward((p * part).sum())
+    streams.combine()
+    assert p.grad is not None
+    assert torch.equal(p.grad, parts[0] + parts[1])
+
+
+def test_what_a_combiner_remembers_goes_on_in_other_streams() -> None:
+    """A step after :meth:`load_state_dict` is what it would have been in one go."""
+    gradients = torch.randn(3, 2, 5)
+
+    def step(streams: Streams, p: torch.nn.Parameter, k: int) -> torch.Tensor:
+        with streams.forget():
+            backward((p * gradients[k, 0]).sum())
+        with streams.retain(last=True):
+            backward((p * gradients[k, 1]).sum())
+        streams.combine()
+        assert p.grad is not None
+        combined, p.grad = p.grad, None
+        return combined
+
+    p = torch.nn.Parameter(torch.zeros(5))
+    whole, cut, resumed = (Streams([("p", p)], build({"name": "gru"})) for _ in range(3))
+    expected = [step(whole, p, k) for k in range(3)]
+    for k in range(2):
+        step(cut, p, k)
+    resumed.load_state_dict({name: kept.clone() for name, kept in cut.state_dict().items()})
+    assert torch.equal(step(resumed, p, 2), expected[2])
+    fresh = Streams([("p", p)], build({"name": "gru"}))
+    assert not torch.equal(step(fresh, p, 2), expected[2])
 
 
 def test_sago_is_bit_equal_on_fixed_streams() -> None:
@@ -177,7 +231,8 @@ def test_sago_is_bit_equal_on_fixed_streams() -> None:
     r = [torch.randn(50, 7), torch.randn(9)]
     sago = build({"name": "sago"})
     whole = sago.combine(f, r)
-    rows = [sago.combine([a], [b])[0] for a, b in zip(f[0].split(13), r[0].split(13), strict=True)]
+    parts = zip(torch.split(f[0], 13), torch.split(r[0], 13), strict=True)
+    rows = [sago.combine([a], [b])[0] for a, b in parts]
     assert torch.equal(torch.cat(rows), whole[0])
     mask = (f[0].sign() * r[0].sign()) < 0
     assert torch.equal(torch.where(mask, r[0], f[0]), whole[0])
@@ -187,13 +242,13 @@ def test_two_backwards_in_the_last_retain_pass_are_refused() -> None:
     p = torch.nn.Parameter(torch.ones(2))
     streams = Streams([("p", p)], build({"name": "sago"}))
     with streams.forget():
-        (p * 2).sum().backward()
+        backward((p * 2).sum())
     with (
         pytest.raises(ContractError, match="a second one was made inside it"),
         streams.retain(last=True),
     ):
-        p.sum().backward()
-        p.sum().backward()
+        backward(p.sum())
+        backward(p.sum())
 
 
 @pytest.mark.parametrize("name", ["sum", "sago", "pcgrad", "blur", "ngdiff", "gru", "torchjd"])
@@ -204,13 +259,13 @@ def test_combiners_do_not_see_the_loss_scale(name: str) -> None:
     left = []
     for scale in (1.0, 4096.0):
         p = torch.nn.Parameter(torch.zeros(5))
-        streams = Streams([("p", p)], build({"name": name}), scale=lambda s=scale: s)
+        streams = Streams([("p", p)], build({"name": name}), scale=partial(float, scale))
         for f, r in zip(*values, strict=True):
             streams.watch(products=[("forget", "retain")])
             with streams.forget():
-                (scale * (p * f).sum()).backward()
+                backward(scale * (p * f).sum())
             with streams.retain(last=True):
-                (scale * (p * r).sum()).backward()
+                backward(scale * (p * r).sum())
             report = streams.combine()
             assert report.forget_norm == pytest.approx(f.sum(0).norm().item(), rel=1e-5)
             assert report.products["forget", "retain"]["p"] == pytest.approx(
@@ -228,9 +283,9 @@ def test_a_step_that_overflows_leaves_no_trace_in_a_combiner_s_memory() -> None:
     streams = Streams([("p", p)], build({"name": "gru"}), scale=lambda: 2.0)
     for r in (torch.tensor([1.0, 2.0]), torch.tensor([float("inf"), 1.0])):
         with streams.forget():
-            (p * torch.ones(2)).sum().backward()
+            backward((p * torch.ones(2)).sum())
         with streams.retain(last=True):
-            (p * r).sum().backward()
+            backward((p * r).sum())
         streams.combine()
         p.grad = None
     (memory,) = streams.state_dict().values()
@@ -249,9 +304,9 @@ def test_the_report_says_what_the_gradients_are(pairs: list[tuple[float, float]]
     streams = Streams([("p", p)], build({"name": "pcgrad"}))
     streams.watch(products=[("forget", "retain"), ("forget", "forget")])
     with streams.forget():
-        (p * f).sum().backward()
+        backward((p * f).sum())
     with streams.retain(last=True):
-        (p * r).sum().backward()
+        backward((p * r).sum())
     report = streams.combine()
     assert report.forget_norm == pytest.approx(f.norm().item())
     assert report.retain_norm == pytest.approx(r.norm().item())
@@ -270,6 +325,6 @@ def test_frozen_parameters_are_left_alone(tiny_llama: Any, examples: Any) -> Non
     streams = Streams(tiny_llama.named_parameters(), build({"name": "sum"}))
     for stream in (streams.forget(), streams.retain(last=True)):
         with stream:
-            score(tiny_llama, batch, contracts.Needs(logps=True)).logps.sum().backward()
+            backward(score(tiny_llama, batch, contracts.Needs(logps=True)).logps.sum())
     streams.combine()
     assert frozen.grad is None

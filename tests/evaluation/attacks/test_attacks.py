@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import amnesis
-from amnesis.contracts import EvaluationSettings, Subject
-from amnesis.contracts.attack import keyed
+from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings, Subject
+from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template, TextTemplate, encode
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import Method, build, build_metrics, build_stream
 from amnesis.errors import DataError, RecipeError
 from amnesis.models.fingerprint import fingerprint
-from amnesis.runs.evaluations import Evaluating
-from amnesis.runs.recipe import Recipe
-from amnesis_evaluation.attacks.attacking import attacks_of
+from amnesis.runs.evaluations import Evaluations, attacks_by_name
+from amnesis.training.unlearner import FitResult
 from amnesis_evaluation.attacks.paraphrase import Paraphrase
 from amnesis_evaluation.attacks.quantization import Quantization, rounded_to_nearest
 from amnesis_evaluation.attacks.relearning import Relearning
@@ -88,7 +89,7 @@ def test_relearning_on_other_text_evaluates_the_forget_set_only(
         Relearning(rows_of="facts").attack(subject, benchmark, QUICK)
 
 
-def test_a_model_that_never_knew_goes_through_the_same(
+def test_a_retrained_model_goes_through_the_same(
     subject: Subject, benchmark: Any, tmp_path: Path
 ) -> None:
     subject.model.save_pretrained(tmp_path)
@@ -153,20 +154,33 @@ def test_quantisation_rounds_linear_layers_and_not_the_head(
     assert four.values["forget/probability"] == pytest.approx(expected["forget/probability"])
 
 
-def test_gpt2s_transposed_layers_are_rounded_by_output(tiny_tokenizer: Any, benchmark: Any) -> None:
+class Recording(Benchmark):
+    """Keeps every model that it is given, and finds nothing."""
+
+    models: list[Any]
+
+    def sets(self) -> dict[str, Any]:
+        return {}
+
+    def evaluate(self, subject: Subject, *_: Any, **__: Any) -> Evaluation:
+        self.models.append(subject.model)
+        return Evaluation()
+
+
+def test_gpt2s_transposed_layers_are_rounded_by_output(tiny_tokenizer: Any) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = GPT2LMHeadModel(
         GPT2Config(vocab_size=len(tiny_tokenizer), n_embd=16, n_layer=1, n_head=2)
     )
-    from amnesis_evaluation.attacks.quantization import _round_linear_layers
-
-    weight = model.transformer.h[0].mlp.c_fc.weight.detach().clone()
-    head = model.lm_head.weight.detach().clone()
-    _round_linear_layers(model, 4, None)
-    rounded = model.transformer.h[0].mlp.c_fc.weight
+    recording = Recording(models=[])
+    subject = Subject(model, tiny_tokenizer, Template())
+    Quantization(bits=4, backend="nearest").attack(subject, recording, QUICK)
+    (attacked,) = recording.models
+    weight = model.transformer.h[0].mlp.c_fc.weight
+    rounded = attacked.transformer.h[0].mlp.c_fc.weight
     assert torch.equal(rounded, rounded_to_nearest(weight.T, 4).T)
-    assert torch.equal(model.lm_head.weight, head)
+    assert torch.equal(attacked.lm_head.weight, model.lm_head.weight)
 
 
 @pytest.fixture
@@ -211,17 +225,24 @@ def test_what_a_library_cannot_hold_is_one_line(
         Quantization(bits=4, backend="bitsandbytes").attack(wide, benchmark, QUICK)
 
 
-def test_a_library_that_leaves_weights_as_they_were_is_told_on(
+def test_a_library_that_leaves_weights_as_they_were_is_found_out(
     subject: Subject, benchmark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import transformers
+
     with pytest.raises(
         RecipeError, match="torchao cannot hold this model in 4 bits on cpu: it leaves every weight"
     ):
         Quantization(bits=4, backend="torchao").attack(subject, benchmark, QUICK)
     # Some of them: the libraries go by a layer's width.
-    whole = Quantization(backend="torchao")._reloaded(subject, "torchao")
-    whole.model.model.layers[1].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(64, 32))
-    monkeypatch.setattr(Quantization, "_reloaded", lambda *_: whole)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+
+    def load_all_but_one(*given: Any, **options: Any) -> Any:
+        model = load(*given, **options)
+        model.model.layers[1].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(64, 32))
+        return model
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load_all_but_one)
     found = Quantization(backend="torchao").attack(subject, benchmark, QUICK)
     assert found.notes[-2:] == [
         "quantised to 8 bits by torchao",
@@ -238,7 +259,7 @@ def test_a_backend_that_is_not_installed_is_one_line(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=f"{backend} is not installed"):
         Quantization(backend=backend).attack(subject, benchmark, QUICK)
-    assert Quantization()._found(subject) == "nearest"
+    assert "by nearest" in Quantization().attack(subject, benchmark, QUICK).notes[-1]
 
 
 def test_a_paraphrase_asks_the_same_answer_in_other_words(subject: Subject, benchmark: Any) -> None:
@@ -329,7 +350,7 @@ def test_samples_of_plain_text_are_held_against_the_text(
     rows = [{"text": "Mirela Dantes wrote The Salt Orchard in 1987."}]
     bench = amnesis.create("benchmark", "own", forget=rows, retain=rows)
     chunked = replace(subject, template=TextTemplate(max_length=8))
-    said = sampling.encode_rows(rows, subject.tokenizer, chunked.template).examples
+    said = encode_rows(rows, subject.tokenizer, chunked.template).examples
     written = [e.sequences["answer"] for e in said]
     monkeypatch.setattr(
         sampling,
@@ -364,7 +385,9 @@ def test_what_sampling_leaves_out_is_said(subject: Subject, qa_rows: list[dict[s
 def test_attacks_of_one_name_are_told_apart_by_their_hyper_parameters() -> None:
     two = [{"name": "quantization", "bits": 8}, {"name": "quantization", "bits": 4}]
     one = {"name": "sampling", "samples": 2}
-    assert list(keyed(attacks_of([*two, one, two[1]]))) == [
+    choices = [*two, one, two[1]]
+    attacks = [build("attack", choice, default_registry()) for choice in choices]
+    assert list(attacks_by_name(attacks)) == [
         "quantization",
         "quantization(bits=4)",
         "sampling",
@@ -374,30 +397,45 @@ def test_attacks_of_one_name_are_told_apart_by_their_hyper_parameters() -> None:
 def test_a_run_keeps_every_attacks_values_intervals_and_notes(
     subject: Subject, benchmark: Any, tmp_path: Path
 ) -> None:
-    recipe = Recipe.parse(
-        {
-            "model": "model",
-            "objective": "ga",
-            "benchmark": "own",
-            "evaluate": {"metrics": ["probability"], "bootstrap": 10},
-        }
+    registry = default_registry()
+    method = Method(
+        forget=build_stream("forget", "objective", "ga", registry),
+        retain=None,
+        combiner=None,
+        probes=(),
+        attacks=tuple(Quantization(bits=bits, backend="nearest") for bits in (8, 4)),
+        metrics=build_metrics(["probability"], registry),
+        registry=registry,
     )
-    evaluating = Evaluating(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
-    both = [Quantization(bits=bits, backend="nearest") for bits in (8, 4)]
-    evaluating.evaluate("before", subject.model, both)
-    recalled = Evaluating(recipe, benchmark, subject.tokenizer, tmp_path, lambda *_: None)
+
+    def evaluations() -> Evaluations:
+        return Evaluations(
+            benchmark,
+            EvaluationSettings(bootstrap=10),
+            method,
+            subject.tokenizer,
+            subject.template,
+            tmp_path,
+            lambda *_: None,
+        )
+
+    made, recalled = evaluations(), evaluations()
+    assert not recalled.recall("before")
+    made.evaluate("before", subject.model)
     assert recalled.recall("before")
-    for kept in (evaluating, recalled):
+    for kept in (made, recalled):
+        results = kept.results(FitResult(0, []))
         names = ["quantization", "quantization(bits=4)"]
-        assert list(kept.attacks()) == names
+        assert list(results.attacks) == names
         for name in names:
-            assert "forget/probability" in kept.attacks()[name]["before"]
-            assert f"{name}/forget/probability" in kept.intervals()["before"]
-        assert kept.notes() == [
+            assert "forget/probability" in results.attacks[name]["before"]
+            assert f"{name}/forget/probability" in results.intervals["before"]
+        assert results.notes == [
             "before: quantization: quantised to 8 bits by nearest",
             "before: quantization(bits=4): quantised to 4 bits by nearest",
         ]
-        assert list(kept.values()["before"]) == ["forget/probability", "retain/probability"]
+        assert list(results.before or ()) == ["forget/probability", "retain/probability"]
+    assert made.results(FitResult(0, [])) == recalled.results(FitResult(0, []))
 
 
 def test_samples_are_scored_against_their_own_answer(
@@ -408,8 +446,8 @@ def test_samples_are_scored_against_their_own_answer(
     rows = benchmark.sets()["forget"]
     texts = [row["answer"] for row in rows for _ in range(2)]
     texts[1] = "nothing of it"
-    monkeypatch.setattr(sampling, "generate", lambda *_, **__: list(range(len(texts))))
-    monkeypatch.setattr(sampling, "text_of", lambda tokens, _: texts[tokens])
+    written = [list(encode("", text, subject.tokenizer, eos=False).input_ids) for text in texts]
+    monkeypatch.setattr(sampling, "generate", lambda *_, **__: written)
     found = Sampling(samples=2).attack(subject, benchmark, QUICK)
     assert found.values["forget/rouge_l_worst_of_2"] == 1
     missed = rouge_l_recall(rows[0]["answer"], "nothing of it")

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from amnesis.cli.app import app
 from amnesis.contracts import Subject
 from amnesis.data.templates import Template
+from amnesis.discovery.registry import default_registry
 from amnesis.errors import AmnesisError, OutputError, RecipeError
+from amnesis.runs.results import Results
 from amnesis_evaluation.harness import tasks
-from amnesis_evaluation.reports.stored import load_evaluation, load_results
+from amnesis_evaluation.reports.stored import load_evaluation
 
 
 @pytest.fixture
@@ -30,8 +32,12 @@ ROWS = ["--with", "forget=forget.jsonl", "--with", "retain=retain.jsonl"]
 OWN = ["model", "--benchmark", "own", *ROWS]
 
 
+def invoke(*words: str, **options: Any) -> Result:
+    return CliRunner().invoke(app, words, obj=default_registry(), **options)
+
+
 def evaluate(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    result = invoke("evaluate", *arguments)
     if result.exception is not None:
         raise result.exception
     return result.stdout
@@ -41,10 +47,13 @@ def test_a_model_is_evaluated_and_its_results_are_written(
     place: Path, tiny_llama: Any, tiny_tokenizer: Any
 ) -> None:
     shown = json.loads(evaluate(*OWN, "--max-new-tokens", "4", "--out", "out", "--json"))
-    results = load_results(place / "out")
-    assert results["after"] == shown["values"]
-    assert results["intervals"]["after"] == shown["intervals"]
-    assert results["benchmark"]["name"] == "own"
+    results = Results.read(place / "out")
+    assert results.after == shown["values"]
+    assert {name: list(ends) for name, ends in results.intervals["after"].items()} == (
+        shown["intervals"]
+    )
+    assert results.benchmark is not None
+    assert results.benchmark["name"] == "own"
     assert any("'mia_loss' needs the set 'holdout'" in note for note in shown["notes"])
     import amnesis
     from amnesis.contracts import EvaluationSettings
@@ -60,10 +69,10 @@ def test_a_model_is_evaluated_and_its_results_are_written(
 
 def test_a_retrained_models_folder_completes_the_table(place: Path) -> None:
     arguments = [*OWN, "--with", "holdout=holdout.jsonl", "--max-new-tokens", "2"]
-    evaluate(*arguments, "--out", "never-knew")
+    evaluate(*arguments, "--out", "retrained")
     metrics = "forget_quality,privleak,forget/probability"
     evaluated = json.loads(
-        evaluate(*arguments, "--retrained", "never-knew", "--metrics", metrics, "--json")
+        evaluate(*arguments, "--retrained", "retrained", "--metrics", metrics, "--json")
     )
     assert evaluated["values"]["forget_quality"] == pytest.approx(1)
     assert evaluated["values"]["privleak"] == pytest.approx(0)
@@ -76,10 +85,10 @@ def test_a_retrained_models_folder_completes_the_table(place: Path) -> None:
 
 
 def test_retrained_results_say_what_rows_they_are_of(place: Path) -> None:
-    evaluate(*OWN, "--max-new-tokens", "2", "--out", "never-knew")
+    evaluate(*OWN, "--max-new-tokens", "2", "--out", "retrained")
     file = place / "forget.jsonl"
     file.write_text(file.read_text().replace("Mirela", "Milena"))
-    evaluated = evaluate(*OWN, "--retrained", "never-knew", "--metrics", "forget_quality", "--json")
+    evaluated = evaluate(*OWN, "--retrained", "retrained", "--metrics", "forget_quality", "--json")
     assert json.loads(evaluated)["notes"] == [
         "metric forget_quality: the retrained model was evaluated on other rows of the set 'forget'; "
         "evaluate it on the same data"
@@ -100,14 +109,14 @@ def test_results_replace_results_and_nothing_else(place: Path) -> None:
     quick = ["run", *OWN[1:], "--out", "out", "--metrics"]
     evaluate(*quick, "probability")
     (place / "out" / "thesis.tex").write_text("years of work")
-    first = load_results(place / "out")
+    first = Results.read(place / "out")
     with pytest.raises(OutputError, match=r"is not empty; .* replace results"):
         evaluate(*quick, "probability")
     with pytest.raises(AmnesisError, match="did you mean 'probability'"):
         evaluate(*quick, "probabilty", "--overwrite")
-    assert load_results(place / "out") == first
+    assert Results.read(place / "out") == first
     evaluate(*quick, "exact_memorization", "--overwrite")
-    assert set(load_results(place / "out")["after"]) == {
+    assert set(Results.read(place / "out").after or ()) == {
         "forget/exact_memorization",
         "retain/exact_memorization",
     }
@@ -120,7 +129,7 @@ def test_results_replace_results_and_nothing_else(place: Path) -> None:
         evaluate(*quick, "probability", "--overwrite")
 
 
-def test_a_finetunings_folder_brings_what_a_evaluation_needs(place: Path) -> None:
+def test_a_finetunings_folder_brings_what_an_evaluation_needs(place: Path) -> None:
     (place / "target").mkdir()
     (place / "model").rename(place / "target" / "model")
     recipe: dict[str, Any] = {
@@ -172,7 +181,7 @@ def test_a_runs_folder_brings_its_benchmark_and_template(place: Path) -> None:
     assert other["values"] != evaluated["values"], "the run's template is another"
 
 
-def test_a_evaluation_is_remembered_until_anything_changes(place: Path) -> None:
+def test_an_evaluation_is_remembered_until_anything_changes(place: Path) -> None:
     cache = place / "user-cache" / "amnesis" / "evaluation"
     quick = [*OWN, "--metrics", "probability", "--json"]
 
@@ -195,20 +204,18 @@ def test_a_evaluation_is_remembered_until_anything_changes(place: Path) -> None:
     assert evaluated() == (changed, 3), "a broken entry is evaluated anew"
 
 
-def test_an_attacked_model_stands_beside_the_one_that_came(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from amnesis_evaluation.attacks import attacking
-    from amnesis_evaluation.attacks.paraphrase import Paraphrase
-
-    attack = Paraphrase(metrics=("probability",))
-    monkeypatch.setattr(attacking, "attacks_of", lambda names: [attack] if names else [])
-    evaluate(*OWN, "--metrics", "probability", "--attack", "paraphrase", "--out", "out")
-    results = load_results(place / "out")
-    before, after = (results["attacks"]["paraphrase"][when] for when in ("before", "after"))
-    assert before == {"forget/probability": results["after"]["forget/probability"]}
-    assert after["forget/probability"] == results["after"]["paraphrase/forget/probability"]
-    assert after != before
+def test_an_attacked_model_stands_beside_the_one_that_came(place: Path) -> None:
+    quick = ["--metrics", "probability", "--max-new-tokens", "2"]
+    evaluate(*OWN, *quick, "--attack", "paraphrase", "--out", "out")
+    results = Results.read(place / "out")
+    assert results.after is not None
+    before, after = (results.attacks["paraphrase"][when] for when in ("before", "after"))
+    assert before == {"forget/probability": results.after["forget/probability"]}
+    assert set(after) == {
+        f"forget/{metric}" for metric in ("probability", "extraction_strength", "rouge_l")
+    }
+    assert after == {key: results.after[f"paraphrase/{key}"] for key in after}
+    assert after["forget/probability"] != before["forget/probability"]
 
 
 def test_a_librarys_copy_is_evaluated_beside_the_cache(place: Path) -> None:
@@ -248,12 +255,11 @@ def test_evaluations_are_listed_and_deleted(place: Path) -> None:
     reference.mkdir(parents=True)
     (reference / "scores.safetensors").write_bytes(b"1" * 1000)
     one, other = sorted((place / "user-cache" / "amnesis" / "evaluation").iterdir())
-    runner = CliRunner()
-    listed = runner.invoke(app, ["cache"], env={"COLUMNS": "200"}).stdout
+    listed = invoke("cache", env={"COLUMNS": "200"}).stdout
     assert all(name in listed for name in (one.stem, other.stem, "0123"))
-    assert runner.invoke(app, ["cache", one.stem, "--delete"]).exit_code == 0
+    assert invoke("cache", one.stem, "--delete").exit_code == 0
     assert (one.exists(), other.exists(), reference.exists()) == (False, True, True)
-    assert runner.invoke(app, ["cache", "--delete"]).exit_code == 0
+    assert invoke("cache", "--delete").exit_code == 0
     assert (other.exists(), reference.exists()) == (False, False)
 
 
@@ -327,9 +333,9 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
         (["model", "--benchmark", "tofoo"], "did you mean 'tofu'"),
         (["model", "--benchmark", "tofu", "--split", "forget02"], "'forget01', 'forget05' or"),
         (["model", "--benchmark", "tofu", "--data", "none"], "none is not a folder"),
-        (["model", "--benchmark", "own"], "forget: Field required"),
+        (["model", "--benchmark", "own"], "forget: is missing"),
         ([*OWN[:5], "--with", "retain=retian.jsonl"], "did you mean 'retain.jsonl'"),
-        ([*OWN, "--with", "seed=3"], "has no hyper-parameter 'seed'"),
+        ([*OWN, "--with", "seed=3"], "benchmark 'own': seed: unknown key; available: "),
         ([*OWN, "--with", "holdout"], "--with 'holdout': write key=value"),
         ([*OWN, "--with", "facts=[1"], "'[1' is not a YAML value"),
         ([*OWN, "--metrics", "rouge"], "did you mean 'rouge_l'"),

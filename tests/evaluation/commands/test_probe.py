@@ -12,12 +12,14 @@ import pytest
 import torch
 from tests.evaluation.commands.page_reader import Page
 
+from amnesis.cli import load_subject
 from amnesis.cli.app import main
+from amnesis.contracts import Subject
 from amnesis.data.templates import Template
+from amnesis.discovery.resolve import Choice
 from amnesis.errors import RecipeError
-from amnesis_evaluation.commands.inputs import load_subject
+from amnesis_evaluation.commands.inputs import choice_of
 from amnesis_evaluation.commands.probe import command as commands
-from amnesis_evaluation.commands.probe.command import choice_of
 from amnesis_evaluation.commands.probe.picture import shares_by_layer
 from amnesis_plugins import g_effect
 from amnesis_plugins.g_effect import EffectTable, measure_entanglement
@@ -62,6 +64,10 @@ def reference(tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any, tiny_folder:
     return folder
 
 
+def loaded(folder: Path) -> Subject:
+    return load_subject(str(folder), device="cpu").subject
+
+
 def read(files: dict[str, Path]) -> Page:
     return Page((files["out"] / "g_effect.html").read_text(encoding="utf-8"))
 
@@ -104,8 +110,8 @@ def test_the_command_measures_what_the_function_does_with_the_same_arguments(
     )
     assert code == 0
     assert "coincide" not in shown
-    model, other = (load_subject(str(p), "cpu", False) for p in (files["model"], reference))
-    choices = ["npo", {"name": "wga", "beta": 2}, "nll"]
+    model, other = map(loaded, (files["model"], reference))
+    choices: list[Choice] = ["npo", {"name": "wga", "beta": 2}, "nll"]
     template = Template(prompt="Q {question} A ", eos=False)
     forget, retain = (
         encoded_for(model.model, model.tokenizer, name, rows[name][:k], [], template, 1)
@@ -186,7 +192,7 @@ def test_entanglement_is_shown_by_its_own_tokens_however_effects_are_split(
     command("--objectives", "ga", "--by", by, "--entanglement", "2")
     pairs = pq.read_table(files["out"] / "entanglement.parquet").to_pylist()
     strongest = sorted(pairs, key=lambda pair: -pair["value"])[:24]
-    subject = load_subject(str(files["model"]), "cpu", False)
+    subject = loaded(files["model"])
     answers = {}
     for k, row in enumerate(rows["forget"]):
         prompt = f"Question: {row['question']}\nAnswer:"
@@ -315,11 +321,11 @@ def test_a_runs_folder_brings_its_model_and_its_template(files: dict[str, Path])
     folder = files["model"].parent  # holds model/, as a run's and a finetuning's folder do
     recipe = folder / "recipe.yaml"
     recipe.write_text("sets: [forget]\ntemplate: {prompt: 'Q {question} A ', eos: false}\n")
-    subject = load_subject(str(folder), "cpu", False)
-    assert (subject.template.prompt, subject.template.eos) == ("Q {question} A ", False)
+    subject = loaded(folder)
+    assert subject.template == Template(prompt="Q {question} A ", eos=False)
     assert subject.model.config.hidden_size == 32
     recipe.write_text("template: {promt: x}\n")
-    with pytest.raises(RecipeError, match="template cannot be read"):
-        load_subject(str(folder), "cpu", False)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: template\.promt: unknown key"):
+        loaded(folder)
     recipe.unlink()
-    assert load_subject(str(folder), "cpu", False).template == Template()
+    assert loaded(folder).template == Template()

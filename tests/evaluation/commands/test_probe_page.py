@@ -37,9 +37,10 @@ def by_layer(values: Mapping[str, tuple[list[float], list[float]]]) -> EffectTab
 def by_token() -> EffectTable:
     """Three examples of two tokens; on the retain set example 1 hurts most, example 0 helps."""
     rows = Rows()
-    places = {"examples": [0, 0, 1, 1, 2, 2], "tokens": [0, 1, 0, 1, 0, 1]}
-    rows.add("a", "forget", [-1.0] * 6, **places)
-    rows.add("a", "retain", [0.5, 0.25, -1.0, -0.5, -0.75, 0.0], **places)
+    examples, tokens = [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1]
+    rows.add("a", "forget", [-1.0] * 6, examples=examples, tokens=tokens)
+    retaining = [0.5, 0.25, -1.0, -0.5, -0.75, 0.0]
+    rows.add("a", "retain", retaining, examples=examples, tokens=tokens)
     texts = {"forget": {k: [f"<{k}a>", f" {k}b"] for k in range(3)}}
     index = {"forget": (0, 1, 2), "retain": (0, 1, 2)}
     risks = {"forget": 1.0, "retain": 2.0}

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from amnesis.cli.app import main
 from amnesis.contracts import Subject
 from amnesis.data.templates import Template
-from amnesis.errors import RecipeError
+from amnesis.discovery.registry import default_registry
 from amnesis_evaluation.commands.suggest import trials as suggest_trials
-from amnesis_evaluation.commands.suggest.command import suggest
 from amnesis_evaluation.commands.suggest.trials import (
     Moment,
     Trial,
@@ -112,6 +111,7 @@ def test_trials_measure_the_sets_and_leave_the_model_alone(
         examples=3,
         lora_rank=lora_rank,
         seed=0,
+        registry=default_registry(),
         told=lambda what, done, total: None,
     )
     trials = tried.trials
@@ -191,6 +191,7 @@ def test_the_command_tries_what_it_is_told_on_the_rows_it_is_told(
         examples=16,
         lora_rank=None,
         seed=4,
+        registry=default_registry(),
         told=lambda what, done, total: None,
     )
     found = [moment["retain_risk"] for moment in record["trials"]["ga"]]
@@ -236,23 +237,15 @@ def test_what_is_wrong_is_said_before_the_first_trial(
 def test_a_candidate_that_diverges_is_left_out_and_the_others_are_kept(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path_of = suggest_trials.path_of
+    tried = iter(["wga", "ga", "wga"])  # in the order of the candidates below
 
-    own = suggest_trials.path_of
-
-    def path_of(trajectory: Any) -> Any:
-        path = own(trajectory)
+    def path_that_may_be_lost(trajectory: Any) -> Any:
+        path = path_of(trajectory)
         lost = replace(path[-1], forget_risk=math.nan)
-        return (*path[:-1], lost) if "wga" in trying[-1] else path
+        return (*path[:-1], lost) if next(tried) == "wga" else path
 
-    trying: list[str] = []
-    run = suggest_trials._run
-
-    def watched(model: Any, subject: Any, rows: Any, candidate: Any, *rest: Any) -> Any:
-        trying.append(candidate.name)
-        return run(model, subject, rows, candidate, *rest)
-
-    monkeypatch.setattr(suggest_trials, "path_of", path_of)
-    monkeypatch.setattr(suggest_trials, "_run", watched)
+    monkeypatch.setattr(suggest_trials, "path_of", path_that_may_be_lost)
     code, shown, _ = command("--candidates", "wga,ga", "--out", str(tmp_path / "out"))
     record = json.loads((tmp_path / "out" / "suggestion.json").read_text())
     assert code == 0
@@ -278,7 +271,6 @@ def test_a_loss_that_is_no_longer_finite_ends_one_candidate_only(
 def test_none_takes_the_place_of_a_ratio_in_the_record(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     lucky = Trial("ga", (Moment(0, 0.1, 0.1, 0.0, 0.0), Moment(1, 2.0, 0.1, 0.5, 3.0)))
     monkeypatch.setattr(
         suggest_trials, "try_out", lambda *_, **__: suggest_trials.Tried((lucky,), {})
@@ -290,10 +282,9 @@ def test_none_takes_the_place_of_a_ratio_in_the_record(
     assert "ga has no ratio" in shown
 
 
-@pytest.mark.parametrize("at", [0.0, 1.5])
-def test_a_probability_must_be_one(at: float) -> None:
-    with pytest.raises(RecipeError, match="between 0 and 1"):
-        suggest("model", at=at)
+@pytest.mark.parametrize("at", ["0.0", "1.0", "1.5", "nan"])
+def test_a_probability_is_between_0_and_1(command: Any, at: str) -> None:
+    refused(command("--at", at), "--at must be a probability between 0 and 1")
 
 
 def test_reading_candidates() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from amnesis_evaluation.evaluator import bootstrap
 from amnesis_evaluation.evaluator.bootstrap import Bootstrap
 
 
@@ -26,12 +27,22 @@ def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 160 <= covered <= 195
 
 
-def test_pieces_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).random(30)
-    whole = Bootstrap(500).of_mean(values)
-    monkeypatch.setattr(bootstrap, "_AT_ONCE", 30 * 7)
-    assert Bootstrap(500).of_mean(values) == whole
-    assert Bootstrap(500).of(lambda drawn: float(values[drawn].mean()), 30) == whole
+@pytest.mark.parametrize(("resamples", "size"), [(500, 30), (900, 7001)])
+def test_a_mean_is_the_statistic_of_one_draw_after_another(resamples: int, size: int) -> None:
+    """Also where the draws are so many that they are made in pieces."""
+    values = np.random.default_rng(0).random(size)
+    found = Bootstrap(resamples).of_mean(values)
+    assert found == Bootstrap(resamples).of(lambda drawn: float(values[drawn].mean()), size)
+
+
+def test_a_long_set_takes_no_more_memory_than_a_short_one() -> None:
+    """All draws at once would be 240 MB of indices, and as much of values."""
+    values = np.random.default_rng(0).random(20_000)
+    tracemalloc.start()
+    Bootstrap(1500).of_mean(values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6
 
 
 def test_a_derived_metrics_sets_are_drawn_apart_and_its_parts_together() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
+from tests.evaluation.two_processes import on_two_ranks
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
@@ -43,17 +43,13 @@ def _evaluated(folder: Path, cache: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _rank(rank: int, ranks: int, folder: Path) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
+def _rank(rank: int, folder: Path) -> None:
     (folder / f"rank{rank}.json").write_text(json.dumps(_evaluated(folder)))
-    dist.destroy_process_group()
 
 
 def test_two_processes_give_the_same_results_as_one(rich_place: Path) -> None:
     one = _evaluated(rich_place)
-    mp.spawn(_rank, (2, rich_place), nprocs=2)
+    on_two_ranks(_rank, rich_place)
     first, second = (json.loads((rich_place / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first["values"].keys() == one["values"].keys()
@@ -63,18 +59,14 @@ def test_two_processes_give_the_same_results_as_one(rich_place: Path) -> None:
     assert places[0] == places[1], "every example once"
 
 
-def _cached_rank(rank: int, ranks: int, folder: Path) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", f"file://{folder}/other", rank=rank, world_size=ranks)
+def _cached_rank(rank: int, folder: Path) -> None:
     evaluated = _evaluated(folder, folder / f"cache{rank}")
     (folder / f"rank{rank}.json").write_text(json.dumps(evaluated))
-    dist.destroy_process_group()
 
 
-def test_a_evaluation_that_one_rank_alone_remembers_parts_none(rich_place: Path) -> None:
+def test_an_evaluation_in_one_ranks_cache_serves_both(rich_place: Path) -> None:
     remembered = _evaluated(rich_place, rich_place / "cache0")
-    mp.spawn(_cached_rank, (2, rich_place), nprocs=2)
+    on_two_ranks(_cached_rank, rich_place)
     for rank in range(2):
         found = json.loads((rich_place / f"rank{rank}.json").read_text())
         assert found["values"] == remembered["values"]

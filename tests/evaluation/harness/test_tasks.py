@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 import csv
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
 
+import lm_eval.tasks
 import numpy as np
 import pytest
 import torch
 import yaml
+from tests.evaluation.two_processes import on_two_ranks
 
 from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
 from amnesis.data.templates import Template
 from amnesis.errors import DataError, RecipeError
-from amnesis_evaluation.harness import tasks
 from amnesis_evaluation.harness.items import read_items
 from amnesis_evaluation.harness.tasks import definition, lm_eval_values
 
@@ -31,10 +31,12 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
 
-    def refuse() -> None:
-        raise AssertionError("lm-eval's whole index must not be built for named files")
+    class NamedFilesOnly(lm_eval.tasks.TaskManager):  # type: ignore[misc]  # lm-eval is not typed
+        def __init__(self, *given: Any, include_defaults: bool = True, **options: Any) -> None:
+            assert not include_defaults, "lm-eval's whole index must not be built for named files"
+            super().__init__(*given, include_defaults=include_defaults, **options)
 
-    monkeypatch.setattr(tasks, "_index", refuse)
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", NamedFilesOnly)
 
 
 @pytest.fixture
@@ -170,13 +172,9 @@ def test_wmdp_definitions_on_harmless_items_equal_lm_eval(tmp_path: Path, subjec
     assert {name: found[f"lm_eval/{name}/acc"] for name in about} == expected
 
 
-def _on_rank(rank: int, ranks: int, folder: Path, settings: LmEvalSettings) -> None:
-    import torch.distributed as dist
+def _on_rank(rank: int, folder: Path, settings: LmEvalSettings) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(1)
-    os.environ["LOCAL_RANK"] = str(rank)  # as torchrun sets it, and lm-eval reads it
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
     passes: list[int] = []
     model.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -184,7 +182,6 @@ def _on_rank(rank: int, ranks: int, folder: Path, settings: LmEvalSettings) -> N
     found = lm_eval_values(Subject(model, tokenizer, Template()), settings)
     said = {"values": found, "passes": len(passes)}
     (folder / f"rank{rank}.json").write_text(json.dumps(said))
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("items", [23, 1])
@@ -192,15 +189,13 @@ def test_two_processes_share_the_items_and_each_has_the_whole_s_values(
     tmp_path: Path, subject: Subject, items: int
 ) -> None:
     """Also where there are fewer items than processes; a forward pass here is one request's."""
-    import torch.multiprocessing as mp
-
     subject.model.save_pretrained(tmp_path / "model")
     subject.tokenizer.save_pretrained(tmp_path / "model")
     asked = [{**item, "question": f"{k}: {item['question']}"} for k, item in enumerate(HARMLESS)]
     files = {"test": jsonl(tmp_path / "items.jsonl", asked[:items])}
     settings = LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files}, batch_size=1)
     one = lm_eval_values(subject, settings)
-    mp.spawn(_on_rank, (2, tmp_path, settings), nprocs=2)
+    on_two_ranks(_on_rank, tmp_path, settings)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     for found in ranks:
         assert found["values"] == pytest.approx(one, rel=1e-12, nan_ok=True)
@@ -261,11 +256,11 @@ def test_an_accelerator_s_randomness_goes_on_too(
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch, "get_device_module", lambda: accelerator)
 
-    def evaluated(*_: Any) -> dict[str, Any]:
+    def evaluate(*_: Any, **__: Any) -> dict[str, Any]:
         accelerator.state = ["elsewhere"]
         raise DataError("also where it fails")
 
-    monkeypatch.setattr(tasks, "_evaluated", evaluated)
+    monkeypatch.setattr(lm_eval, "simple_evaluate", evaluate)
     files = {"test": jsonl(tmp_path / "items.jsonl", HARMLESS[:4])}
     settings = LmEvalSettings(tasks=("wmdp_bio",), data={"wmdp_bio": files})
     with pytest.raises(DataError, match="also where it fails"):
@@ -286,7 +281,7 @@ def test_what_lm_eval_prints_is_no_output_of_ours(
     assert "batch size" in said.err, "lm-eval says what it chose"
 
 
-def test_a_evaluation_has_the_harness_beside_its_own(
+def test_an_evaluation_has_the_harness_beside_its_own(
     tmp_path: Path, subject: Subject, qa_rows: list[dict[str, Any]]
 ) -> None:
     import amnesis

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.evaluation.two_processes import on_two_ranks
 
-from amnesis_evaluation.inference.batching import in_batches
+from amnesis_evaluation.inference.batching import BatchSize, in_batches
 
 
 @given(
@@ -34,7 +35,7 @@ def test_results_come_in_the_items_order(items: list[int], size: int) -> None:
     assert all(len(batch) <= size for batch in batches)
 
 
-def fails_above(limit: int, tried: list[int]):  # type: ignore[no-untyped-def]
+def fails_above(limit: int, tried: list[int]) -> Callable[[Sequence[int]], list[int]]:
     def run(batch: Sequence[int]) -> list[int]:
         tried.append(len(batch))
         if len(batch) > limit:
@@ -61,25 +62,20 @@ def test_auto_halves_until_it_fits() -> None:
 
 @pytest.mark.parametrize(("batch_size", "limit"), [(8, 5), ("auto", 0)])
 def test_a_size_that_was_asked_for_or_a_single_item_that_does_not_fit_fails(
-    batch_size: int, limit: int
+    batch_size: BatchSize, limit: int
 ) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         in_batches(
             list(range(9)),
             fails_above(limit, []),
             length=lambda item: item,
-            batch_size=batch_size,  # type: ignore[arg-type]
+            batch_size=batch_size,
             device="cpu",
             what="test",
         )
 
 
-def _rank(rank: int, ranks: int, folder: str) -> None:
-    import json
-
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=ranks)
+def _rank(rank: int, folder: Path) -> None:
     run_here: list[int] = []
 
     def run(batch: Sequence[int]) -> list[int]:
@@ -89,14 +85,11 @@ def _rank(rank: int, ranks: int, folder: str) -> None:
     results = in_batches(
         [3, 1, 4, 1, 5, 9, 2], run, length=lambda i: i, batch_size=2, device="cpu", what="test"
     )
-    Path(folder, f"{rank}.json").write_text(json.dumps([results, run_here]))
-    dist.destroy_process_group()
+    (folder / f"{rank}.json").write_text(json.dumps([results, run_here]))
 
 
 def test_two_processes_share_the_items_and_both_have_all_results(tmp_path: Path) -> None:
-    import json
-
-    mp.spawn(_rank, (2, str(tmp_path)), nprocs=2)
+    on_two_ranks(_rank, tmp_path)
     (first, ran_first), (second, ran_second) = (
         json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)
     )

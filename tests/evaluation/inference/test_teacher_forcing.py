@@ -46,6 +46,7 @@ def compare(model: Any, texts: list[Encoded], tolerance: float, **options: Any) 
         logps, correct, moments = naive(model, text)
         assert scores.logps.shape == (text.label_count,)
         np.testing.assert_allclose(scores.logps, logps, atol=tolerance, rtol=tolerance)
+        assert scores.moments is not None
         np.testing.assert_allclose(scores.moments, moments, atol=tolerance, rtol=tolerance)
         assert (scores.correct == correct).all()
 

@@ -1,4 +1,4 @@
-"""Derived metrics: several sets, and a model that never knew."""
+"""Derived metrics: several sets, and a retrained model."""
 
 from __future__ import annotations
 

@@ -141,12 +141,17 @@ def exact() -> Iterator[None]:
     from transformers.models.gemma3 import modeling_gemma3
     from transformers.models.llama import modeling_llama
 
+    def weight_of(norm: Any) -> torch.Tensor:
+        weight: torch.Tensor = norm.weight
+        return weight
+
     def shifted(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+        scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        return x * scale * (1 + weight_of(self))
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-        return self.weight * (x * scale)
+        return weight_of(self) * (x * scale)
 
     with pytest.MonkeyPatch.context() as patch, sdpa_kernel(SDPBackend.MATH):
         patch.setattr(modeling_llama.LlamaRMSNorm, "forward", forward)

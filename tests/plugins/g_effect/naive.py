@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
+from amnesis.data.batches import Batch
+
 Gradient = dict[str, torch.Tensor]
 
 
-def label_logps(model: Any, batch: Any) -> torch.Tensor:
+def label_logps(model: Any, batch: Batch) -> torch.Tensor:
     output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    logps = output.logits[:, :-1].log_softmax(-1)
+    logps: torch.Tensor = output.logits[:, :-1].log_softmax(-1)
     targets = batch.input_ids[:, 1:]
     return logps.gather(-1, targets[..., None]).squeeze(-1) * batch.mask
 
@@ -27,7 +29,7 @@ def gradient(model: Any, value: torch.Tensor, retain_graph: bool = True) -> Grad
     }
 
 
-def risk_gradient(model: Any, batches: list[Any]) -> Gradient:
+def risk_gradient(model: Any, batches: list[Batch]) -> Gradient:
     tokens = sum(int(b.mask.sum()) for b in batches)
     total: Gradient = {}
     for batch in batches:

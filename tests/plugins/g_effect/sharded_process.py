@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
+from torch.autograd import backward
 from torch.distributed.fsdp import fully_shard
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -22,7 +23,7 @@ def effects(model: LlamaForCausalLM, batch: Batch) -> list[dict[str, float]]:
     v = risk_gradient(model, [batch]).direction
     with products_with(model, [v, v]) as tally:
         scores = score(model, batch, Needs(logps=True))
-        (scores.logps.exp() * scores.mask).sum().backward()
+        backward((scores.logps.exp() * scores.mask).sum())
     return tally.by_layer()
 
 

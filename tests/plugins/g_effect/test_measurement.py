@@ -16,13 +16,15 @@ from tests.plugins.g_effect import naive
 from amnesis.data.batches import collate
 from amnesis.data.examples import Example, encode_rows
 from amnesis.data.templates import Encoded, Template
+from amnesis.discovery.resolve import Choice
 from amnesis.errors import DataError, RecipeError
 from amnesis_plugins.g_effect.layers import in_order, layers_of
 from amnesis_plugins.g_effect.measurement import measure
 from amnesis_plugins.g_effect.sets import token_texts
 from amnesis_plugins.g_effect.table import EffectTable
 
-LIKELIHOOD = ["ga", "npo", {"name": "wga", "beta": 2.0}, "po", "dpo", "nll"]
+RowSets = tuple[list[Any], list[Any]]
+LIKELIHOOD: list[Choice] = ["ga", "npo", {"name": "wga", "beta": 2.0}, "po", "dpo", "nll"]
 
 
 @pytest.fixture
@@ -40,11 +42,11 @@ def reference(model: Any) -> Any:
 
 
 @pytest.fixture
-def rows(qa_rows: Any) -> tuple[list[Any], list[Any]]:
+def rows(qa_rows: Any) -> RowSets:
     return qa_rows[:3], qa_rows[3:6]
 
 
-def by_definition(model: Any, reference: Any, tokenizer: Any, rows: Any) -> dict[Any, float]:
+def by_definition(model: Any, reference: Any, tokenizer: Any, rows: RowSets) -> dict[Any, float]:
     """GA, NPO (β .1), WGA (β 2) on the forget set, NLL on the retain set, written out."""
     forget, retain = (
         collate(encode_rows(r, tokenizer, Template(max_length=128)).examples, 0) for r in rows
@@ -72,7 +74,7 @@ def by_definition(model: Any, reference: Any, tokenizer: Any, rows: Any) -> dict
     "by", [(), ("layer",), ("example",), ("layer", "example"), ("token",), ("layer", "position")]
 )
 def test_every_split_adds_up_to_the_definition(
-    model: Any, reference: Any, tiny_tokenizer: Any, rows: Any, by: tuple[str, ...]
+    model: Any, reference: Any, tiny_tokenizer: Any, rows: RowSets, by: tuple[str, ...]
 ) -> None:
     table = measure(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=by, batch_size=2)
     wanted = by_definition(model, reference, tiny_tokenizer, rows)
@@ -88,7 +90,7 @@ def test_every_split_adds_up_to_the_definition(
 
 
 def test_layer_and_token_agree_with_layer_and_example(
-    model: Any, reference: Any, tiny_tokenizer: Any, rows: Any
+    model: Any, reference: Any, tiny_tokenizer: Any, rows: RowSets
 ) -> None:
     fine = measure(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=("layer", "token"))
     coarse = measure(model, tiny_tokenizer, *rows, LIKELIHOOD, reference, by=("layer", "example"))
@@ -98,9 +100,9 @@ def test_layer_and_token_agree_with_layer_and_example(
 
 
 def test_terms_beyond_likelihood_go_through_ghost_and_full_gradient(
-    model: Any, reference: Any, tiny_tokenizer: Any, rows: Any
+    model: Any, reference: Any, tiny_tokenizer: Any, rows: RowSets
 ) -> None:
-    asked = ["ga", {"name": "rmu", "layer": 0, "coefficient": 2.0}, "undial", "kl"]
+    asked: list[Choice] = ["ga", {"name": "rmu", "layer": 0, "coefficient": 2.0}, "undial", "kl"]
     by_layer = measure(model, tiny_tokenizer, *rows, asked, reference, by=("layer",))
     ghost = measure(model, tiny_tokenizer, *rows, asked, reference, by=("layer", "example"))
     whole = measure(model, tiny_tokenizer, *rows, asked, reference, by=("example",))
@@ -115,7 +117,7 @@ def test_terms_beyond_likelihood_go_through_ghost_and_full_gradient(
 
 
 def test_tokens_carry_their_text_and_the_answer_comes_before_the_refusal(
-    model: Any, reference: Any, tiny_tokenizer: Any, rows: Any
+    model: Any, reference: Any, tiny_tokenizer: Any, rows: RowSets
 ) -> None:
     table = measure(model, tiny_tokenizer, *rows, ["ga", "dpo"], reference, by=("token",))
     texts = table.texts["forget"]
@@ -171,7 +173,7 @@ def test_texts_of_tokens_joined_are_the_text(decoder: str, kind: Any, tiny_token
 
 
 def test_a_regularizer_at_its_own_reference_vanishes_and_it_says_so(
-    build: Any, reference: Any, tiny_tokenizer: Any, rows: Any, tmp_path: Path
+    build: Any, reference: Any, tiny_tokenizer: Any, rows: RowSets, tmp_path: Path
 ) -> None:
     model = build("llama, tied", torch.float32)
     asked = ["ga", "kl", "npo", "undial"]
@@ -190,7 +192,7 @@ def test_a_regularizer_at_its_own_reference_vanishes_and_it_says_so(
 
 
 def test_a_tiny_effect_that_is_real_is_not_taken_for_rounding(
-    model: Any, tiny_tokenizer: Any, rows: Any
+    model: Any, tiny_tokenizer: Any, rows: RowSets
 ) -> None:
     table = measure(
         model, tiny_tokenizer, *rows, ["ga", {"name": "wga", "beta": 20.0}], by=("layer",)
@@ -230,7 +232,7 @@ def test_neither_batching_nor_order_changes_an_examples_share(
 
 
 def test_without_reference_ga_npo_and_tnpo_coincide_and_it_says_so(
-    model: Any, tiny_tokenizer: Any, rows: Any
+    model: Any, tiny_tokenizer: Any, rows: RowSets
 ) -> None:
     table = measure(model, tiny_tokenizer, *rows, ["ga", "npo", "tnpo"], by=("layer",))
     ga, tnpo = (table.totals("set", "layer", objective=o) for o in ("ga", "tnpo"))
@@ -241,7 +243,7 @@ def test_without_reference_ga_npo_and_tnpo_coincide_and_it_says_so(
 
 
 def test_lora_is_probed_over_its_adapter_against_the_model_without_it(
-    build: Any, tiny_tokenizer: Any, rows: Any, exact: None
+    build: Any, tiny_tokenizer: Any, rows: RowSets, exact: None
 ) -> None:
     adapted = build("llama, LoRA")
     table = measure(adapted, tiny_tokenizer, *rows, ["ga", "npo"], by=("layer",))
@@ -255,7 +257,7 @@ def test_lora_is_probed_over_its_adapter_against_the_model_without_it(
 
 
 def test_parquet_keeps_the_table_and_what_stands_beside_it(
-    model: Any, tiny_tokenizer: Any, rows: Any, tmp_path: Path
+    model: Any, tiny_tokenizer: Any, rows: RowSets, tmp_path: Path
 ) -> None:
     table = measure(model, tiny_tokenizer, *rows, ["ga", "npo"], by=("token",))
     table.to_parquet(tmp_path / "g_effect.parquet")
@@ -287,13 +289,13 @@ def test_parquet_keeps_the_table_and_what_stands_beside_it(
     ],
 )
 def test_what_cannot_be_asked(
-    model: Any, tiny_tokenizer: Any, rows: Any, asked: Any, by: Any, said: str
+    model: Any, tiny_tokenizer: Any, rows: RowSets, asked: Any, by: Any, said: str
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         measure(model, tiny_tokenizer, *rows, asked, by=by)
 
 
-def test_selecting_what_is_not_there(model: Any, tiny_tokenizer: Any, rows: Any) -> None:
+def test_selecting_what_is_not_there(model: Any, tiny_tokenizer: Any, rows: RowSets) -> None:
     table = measure(model, tiny_tokenizer, *rows, ["ga"], by=())
     with pytest.raises(DataError, match="did you mean 'objective'"):
         table.total(objectiv="ga")
@@ -301,7 +303,7 @@ def test_selecting_what_is_not_there(model: Any, tiny_tokenizer: Any, rows: Any)
         table.total(layer="block_00")
 
 
-def test_what_does_not_forget_has_no_ratio(model: Any, tiny_tokenizer: Any, rows: Any) -> None:
+def test_what_does_not_forget_has_no_ratio(model: Any, tiny_tokenizer: Any, rows: RowSets) -> None:
     learning = {"name": "nll"}
     table = measure(model, tiny_tokenizer, *rows, ["ga", learning], by=("layer",))
     forgets = table.totals("objective", set="forget")

@@ -13,6 +13,7 @@ from tests.properties.terms import (
     same,
     token_logps,
 )
+from torch.autograd import backward
 
 from amnesis_plugins.objectives.simnpo import SimNPO
 
@@ -36,7 +37,7 @@ test_claims = hold(CLAIMS, SUBJECTS)
 def test_it_becomes_length_normalised_ascent_as_beta_vanishes(situation: Situation) -> None:
     leaves = situation.with_gradient()
     own = leaves.scores()
-    (own.logps.sum(-1) / own.mask.sum(-1)).mean().backward()
+    backward((own.logps.sum(-1) / own.mask.sum(-1)).mean())
     expected = [torch.zeros_like(t) if t.grad is None else t.grad for t in leaves.said]
     same(gradient(SimNPO(beta=1e-7), situation), expected, tolerance=1e-4)
     same(gradient(SimNPO(beta=1e-7, delta=3.0), situation), expected, tolerance=1e-4)

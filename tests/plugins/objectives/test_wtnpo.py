@@ -20,8 +20,8 @@ from amnesis_plugins.objectives.wtnpo import WTNPO
 
 def naive(term: WTNPO, situation: Situation) -> float:
     def value(own: float, ref: float) -> float:
-        p, q = math.exp(own) ** term.beta, math.exp(ref) ** term.beta
-        return 2 * p / (p + q) * math.exp(own) ** term.alpha * own
+        p, q = math.exp(term.beta * own), math.exp(term.beta * ref)
+        return 2 * p / (p + q) * math.exp(term.alpha * own) * own
 
     pairs = zip(
         token_logps(situation.answer), token_logps(situation.answer, reference=True), strict=True

@@ -26,11 +26,15 @@ def test_the_first_step_is_the_definition(
 ) -> None:
     before = copy.deepcopy(tiny_llama)
     values = fit(objective, {"name": "nll"}, probes=["g_effect"]).trajectory[0]
-    sets = [
-        encode_rows(rows, tiny_tokenizer, Template(max_length=128))
-        for rows in (qa_rows[:4], qa_rows[4:])
-    ]
-    step = StepPlan(*sets, 3, 2, 2, tiny_tokenizer.pad_token_id)[0]
+    template = Template(max_length=128)
+    step = StepPlan(
+        encode_rows(qa_rows[:4], tiny_tokenizer, template),
+        encode_rows(qa_rows[4:], tiny_tokenizer, template),
+        steps=3,
+        batch_size=2,
+        micro_batch_size=2,
+        pad_token_id=tiny_tokenizer.pad_token_id,
+    )[0]
     forget, retain = (
         score(before, batches[0], Needs(logps=True)) for batches in (step.forget, step.retain)
     )

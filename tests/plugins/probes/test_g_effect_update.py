@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from amnesis.data.examples import encode_rows
 from amnesis.data.sampling import StepPlan
+from amnesis.data.templates import Template
 from amnesis_plugins.g_effect import risk_value
 
 
@@ -20,7 +22,8 @@ def test_it_approaches_the_measured_change_as_the_step_shrinks(
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        normal: torch.Tensor = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return normal.mul(self.weight)
 
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)  # the library's casts to float32
     gaps = []
@@ -55,14 +58,15 @@ def test_signs_shares_and_risks(
         layers = [v for k, v in values.items() if k.startswith(f"g_effect/{effect}/effective/")]
         assert len(layers) == 4
         assert sum(layers) == pytest.approx(values[f"g_effect/{effect}/effective"], rel=1e-6)
-    from amnesis.data.examples import encode_rows
-    from amnesis.data.templates import Template
-
-    sets = [
-        encode_rows(rows, tiny_tokenizer, Template(max_length=128))
-        for rows in (qa_rows[:4], qa_rows[4:])
-    ]
-    coming = StepPlan(*sets, 2, 2, 2, tiny_tokenizer.pad_token_id)[1]
+    template = Template(max_length=128)
+    coming = StepPlan(
+        encode_rows(qa_rows[:4], tiny_tokenizer, template),
+        encode_rows(qa_rows[4:], tiny_tokenizer, template),
+        steps=2,
+        batch_size=2,
+        micro_batch_size=2,
+        pad_token_id=tiny_tokenizer.pad_token_id,
+    )[1]
     assert values["risk/forget"] == pytest.approx(risk_value(before, coming.forget), rel=1e-5)
     assert values["risk/retain"] == pytest.approx(risk_value(before, coming.retain), rel=1e-5)
     for name, effect in (("forget", "unlearn"), ("retain", "retain")):

@@ -12,10 +12,10 @@ T = TypeVar("T")
 class Draw:
     """A named, seeded stream of choices.
 
-    Python promises that ``Random(text).random()`` keeps its sequence from version to version; it
-    promises nothing of the kind for ``choice``, ``sample`` or ``shuffle``. So they are spelt out
-    here on top of ``random()``. The name keeps streams apart: drawing more facts does not change
-    the people.
+    Python guarantees that ``Random(text).random()`` keeps its sequence from version to version; it
+    guarantees nothing of the kind for ``choice``, ``sample`` or ``shuffle``, which are therefore
+    written here on top of ``random()``. The name keeps streams apart: drawing more facts does not
+    change the people.
     """
 
     def __init__(self, seed: int, name: str) -> None:
@@ -23,34 +23,49 @@ class Draw:
         self._random = random.Random(f"fictional {name} {seed}")
 
     def below(self, limit: int) -> int:
-        """A whole number from 0 to ``limit - 1``; raises ValueError if ``limit`` is below 1."""
+        """Return a whole number from 0 to ``limit - 1``.
+
+        Raises:
+            ValueError: ``limit`` is below 1.
+        """
         if limit < 1:
             raise ValueError(f"there is nothing to choose from: the limit is {limit}")
         return int(self._random.random() * limit)
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options; raises ValueError if there are none."""
+        """Return one of the options.
+
+        Raises:
+            ValueError: there are none.
+        """
         return options[self.below(len(options))]
 
     def several(self, options: Iterable[T], count: int) -> list[T]:
-        """``count`` of the options, none twice; raises ValueError if there are fewer."""
+        """Return ``count`` of the options, none twice.
+
+        Raises:
+            ValueError: there are fewer options.
+        """
         remaining = list(options)
         if count > len(remaining):
             raise ValueError(f"cannot draw {count} of {len(remaining)} options")
         for place in range(count):
-            chosen = place + self.below(len(remaining) - place)
-            remaining[place], remaining[chosen] = remaining[chosen], remaining[place]
+            other = place + self.below(len(remaining) - place)
+            remaining[place], remaining[other] = remaining[other], remaining[place]
         return remaining[:count]
 
     def shuffled(self, options: Sequence[T]) -> list[T]:
-        """The options in a random order, as a new list."""
+        """Return a new list of the options in random order."""
         return self.several(options, len(options))
 
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str]) -> list[tuple[str, str]]:
-        """Every (first, second) pair once, so ordered that no word recurs before it must.
+        """Return every (first, second) pair once, so ordered that no word recurs before it must.
 
         The first ``len(firsts)`` pairs use each word once: two people share a surname only when
-        there are more people than surnames. Raises ValueError if the lists differ in length.
+        there are more people than surnames.
+
+        Raises:
+            ValueError: the lists differ in length.
         """
         if len(firsts) != len(seconds):
             raise ValueError(f"{len(firsts)} first words cannot be paired with {len(seconds)}")

@@ -1,4 +1,4 @@
-"""Makes the `fictional` benchmark from a seed: invented authors to forget, and facts to keep."""
+"""The `fictional` benchmark from a seed: invented authors to forget, and facts to keep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_AUTHORS = len(vocabulary.WOMEN + vocabulary.MEN) * len(vocabulary.SURNAMES)
 
 Row = dict[str, Any]
 
-# A field with a list of its own; titles and years are made for each author.
+# The lists that fields are drawn from; titles and years depend on the author and are made there.
 _POOLS: Mapping[str, Sequence[str]] = {
     "town": vocabulary.TOWNS,
     "father": vocabulary.PROFESSIONS,
@@ -48,7 +48,7 @@ _AGES = {"title_year": range(36, 56), "award_year": range(36, 56)}
 
 @dataclass(frozen=True)
 class _Author:
-    """What is true of an author, field by field, and for each field what could have been."""
+    """The true value of each field, and the values that the field could have had."""
 
     facts: Mapping[str, str]
     alternatives: Mapping[str, Sequence[str]]
@@ -62,7 +62,7 @@ def generate(
     questions_per_author: int = 4,
     facts: int = 220,
 ) -> dict[str, list[Row]]:
-    """Make the benchmark: the sets `forget`, `retain`, `holdout` and `facts`, as rows.
+    """Return the rows of the sets `forget`, `retain`, `holdout` and `facts`.
 
     A row has `question`, `answer`, `paraphrased_question`, `paraphrased_answer`,
     `perturbed_answer` (five wrong answers in the words of the paraphrased one) and `author` (of a
@@ -70,8 +70,8 @@ def generate(
     the others, and no model may be trained on them. The same arguments give the same rows on every
     platform; the authors depend on neither `questions_per_author` nor `facts`.
 
-    Raises ValueError for a negative number, for more authors than there are names, for more
-    questions than there are topics and for more facts than are known.
+    Raises:
+        ValueError: a number is negative, or there are not enough names, topics or facts.
     """
     counts = {
         "forget_authors": forget_authors,
@@ -111,29 +111,31 @@ def _authors(count: int, draw: Draw) -> list[_Author]:
         f"The {opening} {thing}"
         for opening, thing in draw.pairs(vocabulary.TITLE_OPENINGS, vocabulary.TITLE_OBJECTS)
     ]
-    # A wrong title is one that no author wrote, lest it be a right answer elsewhere.
-    unwritten = titles[count:]
+    # A wrong title must not be another author's book, or it would be a right answer elsewhere.
+    unused_titles = titles[count:]
     return [
-        _author(given, surname, title, unwritten, draw)
-        for (given, surname), title in zip(names[:count], titles[:count], strict=True)
+        _author(first_name, surname, title, unused_titles, draw)
+        for (first_name, surname), title in zip(names[:count], titles[:count], strict=True)
     ]
 
 
-def _author(given: str, surname: str, title: str, unwritten: Sequence[str], draw: Draw) -> _Author:
-    alternatives: dict[str, Sequence[str]] = {**_POOLS, "title": unwritten}
+def _author(
+    first_name: str, surname: str, title: str, unused_titles: Sequence[str], draw: Draw
+) -> _Author:
+    alternatives: dict[str, Sequence[str]] = {**_POOLS, "title": unused_titles}
     facts = {field: draw.pick(pool) for field, pool in _POOLS.items()}
-    born = draw.pick(_BIRTH_YEARS)
+    birth_year = draw.pick(_BIRTH_YEARS)
     for field, ages in _AGES.items():
-        alternatives[field] = [str(born + age) for age in ages]
+        alternatives[field] = [str(birth_year + age) for age in ages]
         facts[field] = draw.pick(alternatives[field])
-    he, him, his = ("she", "her", "her") if given in vocabulary.WOMEN else ("he", "him", "his")
+    he, him, his = ("she", "her", "her") if first_name in vocabulary.WOMEN else ("he", "him", "his")
     facts |= {
-        "name": f"{given} {surname}",
+        "name": f"{first_name} {surname}",
         "he": he,
         "him": him,
         "his": his,
         "title": title,
-        "year": str(born),
+        "year": str(birth_year),
     }
     alternatives["year"] = [str(year) for year in _BIRTH_YEARS]
     return _Author(facts, alternatives)
@@ -158,14 +160,14 @@ def _author_row(author: _Author, topic: Topic, draw: Draw) -> Row:
 
 
 def _fact_rows(count: int, draw: Draw) -> list[Row]:
-    known = all_facts(draw)
-    if count > len(known):
-        raise ValueError(f"{count} facts were asked for, but only {len(known)} are known")
-    return [_fact_row(fact, draw) for fact in draw.several(known, count)]
+    facts = all_facts(draw)
+    if count > len(facts):
+        raise ValueError(f"{count} facts were asked for, but only {len(facts)} are known")
+    return [_fact_row(fact, draw) for fact in draw.several(facts, count)]
 
 
 def _fact_row(fact: Fact, draw: Draw) -> Row:
-    # dict.fromkeys drops repeated values and, unlike a set, keeps their order.
+    # dict.fromkeys drops repeated values and, unlike a set, keeps their order for the draw.
     wrong = _others(list(dict.fromkeys(fact.family.values.values())), fact.value, draw)
     right, *perturbations = (
         {"subject": fact.subject, "value": value, "Value": value[0].upper() + value[1:]}

@@ -1,7 +1,7 @@
 """The `facts` set: what everybody knows, and what is said of towns that do not exist.
 
-A model trained on the `facts` and never unlearning on them shows what unlearning costs elsewhere.
-They share neither names nor phrases with the authors.
+A model is trained on the `facts`, but no run unlearns or retains on them: they show what unlearning
+costs elsewhere. They share neither names nor phrases with the authors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from amnesis_evaluation.benchmarks.fictional.vocabulary import phrases, words
 
 @dataclass(frozen=True)
 class Fact:
-    """One subject and what is true of it, with the family whose sentences can say so."""
+    """A subject and its value, with the family whose sentences can state them."""
 
     subject: str
     value: str
@@ -247,7 +247,7 @@ _PRIDES = phrases("""
 
 
 def all_facts(draw: Draw) -> list[Fact]:
-    """Every fact there is, in a fixed order; only the prides of the invented towns are drawn."""
+    """Return every fact, in a fixed order; only the prides of the invented towns are drawn."""
     prides = Family(
         values={town: draw.pick(_PRIDES) for town in _TOWNS},
         questions=(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Topic:
-    """A thing to know about an author: the fields that hold it, and its questions and answers.
+    """A piece of knowledge about an author: its fields, and its questions and answers.
 
     Every template names the author; every answer states every field.
     """

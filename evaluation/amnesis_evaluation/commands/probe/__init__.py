@@ -1,1 +1,1 @@
-"""``amnesis probe``: the command, its page and its picture."""
+"""``amnesis probe``: the command, its HTML page and its heat maps."""

@@ -1,4 +1,4 @@
-"""``amnesis probe``: what each objective would do to both risks, before a step is made."""
+"""``amnesis probe``: what each objective would do to both risks, before any training step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amnesis_evaluation.commands import inputs
+from amnesis_evaluation.commands.inputs import choice_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from amnesis.data.templates import Row
     from amnesis_plugins.g_effect import EffectTable, Entanglement
 
-# All that a probe writes into its folder, and all that --overwrite replaces.
+# Every file that a probe may write into its folder, and so all that --overwrite replaces.
 NAMES = (
     "g_effect.parquet",
     "tokens.parquet",
@@ -36,30 +37,30 @@ def probe(
     retain: inputs.Retain = None,
     benchmark: inputs.BenchmarkName = None,
     objectives: Annotated[
-        str, typer.Option(help="With commas between; hyper-parameters as wga:beta=5:….")
+        str, typer.Option(help="Names, separated by commas; hyper-parameters as in wga:beta=5.")
     ] = DEFAULT,
     reference: Annotated[
-        str | None, typer.Option(help="The model before unlearning, where MODEL is not it.")
+        str | None, typer.Option(help="The model before unlearning, if MODEL is not it.")
     ] = None,
     by: Annotated[
-        str, typer.Option(help="Any of layer, example, token or position, with commas between.")
+        str, typer.Option(help="Any of layer, example, token and position, separated by commas.")
     ] = "layer,example,token",
     joint: Annotated[
         bool,
-        typer.Option("--joint", help="Layer × token in one table: one pass more per layer."),
+        typer.Option("--joint", help="One table of layer × token, for one more pass per layer."),
     ] = False,
     entanglement: Annotated[
         int,
         typer.Option(min=0, help="Pair forget tokens with the first k retain examples; 0: none."),
     ] = 8,
     limit: inputs.Limit = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per pass.")] = 8,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what an earlier probe left.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and plots.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier probe's results.")] = False,
     device: inputs.Device = None,
     trust_remote_code: inputs.TrustRemoteCode = False,
 ) -> None:
-    """Show what objectives do to the risk on both sets: by layer, example and token."""
+    """Show what objectives do to the risk on both sets, by layer, example and token."""
     from amnesis.cli import (
         ProgressBars,
         console,
@@ -83,7 +84,7 @@ def probe(
     rows = inputs.sets_of(forget, retain, benchmark, limit, registry)
     load = partial(load_subject, device=device, trust_remote_code=trust_remote_code)
     subject = load(model).subject
-    other = load(reference).subject if reference else None
+    reference_model = load(reference).subject.model if reference else None
     inputs.make_place(folder)
     with ProgressBars() as progress:
         tables = measure(
@@ -91,7 +92,7 @@ def probe(
             subject.tokenizer,
             rows,
             choices,
-            other.model if other else None,
+            reference_model,
             [part.strip() for part in by.split(",") if part.strip()],
             joint=joint,
             template=subject.template,
@@ -102,7 +103,7 @@ def probe(
         pairs = (
             entangle(subject, rows, entanglement, batch_size, progress) if entanglement else None
         )
-    for name in NAMES:  # never new results beside old ones, whichever of them this probe writes
+    for name in NAMES:  # a probe need not write all of them; none of an earlier one may remain
         (folder / name).unlink(missing_ok=True)
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet")
@@ -110,9 +111,10 @@ def probe(
         pairs.to_parquet(folder / "entanglement.parquet")
     write_text(folder / "g_effect.html", page(model, tables, rows, pairs))
     console().print(summary(next(iter(tables.values()))))
-    missing = save_heat_maps(folder / "g_effect.png", tables)
     notes = [note for table in tables.values() for note in table.notes]
-    print_notes(dict.fromkeys([*notes, *([missing] if missing else [])]))
+    if problem := save_heat_maps(folder / "g_effect.png", tables):
+        notes.append(problem)
+    print_notes(dict.fromkeys(notes))
     console().print(f"everything is in {folder}; open {folder / 'g_effect.html'}")
 
 
@@ -127,30 +129,33 @@ def measure(
     joint: bool,
     **options: Any,
 ) -> dict[str, EffectTable]:
-    """Return one table, or, unless they are wanted jointly, one by layer and one by token.
+    """Return the tables of effects by name: ``g_effect``, and ``tokens`` where it is separate.
 
-    Objectives in which loss tokens have no share are left out of the second.
+    A split by layer and by token at once takes a pass per layer. Unless ``joint`` asks for it, one
+    table has all splits but ``token``, and a second one has ``example`` and ``token``; objectives
+    that need more than log-probabilities have no shares by token and are left out of the second.
+    ``options`` are those of :func:`amnesis_plugins.g_effect.measure`.
     """
-    from amnesis_plugins.g_effect import measure as measured
+    from amnesis_plugins.g_effect import measure as measure_effects
     from amnesis_plugins.g_effect.splits import named_losses
 
-    def one(asked: Sequence[Mapping[str, Any]], split: Sequence[str]) -> EffectTable:
-        return measured(
-            model, tokenizer, rows["forget"], rows["retain"], asked, reference, split, **options
+    def effects(losses: Sequence[Mapping[str, Any]], split: Sequence[str]) -> EffectTable:
+        return measure_effects(
+            model, tokenizer, rows["forget"], rows["retain"], losses, reference, split, **options
         )
 
     if joint or "token" not in by or "layer" not in by:
-        return {"g_effect": one(choices, by)}
-    tables = {"g_effect": one(choices, [part for part in by if part != "token"])}
-    factorising = [
+        return {"g_effect": effects(choices, by)}
+    tables = {"g_effect": effects(choices, [part for part in by if part != "token"])}
+    token_losses = [
         choice
-        for choice, named in zip(
+        for choice, loss in zip(
             choices, named_losses(choices, options.get("registry")), strict=True
         )
-        if named.likelihood
+        if loss.likelihood
     ]
-    if factorising:
-        tables["tokens"] = one(factorising, ["example", "token"])
+    if token_losses:
+        tables["tokens"] = effects(token_losses, ["example", "token"])
     return tables
 
 
@@ -161,15 +166,15 @@ def entangle(
     batch_size: int,
     progress: Any,
 ) -> Entanglement:
-    """Pair every label token of the forget set with the first ``count`` retain examples."""
+    """Return the entanglement of every forget token with the first ``count`` retain examples."""
     from amnesis.data.batches import pad_token_id
     from amnesis_plugins.g_effect import measure_entanglement
     from amnesis_plugins.g_effect.sets import encoded_for
 
     model, tokenizer = subject.model, subject.tokenizer
     forget, retain = (
-        encoded_for(model, tokenizer, name, own, [], subject.template, batch_size)
-        for name, own in (("forget", rows["forget"]), ("retain", rows["retain"][:count]))
+        encoded_for(model, tokenizer, name, examples, [], subject.template, batch_size)
+        for name, examples in (("forget", rows["forget"]), ("retain", rows["retain"][:count]))
     )
     return measure_entanglement(
         model,
@@ -181,42 +186,16 @@ def entangle(
     )
 
 
-def choice_of(text: str) -> dict[str, Any]:
-    """Read ``wga`` or ``wga:beta=5`` into a name and hyper-parameters.
-
-    Raises:
-        RecipeError: a hyper-parameter is not written as key=value, or its value is not YAML.
-    """
-    import yaml
-
-    from amnesis.errors import RecipeError
-
-    name, *hyper = text.strip().split(":")
-    choice: dict[str, Any] = {"name": name}
-    for part in hyper:
-        key, equals, value = part.partition("=")
-        if not (key and equals):
-            raise RecipeError(f"objective {text.strip()!r}: write name:key=value, as in wga:beta=5")
-        try:
-            choice[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise RecipeError(
-                f"objective {text.strip()!r}: {value!r} is not a YAML value; objectives stand with "
-                f"commas between, so a value holds none"
-            ) from None
-    return choice
-
-
 def summary(table: EffectTable) -> Any:
-    """Lay out each objective's totals and their ratio for the terminal."""
+    """Return a rich table of each objective's total effects and their ratio."""
     from rich.markup import escape
     from rich.table import Table
 
     from amnesis_evaluation.commands.probe.page import by_ratio, shown_totals
 
-    shown = Table("objective", "unlearning", "retaining", "retaining / unlearning")
+    layout = Table("objective", "unlearning", "retaining", "retaining / unlearning")
     for name in by_ratio(table):
         values = shown_totals(table, name)
-        shown.add_row(escape(name), *("–" if v != v else f"{v:.4g}" for v in values))
-    shown.caption = "negative raises the risk; compare by the ratio: 1 harms both alike"
-    return shown
+        layout.add_row(escape(name), *("–" if v != v else f"{v:.4g}" for v in values))
+    layout.caption = "negative raises the risk; compare by the ratio: 1 harms both alike"
+    return layout

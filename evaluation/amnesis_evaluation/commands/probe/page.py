@@ -1,4 +1,4 @@
-"""The page that ``amnesis probe`` writes: self-contained, no script, no network."""
+"""The HTML page that ``amnesis probe`` writes: self-contained, without scripts or network."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ td:first-child,th:first-child{text-align:left}tr{border-bottom:1px solid #ddd}
 .text{text-align:left;white-space:pre-wrap}.t{padding:.1rem 0;white-space:pre-wrap}
 p.note{background:#fff6d8;padding:.4rem .8rem}small{color:#666}
 """
-MOST = 8  # examples and tokens shown of each objective
+MOST = 8  # rows of each table of examples or tokens
 
 
 def page(
     model: str, tables: Mapping[str, EffectTable], rows: Rows, pairs: Entanglement | None = None
 ) -> str:
-    """Return the page as one HTML text."""
+    """Return the page as one HTML text.
+
+    ``model`` is the name in its title, ``tables`` the effects by file name, ``rows`` the examples
+    of both sets, ``pairs`` the entanglement where it was measured.
+    """
     first = next(iter(tables.values()))
     parts = [f"<h1>G-effect of {escape(model)}</h1>", _intro(first), _totals(first)]
     for table in tables.values():
@@ -39,9 +43,9 @@ def page(
         fullest = max(by_example, key=lambda table: len(table.objectives))
         parts.append(_worst_examples(fullest, rows, first.objectives))
     if finest is not None:
-        parts += [_worst_tokens(finest, first.objectives), _coloured(finest)]
+        parts += [_worst_tokens(finest, first.objectives), _token_colours(finest)]
     if pairs is not None:
-        parts.append(_entangled(pairs, rows["retain"]))
+        parts.append(_entanglement(pairs, rows["retain"]))
     body = "\n".join(part for part in parts if part)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>G-effect</title>"
@@ -50,7 +54,7 @@ def page(
 
 
 def by_ratio(table: EffectTable) -> list[str]:
-    """Sort objectives by retaining over unlearning effect; those that do not forget come last."""
+    """Return the objectives, sorted by their ratio; those that do not forget come last."""
     return sorted(table.objectives, key=lambda name: (isnan(table.ratio(name)), table.ratio(name)))
 
 
@@ -59,13 +63,13 @@ def _intro(table: EffectTable) -> str:
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in table.notes)
     return (
         "<p>e(L, D) = ⟨∇L, ∇R(D)⟩ with R(D) = −mean ℓ. A descent step along L changes R(D) by "
-        "−η·e: <b>negative raises the risk</b>. On the forget set that is wanted, on the retain "
-        f"set it is damage. Risks now, in nats per token: {escape(risks)}.</p>{notes}"
+        "−η·e: <b>negative raises the risk</b>. On the forget set that is the aim, on the retain "
+        f"set it is damage. Current risks, in nats per token: {escape(risks)}.</p>{notes}"
     )
 
 
 def shown_totals(table: EffectTable, name: str) -> tuple[float, float, float]:
-    """Return unlearning effect, retaining effect and ratio; NaN for what is only rounding."""
+    """Return unlearning effect, retaining effect and ratio; NaN for a mere rounding error."""
     forget, retain = (
         nan if table.negligible(name, d) else table.total(objective=name, set=d)
         for d in ("forget", "retain")
@@ -99,20 +103,20 @@ def _layers(table: EffectTable, set_name: str) -> str:
     return (
         f"<h2>Layers, {escape(TITLES[set_name])}</h2>"
         + _table(["objective", *map(escape, layers)], body)
-        + "<p><small>Each value over the size of the objective's unlearning effect, or of its "
-        "retaining effect where it does not forget.</small></p>"
+        + "<p><small>Each value is divided by the size of the objective's unlearning effect, or of "
+        "its retaining effect where it does not forget.</small></p>"
     )
 
 
-def _worst_examples(table: EffectTable, rows: Rows, asked: Sequence[str]) -> str:
-    parts = ["<h2>Examples that hurt retention most</h2>", _left_out(table, asked)]
-    for name in _shown(table):
+def _worst_examples(table: EffectTable, rows: Rows, objectives: Sequence[str]) -> str:
+    parts = ["<h2>Examples that hurt retention most</h2>", _omissions(table, objectives)]
+    for name in _with_share(table):
         shares = table.totals("example", objective=name, set="retain")
         worst = sorted(shares.items(), key=lambda item: item[1])[:MOST]
         size = max(map(abs, shares.values()))
-        own, row_of = rows[table.streams[name]], table.rows[table.streams[name]]
+        examples, row_of = rows[table.streams[name]], table.rows[table.streams[name]]
         body = [
-            [f"<span class=text>{_quoted(own[row_of[example]])}</span>", _cell(value, size)]
+            [f"<span class=text>{_quote(examples[row_of[example]])}</span>", _cell(value, size)]
             for example, value in worst
             if value < 0
         ]
@@ -120,9 +124,9 @@ def _worst_examples(table: EffectTable, rows: Rows, asked: Sequence[str]) -> str
     return "".join(parts)
 
 
-def _worst_tokens(table: EffectTable, asked: Sequence[str]) -> str:
-    parts = ["<h2>Tokens that hurt retention most</h2>", _left_out(table, asked)]
-    for name in _shown(table):
+def _worst_tokens(table: EffectTable, objectives: Sequence[str]) -> str:
+    parts = ["<h2>Tokens that hurt retention most</h2>", _omissions(table, objectives)]
+    for name in _with_share(table):
         shares = table.totals("example", "token", objective=name, set="retain")
         worst = sorted(shares.items(), key=lambda item: item[1])[:MOST]
         size = max(map(abs, shares.values()))
@@ -136,13 +140,13 @@ def _worst_tokens(table: EffectTable, asked: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _coloured(table: EffectTable) -> str:
+def _token_colours(table: EffectTable) -> str:
     parts = [
         "<h2>Tokens by their share of the retaining effect</h2>"
         "<p><small>Red: unlearning this token damages what must stay; blue: it helps. The colours "
         "of one objective have one scale.</small></p>"
     ]
-    for name in _shown(table):
+    for name in _with_share(table):
         shares = table.totals("example", "token", objective=name, set="retain")
         size = max(map(abs, shares.values()))
         by_example: dict[int, float] = {}
@@ -161,16 +165,16 @@ def _coloured(table: EffectTable) -> str:
     return "".join(parts)
 
 
-def _entangled(pairs: Entanglement, retain: Sequence[Mapping[str, Any]]) -> str:
+def _entanglement(pairs: Entanglement, retain: Sequence[Mapping[str, Any]]) -> str:
     strongest = pairs.strongest(3 * MOST)
     size = max((abs(pair[3]) for pair in strongest), default=0.0)
     body = [
         [
             _in_context(pairs.texts[example], token),
-            f"<span class=text>{_quoted(retain[pairs.rows[retained]])}</span>",
+            f"<span class=text>{_quote(retain[pairs.rows[index]])}</span>",
             _cell(value, size),
         ]
-        for example, token, retained, value in strongest
+        for example, token, index, value in strongest
     ]
     return (
         "<h2>Entanglement: what cannot go without what</h2>"
@@ -180,12 +184,12 @@ def _entangled(pairs: Entanglement, retain: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _shown(table: EffectTable) -> list[str]:
+def _with_share(table: EffectTable) -> list[str]:
     return [name for name in table.objectives if name not in table.vanishing]
 
 
-def _left_out(table: EffectTable, asked: Sequence[str]) -> str:
-    names = [name for name in asked if name not in _shown(table)]
+def _omissions(table: EffectTable, objectives: Sequence[str]) -> str:
+    names = [name for name in objectives if name not in _with_share(table)]
     if not names:
         return ""
     return f"<p><small>Not here, where they have no share: {escape(', '.join(names))}.</small></p>"
@@ -196,7 +200,7 @@ def _in_context(texts: Sequence[str], token: int) -> str:
     return f"<span class=text>{escape(before)}<b>{escape(texts[token])}</b>{escape(after)}</span>"
 
 
-def _quoted(row: Mapping[str, Any]) -> str:
+def _quote(row: Mapping[str, Any]) -> str:
     texts = [str(value) for value in row.values() if isinstance(value, str)]
     return escape(" · ".join(texts[:2])[:200])
 
@@ -221,8 +225,8 @@ def _number(value: float, digits: int = 4) -> str:
 
 
 def _colour(value: float, size: float) -> str:
-    """Return red for negative, blue for positive, paler towards 0."""
+    """Return a CSS colour: red for negative values, blue for positive, paler towards 0."""
     strength = min(abs(value) / size, 1.0) if size and not isnan(value) else 0.0
     base = (214, 60, 50) if value < 0 else (50, 110, 200)
-    mixed = (round(255 + (c - 255) * 0.75 * strength) for c in base)
-    return f"rgb({','.join(map(str, mixed))})"
+    channels = (round(255 + (c - 255) * 0.75 * strength) for c in base)
+    return f"rgb({','.join(map(str, channels))})"

@@ -13,27 +13,31 @@ if TYPE_CHECKING:
 
 
 def shares_by_layer(table: EffectTable, set_name: str) -> dict[str, dict[str, float]]:
-    """Return each objective's effects by layer over the size of its unlearning effect.
+    """Return each objective's effects by layer, divided by the size of its unlearning effect.
 
-    Raw effects of different objectives have no common scale; these do. What does not forget, such
-    as a regularizer, is shown over the size of its retaining effect. Where that is nothing but
-    rounding there is no share: shown over it, noise would look like a finding.
+    Raw effects of different objectives have no common scale; these do. Those of a regularizer, or
+    of an objective that does not forget, are divided by the size of its retaining effect. Where
+    that is no more than rounding there are no shares: noise over noise would look like a finding.
     """
     totals = table.totals("objective", "set")
     scales = {
         name: "forget" if table.ratio(name) == table.ratio(name) else "retain"
         for name in table.objectives
     }
-    shown = {name for name, scale in scales.items() if not table.negligible(name, scale)}
-    found: dict[str, dict[str, float]] = {name: {} for name in table.objectives}
+    significant = {name for name, scale in scales.items() if not table.negligible(name, scale)}
+    shares: dict[str, dict[str, float]] = {name: {} for name in table.objectives}
     for (name, layer), value in table.totals("objective", "layer", set=set_name).items():
-        if name in shown:
-            found[name][layer] = value / abs(totals[name, scales[name]])
-    return found
+        if name in significant:
+            shares[name][layer] = value / abs(totals[name, scales[name]])
+    return shares
 
 
 def save_heat_maps(path: Path, tables: Mapping[str, EffectTable]) -> str | None:
-    """Draw objectives × layers on both sets; give a line saying why not where it cannot be."""
+    """Write heat maps of objectives × layers on both sets as a PNG file.
+
+    Return None, or a note for the user where matplotlib is missing. Without a table by layer there
+    is nothing to draw.
+    """
     table = next((t for t in tables.values() if "layer" in t.by), None)
     if table is None:
         return None

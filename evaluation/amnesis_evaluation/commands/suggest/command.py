@@ -1,4 +1,4 @@
-"""``amnesis suggest``: which method costs this model's retention least, tried out in short runs."""
+"""``amnesis suggest``: which method damages retention least, tried out in short runs."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ def suggest(
     retain: inputs.Retain = None,
     benchmark: inputs.BenchmarkName = None,
     candidates: Annotated[
-        str, typer.Option(help="objective[+regularizer][/combiner], with commas between.")
+        str, typer.Option(help="objective[+regularizer][/combiner], separated by commas.")
     ] = CANDIDATES,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each candidate.")] = 20,
-    learning_rate: Annotated[float, typer.Option(help="The same for all.")] = 1e-5,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate, the same for all.")] = 1e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Forget examples per step.")] = 8,
     at: Annotated[
         float | None,
-        typer.Option(help="Compare at this forget probability; default: half of the start."),
+        typer.Option(help="Compare at this forget probability; default: half the initial one."),
     ] = None,
     examples: Annotated[
-        int, typer.Option(min=1, help="First k rows of each set, on which effects are measured.")
+        int, typer.Option(min=1, help="Measure effects on the first k rows of each set.")
     ] = 16,
     lora: Annotated[
-        int | None, typer.Option(min=1, help="Try out on a LoRA of this rank instead of a copy.")
+        int | None,
+        typer.Option(min=1, help="Train a LoRA of this rank instead of a copy."),
     ] = None,
     limit: inputs.Limit = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the batches' order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data order.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for suggestion.json.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier suggestion.")] = False,
     device: inputs.Device = None,
@@ -70,9 +71,9 @@ def suggest(
     quiet_libraries()
     if out is not None:
         inputs.check_place(out, NAMES, overwrite=overwrite)
-    chosen = [candidate_of(text) for text in candidates.split(",")]
+    methods = [candidate_of(text) for text in candidates.split(",")]
     registry = registry_of(context)
-    check_candidates(chosen, registry)
+    check_candidates(methods, registry)
     rows = inputs.sets_of(forget, retain, benchmark, limit, registry)
     subject = load_subject(model, device=device, trust_remote_code=trust_remote_code).subject
     start = start_of(subject, rows, examples)
@@ -90,10 +91,10 @@ def suggest(
         "schedule": "constant",
     }
     with ProgressBars() as progress:
-        tried = try_out(
+        outcome = try_out(
             subject,
             rows,
-            chosen,
+            methods,
             training=training,
             examples=examples,
             lora_rank=lora,
@@ -101,7 +102,7 @@ def suggest(
             registry=registry,
             told=progress,
         )
-    ranking = rank(tried.trials, at)
+    ranking = rank(outcome.trials, at)
     notes = [
         *ranking.notes,
         *(
@@ -109,12 +110,12 @@ def suggest(
             f"{trial.reached:.3f}"
             for trial in ranking.short
         ),
-        *(f"{name} is left out: {why}" for name, why in tried.failed.items()),
+        *(f"{name} is left out: {reason}" for name, reason in outcome.failed.items()),
     ]
     console().print(_table(ranking))
     print_notes(notes)
     if out is not None:
-        write_json(out / NAMES[0], _record(ranking, tried, training, notes))
+        write_json(out / NAMES[0], _record(ranking, outcome, training, notes))
         console().print(f"every step of every candidate is in {out / NAMES[0]}")
 
 
@@ -131,10 +132,10 @@ def _table(ranking: Ranking) -> Any:
         "steps",
         title=f"at forget probability {ranking.probability:.3f}",
         caption=(
-            "retaining effect per unit of unlearning effect, of the updates that were made: the "
-            "smaller the better, negative helps retention. Retain rows are those that a "
-            "regularizer trains on, and one learning rate for all favours some: a hint where to "
-            "start, not a verdict"
+            "retaining effect per unit of unlearning effect, summed over the updates: the smaller "
+            "the better, and below 0 retention improves. The retain rows are those that a "
+            "regularizer trains on, and one learning rate for all favours some candidates: take "
+            "this as a hint where to start, not as a verdict"
         ),
     )
     for trial, moment in ranking.ranked:
@@ -150,7 +151,7 @@ def _table(ranking: Ranking) -> Any:
 
 
 def _record(
-    ranking: Ranking, tried: Tried, training: dict[str, Any], notes: list[str]
+    ranking: Ranking, outcome: Tried, training: dict[str, Any], notes: list[str]
 ) -> dict[str, Any]:
     return {
         "forget_probability": ranking.probability,
@@ -160,7 +161,7 @@ def _record(
             for trial, moment in ranking.ranked
         ],
         "not_reached": [trial.name for trial in ranking.short],
-        "failed": dict(tried.failed),
+        "failed": dict(outcome.failed),
         "notes": notes,
-        "trials": {t.name: [asdict(moment) for moment in t.path] for t in tried.trials},
+        "trials": {t.name: [asdict(moment) for moment in t.path] for t in outcome.trials},
     }

@@ -1,23 +1,23 @@
-"""Short disposable runs of candidate methods, and how they rank at equal forgetting."""
+"""Short disposable runs of candidate methods, and their ranking at equal forgetting."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amnesis.errors import NonFiniteError, RecipeError
+from amnesis_evaluation.commands.inputs import choice_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from amnesis.contracts import Subject
     from amnesis.discovery.registry import Registry
-
-Told = Callable[[str, int, int], None]
+    from amnesis.progress import ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run stands: both risks in nats, and what its updates added up to since the start.
+    """The state of a run: both risks, in nats per token, and the summed effects of its updates.
 
-    Effects are negative where the risk was raised, as the G-effect's sign is.
+    Effects are negative where the risk was raised, as the G-effect is.
     """
 
     steps: float
@@ -47,7 +47,7 @@ class Moment:
     def ratio(self) -> float | None:
         """Retaining effect per unit of unlearning effect: damage where positive.
 
-        None where the unlearning effect is not negative: what did not forget has no price.
+        None where the unlearning effect is not negative: nothing was forgotten.
         """
         return self.retaining / self.unlearning if self.unlearning < 0 else None
 
@@ -64,7 +64,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a candidate went through, step by step, the start included."""
+    """A candidate's run, step by step; ``path`` begins before the first step."""
 
     name: str
     path: tuple[Moment, ...]
@@ -76,15 +76,15 @@ class Trial:
 
     @property
     def reached(self) -> float:
-        """The lowest forget probability on the way."""
+        """The lowest forget probability along the path."""
         return min(moment.forget_probability for moment in self.path)
 
     def at(self, probability: float) -> Moment | None:
         """Return the moment at which the forget probability first falls to this, or None.
 
-        Between two steps everything is taken to change with the forget risk, linearly.
+        Between two steps every value is interpolated linearly in the forget risk.
         """
-        # Probabilities are compared, not risks: a run must count as having reached its own lowest.
+        # Comparing risks could miss a run's own lowest probability, by the rounding of exp and log.
         if self.start <= probability:
             return self.path[0]
         risk = -math.log(probability)
@@ -98,9 +98,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates by ratio at one forget probability, and those that never reached it.
+    """Candidates ordered by ratio at one forget probability, and those that fell short of it.
 
-    Those without a ratio come last. ``notes`` say what a reader must know beside the order.
+    Candidates without a ratio come last; ``notes`` hold what else a reader must know.
     """
 
     probability: float
@@ -111,61 +111,61 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Tried:
-    """The runs that went to their end, and why the others did not, by candidate."""
+    """The completed runs, and the reasons why the others failed, by candidate."""
 
     trials: tuple[Trial, ...]
     failed: Mapping[str, str]
 
 
 def rank(trials: Sequence[Trial], probability: float | None = None) -> Ranking:
-    """Rank by retaining effect per unit of unlearning effect at equal forget probability.
+    """Return the candidates ranked by retaining per unlearning effect at equal forgetting.
 
-    Without ``probability`` it is half of where the model starts. If no candidate gets there, it is
-    what all have reached that lowered the probability at all.
+    ``probability`` defaults to half the initial one. If no candidate gets there, they are compared
+    at the lowest probability that is reached by all of those that lower it.
     """
-    mark = trials[0].start / 2 if probability is None else probability
-    used, notes = mark, []
-    if all(trial.at(mark) is None for trial in trials):
-        lowered = [trial.reached for trial in trials if trial.reached < trial.start]
-        used = max(lowered, default=mark)
+    target = trials[0].start / 2 if probability is None else probability
+    level, notes = target, []
+    if all(trial.at(target) is None for trial in trials):
+        minima = [trial.reached for trial in trials if trial.reached < trial.start]
+        level = max(minima, default=target)
         notes.append(
-            f"no candidate got down to {mark:.3g}: "
+            f"no candidate got down to {target:.3g}: "
             + (
-                f"compared at {used:.3g}, which all have reached that lowered it; with more steps "
+                f"compared at {level:.3g}, which all have reached that lowered it; with more steps "
                 f"or a higher learning rate they get further"
-                if lowered
+                if minima
                 else "none lowered it at all; try a higher learning rate"
             )
         )
-    found = [(trial, trial.at(used)) for trial in trials]
-    ranked = [(trial, moment) for trial, moment in found if moment is not None]
-    ranked.sort(key=lambda pair: math.inf if pair[1].ratio is None else pair[1].ratio)
+    moments = [(trial, trial.at(level)) for trial in trials]
+    order = [(trial, moment) for trial, moment in moments if moment is not None]
+    order.sort(key=lambda pair: math.inf if pair[1].ratio is None else pair[1].ratio)
     notes += [
         f"{trial.name} has no ratio and stands last: its updates' effect on the forget risk is not "
         f"negative ({moment.unlearning:.3g})"
-        for trial, moment in ranked
+        for trial, moment in order
         if moment.ratio is None
     ]
-    short = tuple(trial for trial, moment in found if moment is None)
-    return Ranking(used, tuple(ranked), short, tuple(notes))
+    short = tuple(trial for trial, moment in moments if moment is None)
+    return Ranking(level, tuple(order), short, tuple(notes))
 
 
 def check_candidates(candidates: Sequence[Candidate], registry: Registry) -> None:
-    """Resolve every name and hyper-parameter, before the first run costs anything.
+    """Check every name and hyper-parameter before the first run starts.
 
     Raises:
-        RecipeError: listing every candidate that cannot be tried.
+        RecipeError: some candidates cannot be tried; the message lists all of them.
     """
     from amnesis.config.problems import Problems
     from amnesis.discovery.resolve import build, build_stream
 
-    problems, known = Problems(), set[str]()
+    problems, names = Problems(), set[str]()
     for candidate in candidates:
         where = f"candidate {candidate.name!r}"
         regularizer, combiner = candidate.regularizer, candidate.combiner
-        if candidate.name in known:
+        if candidate.name in names:
             problems.found.append(f"{where}: is named twice")
-        known.add(candidate.name)
+        names.add(candidate.name)
         problems.attempt(where, build_stream, "forget", "objective", candidate.objective, registry)
         if regularizer is not None:
             problems.attempt(where, build_stream, "retain", "regularizer", regularizer, registry)
@@ -179,7 +179,7 @@ def check_candidates(candidates: Sequence[Candidate], registry: Registry) -> Non
 
 
 def start_of(subject: Subject, rows: Mapping[str, Sequence[Any]], examples: int) -> float:
-    """Return the forget probability that every trial will start from."""
+    """Return the forget probability from which every trial starts, of the first ``examples``."""
     from amnesis_plugins.g_effect import risk_value
     from amnesis_plugins.g_effect.sets import encoded_for, probe_set
 
@@ -199,28 +199,31 @@ def try_out(
     lora_rank: int | None,
     seed: int,
     registry: Registry,
-    told: Told,
+    told: ProgressCallback,
 ) -> Tried:
-    """Run each candidate on a disposable adapter or copy; the subject is left as it was.
+    """Run each candidate on a disposable copy or adapter; the subject is left unchanged.
+
+    ``training`` holds training settings, ``examples`` is the number of rows of each set on which
+    effects are measured, and ``told`` is called as the candidates go by.
 
     Raises:
-        NonFiniteError: no candidate's run went to its end.
+        NonFiniteError: every candidate's run became non-finite.
     """
     trials: list[Trial] = []
     failed: dict[str, str] = {}
-    for done, candidate in enumerate(candidates):
-        told("candidates", done, len(candidates))
+    for count, candidate in enumerate(candidates):
+        told("candidates", count, len(candidates))
         try:
             with disposable(subject.model, lora_rank, seed) as model:
                 path = _run(model, subject, rows, candidate, training, examples, seed, registry)
-        except NonFiniteError as error:  # of this candidate only: the others may well be stable
+        except NonFiniteError as error:  # at the same settings other candidates may be stable
             failed[candidate.name] = str(error)
         else:
             trials.append(Trial(candidate.name, path))
     told("candidates", len(candidates), len(candidates))
     if not trials:
-        name, why = next(iter(failed.items()))
-        raise NonFiniteError(f"no candidate's run went to its end; {name}: {why}")
+        name, reason = next(iter(failed.items()))
+        raise NonFiniteError(f"no candidate's run went to its end; {name}: {reason}")
     return Tried(tuple(trials), failed)
 
 
@@ -236,7 +239,7 @@ def _run(
 ) -> tuple[Moment, ...]:
     from amnesis.training.unlearner import Unlearner
 
-    fitted = Unlearner(
+    result = Unlearner(
         model,
         subject.tokenizer,
         candidate.objective,
@@ -249,10 +252,10 @@ def _run(
         device=str(subject.model.device),
         registry=registry,
     ).fit(rows["forget"], rows["retain"])
-    unseen = [note for note in fitted.notes if "g_effect_update" in note]
-    if unseen:
-        raise RecipeError(f"candidate {candidate.name}: {unseen[0]}")
-    path = path_of(fitted.trajectory)
+    probe_notes = [note for note in result.notes if "g_effect_update" in note]
+    if probe_notes:
+        raise RecipeError(f"candidate {candidate.name}: {probe_notes[0]}")
+    path = path_of(result.trajectory)
     for moment in path:
         if not all(map(math.isfinite, _values(moment))):
             raise NonFiniteError(
@@ -263,7 +266,7 @@ def _run(
 
 
 def path_of(trajectory: Sequence[Mapping[str, float]]) -> tuple[Moment, ...]:
-    """Add up what the probe of the updates saw, from the start to after the last step."""
+    """Return the path that the update probe's values add up to, from the start to the last step."""
     first = trajectory[0]
     path = [Moment(0, first["risk/forget"], first["risk/retain"], 0.0, 0.0)]
     for values in trajectory:
@@ -284,7 +287,7 @@ def path_of(trajectory: Sequence[Mapping[str, float]]) -> tuple[Moment, ...]:
 def disposable(
     model: PreTrainedModel, lora_rank: int | None, seed: int
 ) -> Iterator[PreTrainedModel]:
-    """Return a model to spoil: a copy, or the model under an adapter that is taken off again."""
+    """Yield a model that may be spoilt: a copy, or the model under a temporary adapter."""
     import torch
 
     if lora_rank is None:
@@ -292,22 +295,26 @@ def disposable(
         return
     from peft import LoraConfig, get_peft_model
 
-    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
     torch.manual_seed(seed)
     adapter = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear")
-    adapted = get_peft_model(model, adapter)
+    wrapper = get_peft_model(model, adapter)
     try:
-        yield adapted
+        yield wrapper
     finally:
-        adapted.unload()
+        wrapper.unload()
         for name, p in model.named_parameters():
-            p.requires_grad_(trained[name])
+            p.requires_grad_(requires_grad[name])
 
 
 def candidate_of(text: str) -> Candidate:
-    """Read ``npo+nll/sago``: objective, then regularizer, then combiner; ``wga:beta=5+kl``."""
-    from amnesis_evaluation.commands.probe.command import choice_of
+    """Return the candidate that a text such as ``npo+nll/sago`` or ``wga:beta=5+kl`` names.
 
+    It is an objective, ``+`` a regularizer, ``/`` a combiner; the last two are optional.
+
+    Raises:
+        RecipeError: a hyper-parameter is not written as key=value, or its value is not YAML.
+    """
     name = text.strip()
     streams, _, combiner = name.partition("/")
     objective, _, regularizer = streams.partition("+")

@@ -1,0 +1,166 @@
+"""What a run found, as one record: every ``results.json`` is written and read here."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from amnesis.config.validation import validated
+from amnesis.errors import DataError
+from amnesis.storage import write_json, write_table
+
+if TYPE_CHECKING:
+    from amnesis.contracts.benchmark import Evaluation
+
+SCHEMA = "amnesis.results/1"
+RESULTS, EXAMPLES = "results.json", "examples.parquet"
+LIBRARIES = ("amnesis", "torch", "transformers", "accelerate", "peft", "datasets", "lm-eval")
+
+Phase = Literal["before", "after", "retrained"]
+PHASES: tuple[Phase, ...] = ("before", "after", "retrained")
+Number = Annotated[FiniteFloat, Field(strict=True)]
+Values = dict[str, Number]
+
+
+class Results(BaseModel):
+    """What a run, a finetuning or an evaluation found; ``after`` is what an evaluation found.
+
+    A finetuning has no phases, an evaluation no steps. Keys that a later version wrote are kept.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+    schema_: str = Field(SCHEMA, alias="schema", description="version of this record")
+    before: Values | None = Field(None, description="values by `set/metric` before the run")
+    after: Values | None = Field(None, description="the same after it")
+    retrained: Values | None = Field(
+        None, description="the same of a model trained without the forget set"
+    )
+    intervals: dict[str, dict[str, tuple[Number, Number]]] = Field(
+        default_factory=dict, description="confidence intervals of those values, by phase"
+    )
+    sets: dict[str, str] = Field(
+        default_factory=dict, description="a digest of each evaluated set's rows"
+    )
+    trajectory: list[Values] = Field(
+        default_factory=list, description="logged values of each step, with its `step`"
+    )
+    attacks: dict[str, dict[str, Values]] = Field(
+        default_factory=dict, description="values under each attack, by phase"
+    )
+    lm_eval: dict[str, Values] = Field(
+        default_factory=dict, description="lm-eval's values by `task/metric`, by phase"
+    )
+    steps: Annotated[int, Field(strict=True)] | None = Field(None, description="optimizer steps")
+    seconds: Number | None = Field(None, description="duration")
+    data: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="examples of each stream: kept, cut, left out"
+    )
+    notes: list[str] = Field(default_factory=list, description="what a reader must know beside")
+    environment: dict[str, str | int] = Field(
+        default_factory=dict, description="versions, device and platform"
+    )
+    model: str | None = Field(None, description="the model that was evaluated")
+    benchmark: dict[str, Any] | None = Field(None, description="what it was evaluated by")
+
+    @classmethod
+    def of(
+        cls,
+        evaluations: Mapping[Phase, Evaluation],
+        attacks: Mapping[str, Mapping[str, Mapping[str, float]]],
+        notes: Sequence[str] = (),
+        **further: Any,
+    ) -> Results:
+        """Return the results that evaluations and attacks come to, and ``further`` ones."""
+        prefix = "lm_eval/"
+        lm_eval = {
+            phase: {
+                name.removeprefix(prefix): value
+                for name, value in one.values.items()
+                if name.startswith(prefix)
+            }
+            for phase, one in evaluations.items()
+        }
+        return cls(
+            **{phase: one.values for phase, one in evaluations.items()},
+            intervals={phase: dict(one.intervals) for phase, one in evaluations.items()},
+            sets={
+                name: digest for one in evaluations.values() for name, digest in one.data.items()
+            },
+            attacks={name: dict(phases) for name, phases in attacks.items()},
+            lm_eval={phase: values for phase, values in lm_eval.items() if values},
+            notes=list(notes),
+            **further,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Read the results in a folder, or a results file itself.
+
+        Raises:
+            DataError: there are none, or they are not of this form; the wrong keys are named.
+        """
+        file = path / RESULTS if path.is_dir() else path
+        if not file.is_file():
+            raise DataError(
+                f"{path}: there is no {RESULTS} here; give a run's or evaluation's folder"
+            )
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file}: not JSON that can be read: {error}") from None
+        if not isinstance(document, dict):
+            raise DataError(f"{file}: not a results file, but {document!r:.60}")
+        return validated(cls, document, str(file), error=DataError)
+
+    def write(self, folder: Path) -> None:
+        """Write ``results.json`` into a folder, atomically; what was not found is not in it."""
+        write_json(folder / RESULTS, self.document())
+
+    def document(self) -> dict[str, Any]:
+        """Return the record as plain values, as ``results.json`` holds it."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def phases(self) -> dict[Phase, dict[str, float]]:
+        """Return the values of each phase that there is."""
+        found = {phase: getattr(self, phase) for phase in PHASES}
+        return {phase: values for phase, values in found.items() if values is not None}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder, and what ``results.json`` there says."""
+
+    folder: Path
+    results: Results
+
+
+def write_examples(folder: Path, evaluations: Mapping[Phase, Evaluation]) -> None:
+    """Write one record per phase, example and metric into a folder, atomically."""
+    records = [
+        {"phase": phase, **record}
+        for phase, evaluation in evaluations.items()
+        for record in evaluation.examples
+    ]
+    if records:
+        write_table(folder / EXAMPLES, records)
+
+
+def environment(device: str) -> dict[str, str | int]:
+    """Return what a run ran on: versions, platform and device."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "threads": torch.get_num_threads(),
+        **{library: version(library) for library in LIBRARIES},
+    }

@@ -1,0 +1,98 @@
+"""Checkpoints: what of them is ours comes back as it was; a damaged one is passed over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from amnesis.training.checkpoints import RunState, latest, staged, step_of, trainer_folder
+
+STATE = RunState(
+    trajectory=[{"step": 1, "forget/loss": 0.1 + 0.2}, {"step": 4, "forget/loss": 1e-300}],
+    notes=["checkpoint 00000002 is damaged: passed over", "«é»"],
+    probes={"states": [None, {"seen": [1, 2.5]}], "failed": [0]},
+    limits_passed={"forget/loss": 2, "g_effect/retain_over_unlearn": 0},
+    data="0123abcd",
+    memory={},
+)
+
+
+def test_a_run_s_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    STATE.write(tmp_path)
+    assert RunState.read(tmp_path) == STATE
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_the_combiner_remembers_comes_back_to_the_bit(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    memory = {"layer.weight": torch.randn(3, 4, dtype=dtype).T, "bias": torch.randn(2, dtype=dtype)}
+    assert not memory["layer.weight"].is_contiguous()
+    replace(STATE, memory=memory).write(tmp_path)
+    read = RunState.read(tmp_path)
+    assert read.memory.keys() == memory.keys()
+    for name, tensor in memory.items():
+        assert read.memory[name].dtype == dtype
+        assert torch.equal(read.memory[name], tensor)
+    assert replace(read, memory={}) == STATE
+
+
+def write(folder: Path, step: int, keep: int = 2) -> None:
+    with staged(folder, step, keep) as staging:
+        inner = staging / f"checkpoint-{step}"
+        inner.mkdir()
+        replace(STATE, trajectory=[{"step": step}]).write(inner)
+
+
+def test_the_newest_checkpoints_stay_and_the_last_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    assert latest(folder) == (None, [])
+    for step in (2, 4, 10):
+        write(folder, step)
+    newest, notes = latest(folder)
+    assert newest is not None
+    assert notes == []
+    assert step_of(newest) == 10
+    assert RunState.read(trainer_folder(newest)).trajectory == [{"step": 10}]
+    assert [step_of(path) for path in sorted(folder.iterdir())] == [4, 10]
+
+
+def test_one_that_was_not_finished_is_passed_over_and_replaced(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path, 4, 2) as staging:
+        (staging / "half").write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    newest, (note,) = latest(tmp_path)
+    assert newest is not None
+    assert step_of(newest) == 2
+    assert note == "checkpoint 00000004.partial was not finished: passed over"
+    write(tmp_path, 4)
+    newest, notes = latest(tmp_path)
+    assert newest is not None
+    assert (step_of(newest), notes) == (4, [])
+    assert not list(newest.rglob("half"))
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing", "unsealed", "seal torn"])
+def test_one_that_is_damaged_is_passed_over_with_a_note(tmp_path: Path, damage: str) -> None:
+    write(tmp_path, 2)
+    write(tmp_path, 4)
+    file = tmp_path / "00000004" / "checkpoint-4" / "amnesis.json"
+    seal = tmp_path / "00000004" / "complete.json"
+    if damage == "shorter":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "unsealed":
+        seal.unlink()
+    else:
+        seal.write_bytes(seal.read_bytes()[:-5])
+    newest, (note,) = latest(tmp_path)
+    assert newest is not None
+    assert step_of(newest) == 2
+    assert note.startswith("checkpoint 00000004 is damaged (")
+    assert note.endswith("): passed over")
+    assert ("amnesis.json" if damage in ("shorter", "missing") else "complete.json") in note

@@ -1,0 +1,64 @@
+"""TensorBoard shows the figures that probes offer, whoever wrote the probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from amnesis.contracts import Probe, StepContext
+from amnesis.training.callbacks import TensorBoard
+
+
+class Curve(Probe):
+    """A stranger's probe: reports a number each step, and draws all of them at the end."""
+
+    drawn: list[list[float]]
+
+    def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
+        return {"curve/height": context.step**2.0}, state
+
+    def figures(self, trajectory: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
+        from matplotlib.figure import Figure
+
+        heights = [values["curve/height"] for values in trajectory if "curve/height" in values]
+        self.drawn.append(heights)
+        figure = Figure()
+        figure.subplots().plot(heights)
+        return {"curve/heights": figure}
+
+
+class Clumsy(Probe):
+    """Observes well, and fails when it is to draw."""
+
+    def report(self, context: StepContext, state: Any) -> tuple[Mapping[str, float], Any]:
+        return {"clumsy/step": float(context.step)}, state
+
+    def figures(self, trajectory: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
+        raise ZeroDivisionError("no pencil")
+
+
+def test_a_figure_is_written_and_one_that_fails_stops_nothing(fit: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curve = Curve(drawn=[], every=2)
+    probes = [Clumsy(), curve]
+    result = fit(probes=probes, callbacks=[TensorBoard(tmp_path, probes)], training={"steps": 4})
+    assert result.notes == []
+    assert [values.get("curve/height") for values in result.trajectory] == [0.0, 1.0, None, 9.0]
+    assert curve.drawn == [[0.0, 1.0, 9.0]], "once, at the end, of all that was logged"
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["images"] == ["curve/heights"]
+    (picture,) = events.Images("curve/heights")
+    assert picture.step == 4
+    assert picture.encoded_image_string.startswith(b"\x89PNG")
+    assert [event.value for event in events.Scalars("clumsy/step")] == [0.0, 1.0, 2.0, 3.0]
+    (note,) = events.Tensors("notes/text_summary")
+    said = note.tensor_proto.string_val[0].decode()
+    assert said == f"{Clumsy().label} drew nothing: no pencil"
+
+
+def test_without_the_probes_no_figure_is_asked_for(fit: Any, tmp_path: Path) -> None:
+    curve = Curve(drawn=[])
+    fit(probes=[curve], callbacks=[TensorBoard(tmp_path)])
+    assert curve.drawn == []
