@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 MAX_LISTED = 12  # names in one message
 
@@ -50,6 +51,7 @@ class Interrupted(AmnesisError):  # noqa: N818  # nothing is wrong: the user ask
     """The user stopped the run; the message says after which step, and how to resume."""
 
     exit_code = 130
+    folder: Path | None = None  # where the run is that can go on
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_SCRATCH = ".amnesis-"  # what tells our unfinished files from anybody else's hidden ones
+
+
+def is_scratch(path: Path) -> bool:
+    """Whether a path is what an interrupted write of ours left."""
+    return path.name.startswith(".") and _SCRATCH in path.name
+
+
+def clear_scratch(*folders: Path) -> None:
+    """Delete what interrupted writes of ours left in these folders; nobody may be writing there."""
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if is_scratch(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
 @first_rank_only
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text; after a crash the path holds the old file or the whole new one.
@@ -78,7 +94,7 @@ def _atomic(path: Path) -> Iterator[Path]:
     scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{_SCRATCH}"))
         temporary = scratch / path.name
         yield temporary
         if path.is_dir() and not path.is_symlink():

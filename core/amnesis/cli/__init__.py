@@ -14,9 +14,9 @@ from amnesis.discovery.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
     from amnesis.cli.cache import cache_folder
-    from amnesis.cli.console import console, print_notes, quiet_libraries, registry_of
+    from amnesis.cli.terminal import console, print_notes, quiet_libraries, registry_of
     from amnesis.progress import ProgressBars
-    from amnesis.runs.folder import check_empty, new_folder
+    from amnesis.runs.folder import check_empty, make_new_folder
     from amnesis.runs.subject import LoadedSubject, load_subject
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "check_empty",
     "console",
     "load_subject",
-    "new_folder",
+    "make_new_folder",
     "print_notes",
     "quiet_libraries",
     "register_commands",
@@ -39,12 +39,12 @@ _HOMES = {
     "ProgressBars": "amnesis.progress",
     "cache_folder": "amnesis.cli.cache",
     "check_empty": "amnesis.runs.folder",
-    "console": "amnesis.cli.console",
+    "console": "amnesis.cli.terminal",
     "load_subject": "amnesis.runs.subject",
-    "new_folder": "amnesis.runs.folder",
-    "print_notes": "amnesis.cli.console",
-    "quiet_libraries": "amnesis.cli.console",
-    "registry_of": "amnesis.cli.console",
+    "make_new_folder": "amnesis.runs.folder",
+    "print_notes": "amnesis.cli.terminal",
+    "quiet_libraries": "amnesis.cli.terminal",
+    "registry_of": "amnesis.cli.terminal",
 }
 _COMMANDS = {
     "run": ("run:run", "unlearn as a recipe says, evaluated before and after"),

@@ -23,7 +23,7 @@ def cache(
     """List or delete reference scores and evaluations that earlier commands computed."""
     from rich.table import Table
 
-    from amnesis.cli.console import console
+    from amnesis.cli.terminal import console
 
     root = cache_folder()
     if delete:

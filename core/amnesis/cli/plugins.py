@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from amnesis.cli.console import console, registry_of
+from amnesis.cli.terminal import console, registry_of
 from amnesis.discovery.entry import KINDS, check_kind
 
 if TYPE_CHECKING:

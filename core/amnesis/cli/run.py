@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Unlearn as a recipe says, and evaluate the model before and after."""
     from amnesis.cli.cache import cache_folder
-    from amnesis.cli.console import console, registry_of
+    from amnesis.cli.terminal import console, registry_of
     from amnesis.runs.preflight import prepare
     from amnesis.runs.recipe import Recipe
     from amnesis.runs.run import run as run_recipe
@@ -93,7 +93,7 @@ def finetune(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Make a model that knows something: a target to unlearn, or a retain-only reference."""
-    from amnesis.cli.console import console, registry_of
+    from amnesis.cli.terminal import console, registry_of
     from amnesis.runs.finetune import finetune as finetune_recipe
     from amnesis.runs.finetune import prepare_finetuning
     from amnesis.runs.recipe import FinetuneRecipe
@@ -138,18 +138,16 @@ def _check_out(out: Path | None, *, resume: bool, overwrite: bool) -> None:
 
 
 def _carry_out(
-    words: Sequence[str], out: Path | None, start: Callable[[Path, Any], RunResult]
+    words: Sequence[str], out: Path | None, start: Callable[[Path | None, Any], RunResult]
 ) -> RunResult | None:
     """Start a job in its folder with progress; return its result, on the first process alone."""
-    from amnesis.cli.console import quiet_libraries
-    from amnesis.distributed.processes import from_first_rank, world
+    from amnesis.cli.terminal import quiet_libraries
+    from amnesis.distributed.processes import world
     from amnesis.progress import ProgressBars
-    from amnesis.runs.folder import new_folder
 
     quiet_libraries()
-    folder = out or from_first_rank(lambda: new_folder(words[0]))
-    with ProgressBars() as progress, _saying_how_to_go_on([*words, "--out", str(folder)]):
-        result = start(folder, progress)
+    with ProgressBars() as progress, _saying_how_to_go_on(words):
+        result = start(out, progress)
     return result if world()[0] == 0 else None
 
 
@@ -161,12 +159,12 @@ def _saying_how_to_go_on(words: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
-        again = shlex.join(["amnesis", *words, "--resume"])
+        again = shlex.join(["amnesis", *words, "--out", str(interrupted.folder), "--resume"])
         raise Interrupted(f"{interrupted}; go on with: {again}") from None
 
 
 def _print_notes_of(results: Results) -> None:
-    from amnesis.cli.console import print_notes
+    from amnesis.cli.terminal import print_notes
 
     print_notes([*data_notes(results.data), *results.notes])
 

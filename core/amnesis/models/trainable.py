@@ -140,6 +140,13 @@ def merged(model: Any) -> Any:
     return model.merge_and_unload()
 
 
+def with_adapter(model: PreTrainedModel, folder: Path) -> Any:
+    """Return the model with the adapter that a folder holds."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder))
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter alone, rather than a whole model."""
     return (folder / "adapter_config.json").is_file()

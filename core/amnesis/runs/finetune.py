@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ from amnesis.runs.folder import RunFolder
 from amnesis.runs.preflight import check_sets
 from amnesis.runs.recipe import FinetuneRecipe
 from amnesis.runs.results import Results, RunResult
-from amnesis.training.callbacks import StepProgress, TensorBoard
-from amnesis.training.unlearner import Unlearner
+from amnesis.training.callbacks import AfterFirstStep, StepProgress, TensorBoard
+from amnesis.training.unlearner import FitResult, Unlearner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,41 +65,57 @@ def finetune(
     """
     if not isinstance(recipe, FinetuneRecipe):
         recipe = FinetuneRecipe.parse(recipe)
-    folder = RunFolder.choose(out, "finetune", resume=resume, overwrite=overwrite, device=device)
-    prepared = prepare_finetuning(
-        recipe, device=device, trust_remote_code=trust_remote_code, registry=registry
-    )
-    if (finished := folder.begin(recipe)) is not None:
-        return finished
-    model, tokenizer = _model_of(recipe, prepared, trust_remote_code)
-    callbacks: list[TrainerCallback] = [TensorBoard(folder.tensorboard)]
+    owned = RunFolder.own(out, "finetune", resume=resume, overwrite=overwrite, device=device)
+    with owned as folder:
+        prepared = prepare_finetuning(
+            recipe, device=device, trust_remote_code=trust_remote_code, registry=registry
+        )
+        if (finished := folder.begin(recipe)) is not None:
+            return finished
+        fitted = folder.read_fitted()
+        if fitted is None:
+            model, tokenizer = _model_of(recipe, prepared, trust_remote_code)
+            fitted = _fit(recipe, prepared, folder, model, tokenizer, progress)
+            folder.write_fitted(model, tokenizer, fitted)
+        results = Results(
+            trajectory=fitted.trajectory,
+            steps=fitted.steps,
+            data=fitted.data,
+            notes=fitted.notes,
+        )
+        return folder.finish(prepared.device, results)
+
+
+def _fit(
+    recipe: FinetuneRecipe,
+    prepared: PreparedFinetuning,
+    folder: RunFolder,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    progress: ProgressCallback | None,
+) -> FitResult:
+    tensorboard = TensorBoard(folder.tensorboard)
+    callbacks: list[TrainerCallback] = [tensorboard, AfterFirstStep(folder.keep)]
     if progress is not None:
         callbacks.append(StepProgress(progress, "training"))
-    training = Method(
-        forget=StreamLoss("train", (WeightedTerm(Risk()),)),
-        retain=None,
-        combiner=None,
-        probes=(),
-        registry=prepared.registry,
-    )
     fitted = Unlearner(
         model,
         tokenizer,
-        method=training,
+        method=Method(
+            forget=StreamLoss("train", (WeightedTerm(Risk()),)),
+            retain=None,
+            combiner=None,
+            probes=(),
+            registry=prepared.registry,
+        ),
         training=recipe.training,
         template=recipe.template,
         seed=recipe.seed,
         callbacks=callbacks,
         device=prepared.device,
         output=folder.checkpoints,
-    ).fit(prepared.rows, progress=progress, resume=resume)
-    results = Results(
-        trajectory=fitted.trajectory,
-        steps=fitted.steps,
-        data=fitted.data,
-        notes=fitted.notes,
-    )
-    return folder.finish(model, tokenizer, prepared.device, results)
+    ).fit(prepared.rows, progress=progress, resume=folder.resume)
+    return replace(fitted, notes=[*fitted.notes, *tensorboard.notes])
 
 
 def prepare_finetuning(

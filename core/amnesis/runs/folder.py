@@ -1,26 +1,33 @@
-"""A run's folder: free or resumed, written whole or not at all, never over what is not ours."""
+"""A run's folder: one owner while a run lives, and never written over what is not ours."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any
 
 from amnesis.distributed.processes import barrier, from_first_rank, join
-from amnesis.errors import OutputError
+from amnesis.errors import Interrupted, OutputError
 from amnesis.runs.results import EXAMPLES, RESULTS, Results, RunResult, environment, write_examples
-from amnesis.storage import write_model, write_text
+from amnesis.storage import clear_scratch, is_scratch, write_json, write_model, write_text
+from amnesis.training.unlearner import FitResult
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from amnesis.contracts.benchmark import Evaluation
     from amnesis.runs.recipe import BaseRecipe
     from amnesis.runs.results import Phase
 
+LOCK, FITTED = ".lock", "fitted.json"
 # All that a run writes into its folder, and all that --overwrite replaces.
 NAMES = (
     "recipe.yaml",
@@ -33,29 +40,48 @@ NAMES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RunFolder:
-    """The folder of a run or a finetuning, from the first look at it to the results in it."""
+    """The folder of a run or a finetuning, from the first look at it to the results in it.
+
+    ``worth_keeping`` says that something in it would be missed: a run that fails before its first
+    step leaves nothing in the way of the corrected one.
+    """
 
     path: Path
     resume: bool
     overwrite: bool
+    worth_keeping: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def choose(
+    @contextmanager
+    def own(
         cls, out: Path | str | None, what: str, *, resume: bool, overwrite: bool, device: str | None
-    ) -> Self:
-        """Return the folder ``out``, or a new ``runs/<what>-<time>``; nothing is changed.
+    ) -> Iterator[RunFolder]:
+        """Own the folder ``out``, or a new ``runs/<what>-<time>``, while the run lives.
 
         Raises:
-            OutputError: it is taken, and the run neither resumes nor may overwrite.
+            OutputError: another run owns it, or it is taken and this one neither resumes nor may
+                overwrite.
         """
         join(device)
-        path = Path(out) if out is not None else from_first_rank(lambda: new_folder(what))
-        if not resume:
-            from_first_rank(lambda: check_free(path, overwrite=overwrite))
-        return cls(path=path, resume=resume, overwrite=overwrite)
+        owner = _Owner()
+        path = from_first_rank(
+            lambda: owner.enter(None if out is None else Path(out), what, resume, overwrite)
+        )
+        folder = cls(path=path, resume=resume, overwrite=overwrite)
+        try:
+            yield folder
+        except Interrupted as interrupted:
+            interrupted.folder = path
+            raise
+        except Exception:
+            if not folder.worth_keeping:
+                owner.remove_traces()
+            raise
+        finally:
+            owner.leave()
 
     @property
     def checkpoints(self) -> Path:
@@ -67,18 +93,29 @@ class RunFolder:
         """Where TensorBoard's events are."""
         return self.path / "tensorboard"
 
+    @property
+    def model(self) -> Path:
+        """Where the model is once it is trained."""
+        return self.path / "model"
+
     def begin(self, recipe: BaseRecipe) -> RunResult | None:
         """Claim the folder, or go on with the run there; return its results if it is done.
 
         Raises:
-            OutputError: the folder is taken, or holds a run of another recipe.
+            OutputError: the folder is taken, holds what the recipe reads, or a run of another
+                recipe.
         """
-        return from_first_rank(lambda: self._begin(recipe))
+        result = from_first_rank(lambda: self._begin(recipe))
+        self.worth_keeping = self.resume and (self.path / "recipe.yaml").is_file()
+        return result
 
     def _begin(self, recipe: BaseRecipe) -> RunResult | None:
         written = self.path / "recipe.yaml"
+        clear_scratch(self.path, self.checkpoints)
         if not (self.resume and written.is_file()):
-            claim(self.path, overwrite=self.overwrite)
+            check_free(self.path, overwrite=self.overwrite)
+            check_inputs(self.path, recipe)
+            remove_run(self.path)
             write_text(written, recipe.to_yaml())
             return None
         if written.read_text(encoding="utf-8") != recipe.to_yaml():
@@ -86,21 +123,35 @@ class RunFolder:
                 f"{self.path}: holds a run of another recipe; resume it with {written}, or name "
                 f"another --out"
             )
-        clear_scratch(self.path)
         if not (self.path / RESULTS).is_file():
             return None
         return RunResult(self.path, Results.read(self.path))
 
+    def keep(self) -> None:
+        """Say that something in the folder would be missed from here on."""
+        self.worth_keeping = True
+
+    def write_fitted(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fitted: FitResult
+    ) -> None:
+        """Write the trained model and what training went through, before anything else can fail."""
+        write_model(self.model, model, tokenizer)
+        write_json(self.checkpoints / FITTED, asdict(fitted))
+
+    def read_fitted(self) -> FitResult | None:
+        """Return what training went through, if it came to its end before the run was cut off."""
+        file = self.checkpoints / FITTED
+        if not (self.resume and file.is_file() and self.model.is_dir()):
+            return None
+        return FitResult(**json.loads(file.read_text(encoding="utf-8")))
+
     def finish(
         self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
         device: str,
         results: Results,
         evaluations: Mapping[Phase, Evaluation] | None = None,
     ) -> RunResult:
-        """Write model, examples and, last, the results, with how long it took and on what."""
-        write_model(self.path / "model", model, tokenizer)
+        """Write the examples and, last, the results, with how long it took and on what."""
         write_examples(self.path, evaluations or {})
         seconds = round(time.monotonic() - self.started, 2)
         whole = results.model_copy(update={"seconds": seconds, "environment": environment(device)})
@@ -109,23 +160,70 @@ class RunFolder:
         return RunResult(self.path, whole)
 
 
+class _Owner:
+    """The lock on a run's folder, held by the first process alone while the run lives."""
+
+    def __init__(self) -> None:
+        self._lock: BaseFileLock | None = None
+        self._path = Path()
+        self._new = False
+
+    def enter(self, out: Path | None, what: str, resume: bool, overwrite: bool) -> Path:
+        """Make the folder where there is none, lock it, and check that it may hold this run."""
+        if out is None:
+            self._path, self._new = make_new_folder(what), True
+        else:
+            self._path, self._new = out, not out.exists()
+            _make(out)
+        try:
+            self._acquire()
+            if not resume:
+                check_free(self._path, overwrite=overwrite)
+        except BaseException:
+            self.leave()
+            raise
+        return self._path
+
+    def _acquire(self) -> None:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self._path / LOCK, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OutputError(
+                f"{self._path}: another run is at work here{_owner_in(self._path / LOCK)}; wait "
+                f"for it, or name another --out"
+            ) from None
+        self._lock = lock
+        (self._path / LOCK).write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
+
+    def remove_traces(self) -> None:
+        """Leave the folder as it was before, or no folder where there was none."""
+        if self._lock is None:
+            return
+        remove_run(self._path)
+        clear_scratch(self._path)
+        (self._path / LOCK).unlink(missing_ok=True)
+        if self._new and not any(self._path.iterdir()):
+            self._path.rmdir()
+
+    def leave(self) -> None:
+        """Let another run in."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
 def claim(folder: Path, *, overwrite: bool = False) -> Path:
-    """Make ``folder`` ready to hold a run.
+    """Make a folder ready to hold runs: make it, or delete what an earlier run left in it.
 
     Raises:
         OutputError: it holds something, and ``overwrite`` was not asked for; or cannot be made.
     """
     check_free(folder, overwrite=overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    for name in NAMES:
-        target = folder / name
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        elif target.exists() or target.is_symlink():
-            target.unlink()
+    _make(folder)
+    remove_run(folder)
     return folder
 
 
@@ -151,19 +249,79 @@ def check_empty(folder: Path, advice: str, *, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, not a folder; name another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if not folder.is_dir() or overwrite:
+        return
+    if any(path.name != LOCK and not is_scratch(path) for path in folder.iterdir()):
         raise OutputError(f"{folder}: is not empty; {advice}")
 
 
-def clear_scratch(folder: Path) -> None:
-    """Remove what a run that was killed had begun to write there."""
-    for name in (*NAMES, "before.json"):
-        for scratch in folder.rglob(f".{name}.*"):
-            shutil.rmtree(scratch, ignore_errors=True)
+def check_inputs(folder: Path, recipe: BaseRecipe) -> None:
+    """Refuse to replace what the run itself reads: a model, data or results of an earlier run.
+
+    Raises:
+        OutputError: a path in the recipe lies in what the run would delete first.
+    """
+    ours = [(folder / name).resolve() for name in NAMES]
+    for text in _texts(recipe.model_dump(mode="json")):
+        try:
+            path = Path(text).resolve()
+            inside = path.exists() and any(path.is_relative_to(place) for place in ours)
+        except (OSError, ValueError):  # not a path that there could be
+            continue
+        if inside:
+            raise OutputError(
+                f"{text}: is read by this run, and --overwrite would delete it with what "
+                f"{folder} holds; name another --out"
+            )
 
 
-def new_folder(what: str) -> Path:
-    """Return the name ``runs/<what>-<time>`` of a folder that is not there yet."""
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+
+
+def remove_run(folder: Path) -> None:
+    """Delete what an earlier run wrote into a folder, and nothing else."""
+    for name in NAMES:
+        target = folder / name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def make_new_folder(what: str) -> Path:
+    """Make and return a folder ``runs/<what>-<time>`` that was not there, whoever else does so."""
     stem = f"runs/{what}-{time.strftime('%Y%m%d-%H%M%S')}"
-    candidates = [Path(stem), *(Path(f"{stem}-{k}") for k in range(2, 1000))]
-    return next(path for path in candidates if not path.exists())
+    for path in (Path(stem), *(Path(f"{stem}-{k}") for k in range(2, 1000))):
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be made: {error.strerror}") from error
+        return path
+    raise OutputError(f"{stem}: a thousand folders of this name are there; name another --out")
+
+
+def _make(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a folder; name another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+def _owner_in(lock: Path) -> str:
+    try:
+        process, host = lock.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return ""
+    return f" (process {process} on {host})"

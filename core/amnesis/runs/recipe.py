@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from amnesis.config.settings import Settings
 from amnesis.config.validation import validated
@@ -172,6 +172,14 @@ class PartialRecipe(BaseRecipe):
     benchmark: Named | None = None
     template: AnyTemplate = Field(default_factory=Template)
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @field_validator("objective", "regularizer", "combiner", "benchmark")
+    @classmethod
+    def _with_names(cls, choice: Any) -> Any:
+        for one in choice if isinstance(choice, list) else [choice]:
+            if isinstance(one, dict) and not isinstance(one.get("name"), str):
+                raise ValueError("has no name")
+        return choice
 
     @model_validator(mode="after")
     def _known_keys(self) -> Self:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from amnesis.config.validation import validated
 from amnesis.errors import DataError
@@ -27,6 +27,15 @@ Phase = Literal["before", "after", "retrained"]
 PHASES: tuple[Phase, ...] = ("before", "after", "retrained")
 Number = Annotated[FiniteFloat, Field(strict=True)]
 Values = dict[str, Number]
+
+
+def _with_step(values: dict[str, float]) -> dict[str, float]:
+    if "step" not in values:
+        raise ValueError("must be values with their step")
+    return values
+
+
+StepValues = Annotated[Values, AfterValidator(_with_step)]
 
 
 class Results(BaseModel):
@@ -49,7 +58,7 @@ class Results(BaseModel):
     sets: dict[str, str] = Field(
         default_factory=dict, description="a digest of each evaluated set's rows"
     )
-    trajectory: list[Values] = Field(
+    trajectory: list[StepValues] = Field(
         default_factory=list, description="logged values of each step, with its `step`"
     )
     attacks: dict[str, dict[str, Values]] = Field(

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amnesis.models.loading import load_model, load_tokenizer
-from amnesis.models.trainable import merged, train_only, with_lora
+from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
+from amnesis.models.trainable import is_adapter, merged, train_only, with_adapter, with_lora
 from amnesis.progress import ProgressCallback
 from amnesis.runs.evaluations import Evaluations
 from amnesis.runs.folder import RunFolder
-from amnesis.runs.preflight import prepare
+from amnesis.runs.preflight import Prepared, prepare
 from amnesis.runs.recipe import Recipe
 from amnesis.runs.results import RunResult
-from amnesis.training.callbacks import StepProgress, TensorBoard
-from amnesis.training.unlearner import Unlearner
+from amnesis.training.callbacks import AfterFirstStep, StepProgress, TensorBoard
+from amnesis.training.unlearner import FitResult, Unlearner
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from amnesis.discovery.registry import Registry
 
 
-def run(  # the order of a run, from top to bottom: longer than a function should be
+def run(
     recipe: Recipe | Mapping[str, Any],
     out: Path | str | None = None,
     *,
@@ -48,57 +49,104 @@ def run(  # the order of a run, from top to bottom: longer than a function shoul
     """
     if not isinstance(recipe, Recipe):
         recipe = Recipe.parse(recipe)
-    folder = RunFolder.choose(out, "run", resume=resume, overwrite=overwrite, device=device)
-    prepared = prepare(
-        recipe,
-        device=device,
-        out=folder.path,
-        trust_remote_code=trust_remote_code,
-        registry=registry,
-    )
-    tokenizer = load_tokenizer(recipe.model, trust_remote_code=trust_remote_code)
-    if (finished := folder.begin(recipe)) is not None:
-        return finished
-    load = partial(load_model, device=prepared.device, trust_remote_code=trust_remote_code)
-    report = progress or _silent
-    evaluations = Evaluations(
-        prepared.benchmark,
-        recipe.evaluate,
-        prepared.method,
-        tokenizer,
-        recipe.template,
-        folder.checkpoints,
-        report,
-    )
-    if recipe.retrained is not None and not evaluations.recall("retrained"):
-        evaluations.evaluate("retrained", load(recipe.retrained))
-    model = _trainable(recipe, load(recipe.model))
-    unlearner = Unlearner(
-        model,
-        tokenizer,
-        method=prepared.method,
-        training=recipe.training,
-        template=recipe.template,
-        seed=recipe.seed,
-        reference_cache=reference_cache,
-        callbacks=[
-            TensorBoard(folder.tensorboard, prepared.method.probes),
-            StepProgress(report, "unlearning"),
-        ],
-        device=prepared.device,
-        output=folder.checkpoints,
-        stop_when=recipe.stop_when,
-        evaluate=evaluations.along,
-        evaluate_every=recipe.evaluate.every,
-    )
-    if not evaluations.recall("before"):
-        evaluations.evaluate("before", model)
-    fitted = unlearner.fit(prepared.forget, prepared.retain, progress=report, resume=resume)
-    evaluations.evaluate("after", model)
-    results = evaluations.results(fitted)
-    if recipe.merges:
-        model = merged(model)
-    return folder.finish(model, tokenizer, prepared.device, results, evaluations.made)
+    owned = RunFolder.own(out, "run", resume=resume, overwrite=overwrite, device=device)
+    with owned as folder:
+        prepared = prepare(
+            recipe,
+            device=device,
+            out=folder.path,
+            trust_remote_code=trust_remote_code,
+            registry=registry,
+        )
+        tokenizer = load_tokenizer(recipe.model, trust_remote_code=trust_remote_code)
+        if (finished := folder.begin(recipe)) is not None:
+            return finished
+        load = partial(load_model, device=prepared.device, trust_remote_code=trust_remote_code)
+        return _Run(
+            recipe, folder, prepared, tokenizer, load, progress or _silent, reference_cache
+        ).carry_out()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run whose inputs are in order and whose folder is claimed."""
+
+    recipe: Recipe
+    folder: RunFolder
+    prepared: Prepared
+    tokenizer: PreTrainedTokenizerBase
+    load: Callable[[ModelSettings], PreTrainedModel]
+    progress: ProgressCallback
+    reference_cache: Path | None
+
+    def carry_out(self) -> RunResult:
+        """Evaluate, unlearn, write the model, and only then evaluate what was written."""
+        recipe, folder = self.recipe, self.folder
+        evaluations = Evaluations(
+            self.prepared.benchmark,
+            recipe.evaluate,
+            self.prepared.method,
+            self.tokenizer,
+            recipe.template,
+            folder.checkpoints,
+            self.progress,
+        )
+        if recipe.retrained is not None and not evaluations.recall("retrained"):
+            evaluations.evaluate("retrained", self.load(recipe.retrained))
+        fitted = folder.read_fitted()
+        recalled = evaluations.recall("before")
+        if fitted is None:
+            model = _trainable(recipe, self.load(recipe.model))
+            if not recalled:
+                evaluations.evaluate("before", model)
+            fitted = self._fit(model, evaluations)
+            if recipe.merges:
+                model = merged(model)
+            folder.write_fitted(model, self.tokenizer, fitted)
+        else:
+            if not recalled:
+                evaluations.evaluate("before", self.load(recipe.model))
+            model = self._written()
+        if not evaluations.recall("after"):
+            evaluations.evaluate("after", model)
+        return folder.finish(self.prepared.device, evaluations.results(fitted), evaluations.made)
+
+    def _fit(self, model: PreTrainedModel, evaluations: Evaluations) -> FitResult:
+        recipe, folder, method = self.recipe, self.folder, self.prepared.method
+        tensorboard = TensorBoard(folder.tensorboard, method.probes)
+        fitted = Unlearner(
+            model,
+            self.tokenizer,
+            method=method,
+            training=recipe.training,
+            template=recipe.template,
+            seed=recipe.seed,
+            reference_cache=self.reference_cache,
+            callbacks=[
+                tensorboard,
+                StepProgress(self.progress, "unlearning"),
+                AfterFirstStep(folder.keep),
+            ],
+            device=self.prepared.device,
+            output=folder.checkpoints,
+            stop_when=recipe.stop_when,
+            evaluate=evaluations.along,
+            evaluate_every=recipe.evaluate.every,
+        ).fit(
+            self.prepared.forget,
+            self.prepared.retain,
+            progress=self.progress,
+            resume=folder.resume,
+        )
+        return replace(fitted, notes=[*fitted.notes, *tensorboard.notes])
+
+    def _written(self) -> PreTrainedModel:
+        """Return the trained model that the run wrote before it was cut off."""
+        place = self.folder.model
+        if is_adapter(place):
+            return with_adapter(self.load(self.recipe.model), place)
+        settings = ModelSettings(path=str(place), attention=self.recipe.model.attention)
+        return self.load(settings)
 
 
 def _trainable(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import TrainerCallback
 
+from amnesis.errors import one_line
 from amnesis.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -28,13 +29,17 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
         """Write into ``folder``, which is created with the first value."""
         self._folder, self._probes = folder, tuple(probes)
         self._writer: Any = None
+        self.notes: list[str] = []
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any
     ) -> None:
         """Write the values of a step, on the first process only."""
-        if not state.is_world_process_zero or not logs:
-            return
+        if state.is_world_process_zero and logs and not self.notes:
+            with self._tolerating():
+                self._write(logs, state.global_step)
+
+    def _write(self, logs: Mapping[str, float], step: int) -> None:
         import torch
 
         if self._writer is None:
@@ -49,23 +54,46 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
             if group.endswith("/examples") and row.isdecimal():
                 by_example.setdefault(group, []).append(value)
             else:
-                self._writer.add_scalar(name, value, state.global_step)
+                self._writer.add_scalar(name, value, step)
         for group, values in by_example.items():
-            self._writer.add_histogram(group, torch.tensor(values), state.global_step)
+            self._writer.add_histogram(group, torch.tensor(values), step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the probes' figures, and close the file."""
-        if self._writer is not None:
-            for probe in self._probes:
-                try:
-                    figures = probe.figures(state.log_history)
-                except Exception as error:  # an observer may fail without stopping the run
-                    self._writer.add_text("notes", f"{probe.label} drew nothing: {error}")
-                    continue
+        if self._writer is None:
+            return
+        for probe in self._probes:
+            try:
+                figures = probe.figures(state.log_history)
+            except Exception as error:  # an observer may fail without stopping the run
+                self.notes.append(f"{probe.label} drew no figure: {one_line(error)}")
+                continue
+            with self._tolerating():
                 for name, figure in figures.items():
                     self._writer.add_figure(name, figure, state.global_step)
+        with self._tolerating():
             self._writer.close()
-            self._writer = None
+        self._writer = None
+
+    @contextmanager
+    def _tolerating(self) -> Iterator[None]:
+        """Note an error in place of stopping a run for its logs, and write nothing more."""
+        try:
+            yield
+        except Exception as error:  # a full disk, a broken file system, a writer thread that died
+            self.notes.append(f"TensorBoard's logs in {self._folder} end early: {one_line(error)}")
+
+
+class AfterFirstStep(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Calls an action once the first optimizer step is made."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        """Take the action."""
+        self._action = action
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Call it."""
+        self._action()
 
 
 class StepProgress(TrainerCallback):  # type: ignore[misc]  # transformers is not typed

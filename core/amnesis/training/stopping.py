@@ -14,6 +14,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from amnesis.config.settings import Settings
 from amnesis.config.validation import validated
+from amnesis.distributed.processes import added_over_ranks
 from amnesis.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -108,34 +109,41 @@ class StopAtLimits(TrainerCallback):  # type: ignore[misc]  # transformers is no
 
 
 class StopWhenInterrupted(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Turns the first Ctrl-C during training into an orderly stop; the second one is immediate."""
+    """Turns the first Ctrl-C or SIGTERM during training into an orderly stop.
+
+    A scheduler (Slurm, Kubernetes) sends SIGTERM some time before it kills. The second signal is
+    immediate. ``number`` is the signal that any process received, or None.
+    """
 
     def __init__(self) -> None:
         """Do nothing until training begins."""
-        self.asked = False
-        self._before: Any = None
+        self.number: int | None = None
+        self._handlers: dict[int, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Listen for Ctrl-C, where signals can be listened for."""
+        """Listen for signals, where signals can be listened for."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._receive)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop after this step, with a checkpoint."""
-        if self.asked:
+        """Stop after this step with a checkpoint, all processes together."""
+        number = added_over_ranks({"signal": self.number or 0})["signal"]
+        if number:
+            self.number = self.number or number
             control.should_training_stop = True
             control.should_save = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Return Ctrl-C back."""
+        """Leave signals to whoever had them before."""
         self.restore()
 
     def restore(self) -> None:
-        """Put the handler back that was there before training."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        """Put the handlers back that were there before training."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
         self.restore()

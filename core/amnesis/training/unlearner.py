@@ -262,7 +262,7 @@ class Unlearner:
             interruption.restore()
             if not trainer.is_fsdp_enabled:  # whoever runs the model next chooses the precision
                 trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        if interruption.asked and trainer.state.global_step < trainer.state.max_steps:
+        if interruption.number and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(
                 f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}"
             )

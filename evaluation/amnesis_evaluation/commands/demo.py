@@ -66,14 +66,14 @@ def demo(
     from amnesis.cli import (
         ProgressBars,
         console,
-        new_folder,
+        make_new_folder,
         print_notes,
         quiet_libraries,
         registry_of,
     )
 
     quiet_libraries()
-    folder = out or new_folder("demo")
+    folder = out or make_new_folder("demo")
     with ProgressBars() as progress:
         results = make_demo(
             folder,

@@ -17,9 +17,10 @@ import amnesis
 from amnesis.contracts import Benchmark, Evaluation, EvaluationSettings, Subject
 from amnesis.data.examples import encode_rows
 from amnesis.data.templates import Template, TextTemplate, encode
-from amnesis.discovery.registry import default_registry
+from amnesis.discovery.manager import build_manager, installed_entry_points
+from amnesis.discovery.registry import Registry, default_registry
 from amnesis.discovery.resolve import Method, build, build_metrics, build_stream
-from amnesis.errors import DataError, RecipeError
+from amnesis.errors import DataError, PluginError, RecipeError
 from amnesis.models.fingerprint import fingerprint
 from amnesis.runs.evaluations import Evaluations, attacks_by_name
 from amnesis.training.unlearner import FitResult
@@ -380,6 +381,33 @@ def test_what_sampling_leaves_out_is_said(subject: Subject, qa_rows: list[dict[s
     assert Sampling().attack(subject, bench, none).notes == [
         "set 'forget': generate_rows is 0, so nothing was sampled"
     ]
+
+
+def test_an_attacks_metrics_are_looked_up_where_it_is_created(
+    install: Any, subject: Subject, benchmark: Any
+) -> None:
+    theirs = install(
+        "length_metric",
+        """
+        import amnesis
+        from amnesis.contracts import ExampleMetric
+
+        class Length(ExampleMetric):
+            def value(self, answer):
+                return float(len(answer.logps))
+
+        @amnesis.hookimpl
+        def register_metrics(register):
+            register("length", Length, summary="tokens of an answer")
+        """,
+    )
+    registry = Registry(build_manager([*installed_entry_points(), *theirs]))
+    attack = registry.create("attack", "paraphrase", metrics=("length",))
+    found = attack.attack(subject, benchmark, QUICK)
+    assert list(found.values) == ["forget/length"]
+    assert found.values["forget/length"] > 1
+    with pytest.raises(PluginError, match="no metric is called 'length'"):
+        Paraphrase(metrics=("length",))
 
 
 def test_attacks_of_one_name_are_told_apart_by_their_hyper_parameters() -> None:

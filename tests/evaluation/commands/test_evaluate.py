@@ -204,7 +204,7 @@ def test_an_evaluation_is_remembered_until_anything_changes(place: Path) -> None
     assert evaluated() == (changed, 3), "a broken entry is evaluated anew"
 
 
-def test_an_attacked_model_stands_beside_the_one_that_came(place: Path) -> None:
+def test_values_under_attack_stand_beside_those_before(place: Path) -> None:
     quick = ["--metrics", "probability", "--max-new-tokens", "2"]
     evaluate(*OWN, *quick, "--attack", "paraphrase", "--out", "out")
     results = Results.read(place / "out")
@@ -218,7 +218,7 @@ def test_an_attacked_model_stands_beside_the_one_that_came(place: Path) -> None:
     assert after["forget/probability"] != before["forget/probability"]
 
 
-def test_a_librarys_copy_is_evaluated_beside_the_cache(place: Path) -> None:
+def test_a_quantized_copy_is_evaluated_anew_each_time(place: Path) -> None:
     arguments = [*OWN, "--metrics", "probability", "--attack", "quantization", "--json"]
     first = json.loads(evaluate(*arguments))
     assert "quantization: quantised to 8 bits by torchao" in first["notes"]
@@ -248,7 +248,7 @@ def test_no_cache_writes_none(place: Path) -> None:
     assert len(list((place / "mine").iterdir())) == 1
 
 
-def test_evaluations_are_listed_and_deleted(place: Path) -> None:
+def test_cached_evaluations_are_listed_and_deleted(place: Path) -> None:
     evaluate(*OWN, "--metrics", "probability")
     evaluate(*OWN, "--metrics", "exact_memorization")
     reference = place / "user-cache" / "amnesis" / "reference" / "0123"

@@ -225,7 +225,7 @@ def test_a_text_that_does_not_fit_leaves_its_example_out_and_says_so(
         only_long.evaluate(subject, EvaluationSettings(metrics=("probability",)))
 
 
-def test_an_answer_that_is_cut_is_evaluated_by_its_beginning_and_that_is_said(
+def test_a_cut_answer_is_evaluated_by_its_beginning_and_noted(
     subject: Subject, rich_rows: list[dict[str, Any]]
 ) -> None:
     long = {**rich_rows[0], "answer": "because " * 200}

@@ -281,7 +281,7 @@ def test_what_lm_eval_prints_is_no_output_of_ours(
     assert "batch size" in said.err, "lm-eval says what it chose"
 
 
-def test_an_evaluation_has_the_harness_beside_its_own(
+def test_an_evaluation_has_lm_evals_values_beside_its_own(
     tmp_path: Path, subject: Subject, qa_rows: list[dict[str, Any]]
 ) -> None:
     import amnesis

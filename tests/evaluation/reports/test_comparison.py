@@ -292,7 +292,7 @@ def test_what_was_not_evaluated_along_is_not_interpolated(tmp_path: Path, capsys
     assert "evaluate.during" in notes
 
 
-def test_a_target_that_was_only_evaluated_at_the_ends_is_none(tmp_path: Path) -> None:
+def test_a_target_that_was_evaluated_only_at_the_ends_is_refused(tmp_path: Path) -> None:
     run = Run.load(run_folder(tmp_path / "run", 0.1, 0.5, trajectory=[]))
     with pytest.raises(DataError, match="no trajectory of 'forget/probability'"):
         at_target(run, Target("forget/probability", 0.5), [])
@@ -444,7 +444,7 @@ def test_results_that_are_damaged_are_one_line(
     assert f"{tmp_path / 'results.json'}: {line}" in said
 
 
-def test_results_of_no_evaluation_are_one_line(tmp_path: Path, capsys: Captured) -> None:
+def test_results_without_an_evaluation_are_one_line(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "results.json").write_text('{"steps": 3}')
     said = refused(capsys, str(tmp_path))
     assert f"{tmp_path}: its results have no 'after' with values by set/metric" in said

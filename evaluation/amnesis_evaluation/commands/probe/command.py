@@ -65,7 +65,7 @@ def probe(
         ProgressBars,
         console,
         load_subject,
-        new_folder,
+        make_new_folder,
         print_notes,
         quiet_libraries,
         registry_of,
@@ -76,7 +76,7 @@ def probe(
     from amnesis_plugins.g_effect.splits import named_losses
 
     quiet_libraries()
-    folder = out or new_folder("probe")
+    folder = out or make_new_folder("probe")
     inputs.check_place(folder, NAMES, overwrite=overwrite)
     choices = [choice_of(text) for text in objectives.split(",")]
     registry = registry_of(context)
