@@ -78,3 +78,16 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message that is not blank, or its type's name."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text in which control characters are shown, not carried out: ``\\x1b`` for ESC.
+
+    Line breaks are among them, so that no name can forge a line of its own.
+    """
+    return "".join(
+        character
+        if character.isprintable() or character == " "
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )

@@ -14,6 +14,7 @@ from amnesis.discovery.registry import Registry
 def stranger(
     distribution: str = "third-party",
     entry_point: str = "theirs",
+    /,
     **components: Mapping[str, Any],
 ) -> Plugin:
     """Return a plugin that registers ``kind={name: target}``."""

@@ -123,4 +123,4 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_note(
     assert run(children, recipe, cut, None, True)[0] == 0
     assert_same(outcome(cut), outcome(whole))
     notes = json.loads((cut / "results.json").read_text(encoding="utf-8"))["notes"]
-    assert any("damaged" in note and "model.safetensors" in note for note in notes)
+    assert any("damaged" in note and "model.safetensors" in note for note in notes), notes

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from amnesis import __version__
-from amnesis.cli.errors import complain
+from amnesis.cli.errors import complain, no_silent_exit
 from amnesis.discovery.manager import build_manager
 from amnesis.discovery.registry import Registry, default_registry
 from amnesis.errors import PluginError, one_line
@@ -124,7 +124,10 @@ def main(arguments: Sequence[str] | None = None, registry: Registry | None = Non
         if registry is None:
             registry = Registry(build_manager(blocked=left_out)) if left_out else default_registry()
         group = typer.main.get_command(app)
-        with group.make_context("amnesis", line or ["--help"], obj=registry) as context:
+        with (
+            no_silent_exit(registry),
+            group.make_context("amnesis", line or ["--help"], obj=registry) as context,
+        ):
             group.invoke(context)
         sys.stdout.flush()
     except typer.Exit as stop:

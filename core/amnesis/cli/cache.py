@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ def cache(
         str | None, typer.Argument(help="Only the model whose fingerprint begins so.")
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete instead of listing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
     """List or delete reference scores and evaluations that earlier commands computed."""
     from rich.table import Table
@@ -27,6 +30,9 @@ def cache(
 
     root = cache_folder()
     if delete:
+        if sys.stdin.isatty() and not yes:
+            what = "everything" if name is None else f"what is called {name}…"
+            typer.confirm(f"Delete {what} in {root}?", abort=True)
         console().print(f"{delete_entries(root, name) / 1e6:.1f} MB deleted from {root}")
         return
     table = Table("kind", "model or evaluation", "files", "MB", title=str(root))
@@ -42,6 +48,13 @@ def cache_folder() -> Path:
     return Path(base) / "amnesis"
 
 
+# Folders of reference scores and files of evaluations, both called by digests.
+_OURS = {
+    "evaluation": re.compile(r"[0-9a-f]{32}\.json"),
+    "reference": re.compile(r"[0-9a-f]{32}(-[a-z0-9]+)?"),
+}
+
+
 @dataclass(frozen=True)
 class CacheEntry:
     """What is kept under one name: a model's ``reference`` scores, or one ``evaluation``."""
@@ -54,12 +67,16 @@ class CacheEntry:
 
 
 def cache_entries(root: Path) -> Iterator[CacheEntry]:
-    """Yield what is in the cache, kind by kind."""
-    for kind in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ():
-        for path in sorted(kind.iterdir()):
+    """Yield what amnesis has put into its cache, kind by kind; what else is there is not ours."""
+    for kind, ours in _OURS.items():
+        place = root / kind
+        if place.is_symlink() or not place.is_dir():
+            continue
+        for path in sorted(place.iterdir()):
+            if path.is_symlink() or not ours.fullmatch(path.name):
+                continue
             files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-            name = path.name if path.is_dir() else path.stem
-            yield CacheEntry(kind.name, name, path, len(files), _size(files))
+            yield CacheEntry(kind, path.stem, path, len(files), _size(files))
 
 
 def delete_entries(root: Path, name: str | None) -> int:
@@ -75,7 +92,7 @@ def delete_entries(root: Path, name: str | None) -> int:
             f"nothing in {root} is called {name!r}; {did_you_mean(name, (e.name for e in entries))}"
         )
     for entry in chosen:
-        if entry.path.is_dir() and not entry.path.is_symlink():
+        if entry.path.is_dir():
             shutil.rmtree(entry.path)
         else:
             entry.path.unlink()

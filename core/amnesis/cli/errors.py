@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import typer
 
 from amnesis.discovery.manager import Plugin
 from amnesis.discovery.registry import Registry
-from amnesis.errors import AmnesisError, Interrupted, one_line
+from amnesis.errors import AmnesisError, Interrupted, one_line, printable
 
-# A disk, a quota or a permission is never a defect of ours.
-_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+# How libraries word what is the world's fault (a disk, a process that is gone) and not ours.
+_WORLD = (
+    "no space left on device",
+    "os error 28",
+    "pytorchstreamwriter failed",
+    "connection closed by peer",
+    "connection reset by peer",
+    "input/output error",
+)
 
 DEFECT, WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -27,13 +34,12 @@ def complain(error: BaseException, registry: Registry | None, *, debug: bool) ->
     """Say on stderr what went wrong, and give the exit code; ``debug`` shows the traceback too."""
     if isinstance(error, BrokenPipeError):
         return _leave_quietly()
-    if isinstance(error, SystemExit):
-        raise error
     if debug:
         traceback.print_exception(error)
     message, code = _worded(error, registry)
     with suppress(BrokenPipeError):
-        print(message, file=sys.stderr, flush=True)
+        # What lists problems has lines of its own, whose parts are printable already.
+        print("\n".join(map(printable, message.split("\n"))), file=sys.stderr, flush=True)
     return code
 
 
@@ -46,11 +52,15 @@ def _worded(error: BaseException, registry: Registry | None) -> tuple[str, int]:
         return f"error: {_usage(error)}", WRONG_INPUT
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return one_line(error) or "interrupted", INTERRUPTED
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+    if isinstance(error, SystemExit):
+        return _exited(error, registry)
+    if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
-        return f"error: {error.strerror}{where}", WRONG_INPUT
+        return f"error: {error.strerror or one_line(error)}{where}", WRONG_INPUT
+    if any(words in str(error).lower() for words in _WORLD):
+        return f"error: {one_line(error)}", WRONG_INPUT
     what = f"{type(error).__name__}: {one_line(error)} ({_place(error)})"
-    owner = _owner(error, registry)
+    owner = _owner(_frames(error), registry)
     if owner is not None:
         return (
             f"error: plugin {owner} failed with {what}; tell its authors, or do without it; "
@@ -62,6 +72,37 @@ def _worded(error: BaseException, registry: Registry | None) -> tuple[str, int]:
         f"--debug shows the traceback",
         DEFECT,
     )
+
+
+@contextmanager
+def no_silent_exit(registry: Registry | None) -> Iterator[None]:
+    """Let nothing in this process end it as if all were well by ``os._exit``, which runs no code.
+
+    A child that was forked ends as it likes.
+    """
+    process, leave = os.getpid(), os._exit
+
+    def leave_with_a_word(status: int) -> NoReturn:
+        if os.getpid() == process:
+            message, _ = _exited(SystemExit(status), registry, sys._getframe(1))
+            print(printable(message), file=sys.stderr, flush=True)
+            leave(DEFECT)
+        leave(status)
+
+    os._exit = leave_with_a_word
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
+def _exited(
+    error: SystemExit, registry: Registry | None, caller: FrameType | None = None
+) -> tuple[str, int]:
+    """Word what ended the process from inside: nothing of ours does, so the run is not done."""
+    owner = _owner(_frames(error) if caller is None else _callers(caller), registry)
+    who = f"plugin {owner}" if owner is not None else "a library"
+    return f"error: {who} ended the process with exit({error.code!r}); nothing is finished", DEFECT
 
 
 def _usage(error: BaseException) -> str:
@@ -77,13 +118,13 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "no traceback"
 
 
-def _owner(error: BaseException, registry: Registry | None) -> Plugin | None:
-    """Return the third party's plugin in whose code, or in what it called, the error arose."""
+def _owner(frames: Iterable[FrameType], registry: Registry | None) -> Plugin | None:
+    """Return the third party's plugin in whose code, or in what it called, the last frame is."""
     plugins: dict[str, Plugin] = {}
     for entry in registry or ():
         for module in (getattr(entry.plugin.module, "__name__", ""), entry.target):
             plugins.setdefault(str(module).partition(":")[0].partition(".")[0], entry.plugin)
-    for frame in reversed(list(_frames(error))):
+    for frame in reversed(list(frames)):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package == "amnesis":
             return None
@@ -98,6 +139,15 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
     while step is not None:
         yield step.tb_frame
         step = step.tb_next
+
+
+def _callers(frame: FrameType | None) -> list[FrameType]:
+    """Return the frames that lead to one, the outermost first."""
+    frames: list[FrameType] = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames[::-1]
 
 
 def _leave_quietly() -> int:

@@ -190,9 +190,11 @@ def phases_table(results: Results) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from amnesis.errors import printable
+
     phases = results.phases()
     table = Table("metric", *phases)
     for name in phases["before"]:
         cells = [values.get(name) for values in phases.values()]
-        table.add_row(Text(name), *("–" if c is None else f"{c:.3f}" for c in cells))
+        table.add_row(Text(printable(name)), *("–" if c is None else f"{c:.3f}" for c in cells))
     return table

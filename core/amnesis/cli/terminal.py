@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from amnesis.errors import printable
 
 if TYPE_CHECKING:
     import typer
@@ -22,14 +24,23 @@ def console() -> Console:
     """Return a console for standard output; no text is markup, for it may be a stranger's."""
     from rich.console import Console
 
-    return Console(markup=False, emoji=False, highlight=False)
+    class Plain(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*map(_shown, objects), **options)
+
+    return Plain(markup=False, emoji=False, highlight=False)
+
+
+def _shown(value: Any) -> Any:
+    """Return a text with its control characters shown, but for line breaks, which are ours."""
+    return "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
 
 
 def print_notes(notes: Iterable[str]) -> None:
     """Print each note on a line of its own, whatever the terminal's width."""
-    printed = console()
+    plain = console()
     for note in notes:
-        printed.print(f"note: {note}", soft_wrap=True)
+        plain.print(f"note: {printable(note)}", soft_wrap=True)
 
 
 def quiet_libraries() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
-from amnesis.errors import AmnesisError, RecipeError
+from amnesis.errors import AmnesisError, RecipeError, printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +39,12 @@ class Problems:
             RecipeError: at least one message was collected.
         """
         if len(self.found) == 1:
-            raise RecipeError(self.found[0])
+            raise RecipeError(printable(self.found[0]))
         if self.found:
-            listed = "\n".join(f"  - {problem}" for problem in self.found)
-            raise RecipeError(f"{what}: {len(self.found)} problems\n{listed}")
+            raise RecipeError(as_list(what, self.found))
+
+
+def as_list(what: str, problems: Sequence[str]) -> str:
+    """Return a message that lists problems, one to a line; none of them can forge another."""
+    lines = [f"  - {printable(problem)}" for problem in problems]
+    return "\n".join([f"{printable(what)}: {len(problems)} problems", *lines])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from amnesis.errors import AmnesisError, RecipeError, did_you_mean
+from amnesis.config.problems import as_list
+from amnesis.errors import AmnesisError, RecipeError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -42,8 +43,8 @@ def validated(
     except ValidationError as invalid:
         messages = problems(record, invalid)
     if len(messages) == 1:
-        raise error(f"{where}: {messages[0]}")
-    raise error(f"{where}: {len(messages)} problems\n" + "\n".join(f"  - {m}" for m in messages))
+        raise error(printable(f"{where}: {messages[0]}"))
+    raise error(as_list(where, messages))
 
 
 def problems(record: type[BaseModel], error: ValidationError) -> list[str]:

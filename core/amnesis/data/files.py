@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from amnesis.errors import DataError, did_you_mean
+from amnesis.errors import DataError, did_you_mean, first_line
 
 Rows = list[dict[str, Any]]
+_DELIMITERS = ",;\t"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_rows(path: Path) -> Rows:
-    """Return the rows of a .jsonl, .json, .csv or .parquet file.
+    """Return the rows of a .jsonl, .json, .csv, .tsv or .parquet file.
 
     Both .json and .jsonl files may hold lines or one array: TOFU's ``.json`` files hold lines. A
     CSV cell that holds a JSON list becomes a list.
@@ -28,18 +31,52 @@ def read_rows(path: Path) -> Rows:
             f"{path}: rows are read from {', '.join(_READERS)} files, not from {path.suffix!r}; "
             f"{did_you_mean(path.suffix, _READERS)}"
         )
-    if not path.is_file():
+    if not path.exists():
         near = (
             [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else ()
         )
         raise DataError(f"{path}: there is no such file; {did_you_mean(path.name, near)}")
+    if not path.is_file():
+        raise DataError(f"{path}: is not a file that can be read to its end")
     try:
         rows = reader(path)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error}") from None
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}:{line}: not UTF-8 text; if it is Latin-1, as spreadsheets on Windows write, "
+            f"save it as UTF-8 (iconv -f LATIN1 -t UTF-8 {path.name} > utf8{path.suffix})"
+        ) from None
     if not rows:
         raise DataError(f"{path}: holds no row")
     return rows
+
+
+def _parse(text: str, where: str, line: int) -> Any:
+    """Return a JSON value, refusing what would be dropped or cannot be written again."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{where}:{line}: the field {twice!r} stands twice in one object")
+        return fields
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}:{line + error.lineno - 1}: not JSON: {error.msg}") from None
+    except (RecursionError, ValueError) as error:  # nested too deep, a number of 5,000 digits
+        raise DataError(f"{where}:{line}: not JSON that can be read: {first_line(error)}") from None
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{where}:{line}: holds half a character (a lone surrogate such as \\ud800), "
+                f"which no text can; repair what wrote it"
+            ) from None
+    return value
 
 
 def _json(path: Path) -> Rows:
@@ -50,10 +87,7 @@ def _json(path: Path) -> Rows:
 
 
 def _json_array(path: Path, text: str) -> Rows:
-    try:
-        items = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    items = _parse(text, str(path), 1)
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise DataError(f"{path}: item {index} is not an object but {item!r:.60}")
@@ -66,10 +100,7 @@ def _json_lines(path: Path, text: str) -> Rows:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
+        row = _parse(line, str(path), number)
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: not an object with fields but {row!r:.60}")
         rows.append(row)
@@ -77,21 +108,43 @@ def _json_lines(path: Path, text: str) -> Rows:
 
 
 def _csv(path: Path) -> Rows:
-    """Return the rows of a CSV file with a header; perturbed answers are lists, written as JSON."""
+    """Return the rows of a CSV file with a header; perturbed answers are lists, written as JSON.
+
+    Commas, semicolons or tabs separate, whichever the header has most of.
+    """
     rows: Rows = []
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        header = file.readline()
+        delimiter = max(_DELIMITERS, key=header.count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        names: list[str] = []
+        start = 1  # of the row that is read: a quoted cell may hold line ends
         try:
-            for row in reader:
-                if None in row or None in row.values():
+            for cells in reader:
+                if not names:
+                    names = _header(path, cells)
+                elif cells and len(cells) != len(names):
                     raise DataError(
-                        f"{path}:{reader.line_num}: has not as many cells as the header, which "
-                        f"names {', '.join(reader.fieldnames or ())}"
+                        f"{path}:{start}: has {len(cells)} cells, but the header names "
+                        f"{len(names)}: {', '.join(names)}"
                     )
-                rows.append({name: _cell(value) for name, value in row.items()})
+                elif cells:
+                    rows.append(dict(zip(names, map(_cell, cells), strict=True)))
+                start = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+            raise DataError(
+                f"{path}:{start}: not CSV: {error}; a quote inside a cell is written twice, and "
+                f"the cell in quotes"
+            ) from None
     return rows
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    for name in cells:
+        if cells.count(name) > 1:
+            raise DataError(f"{path}:1: two columns are called {name!r}; rename one of them")
+    return cells
 
 
 def _cell(text: str) -> Any:
@@ -99,7 +152,7 @@ def _cell(text: str) -> Any:
         return text
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (RecursionError, ValueError):
         return text
     return value if isinstance(value, list) else text
 
@@ -109,13 +162,14 @@ def _parquet(path: Path) -> Rows:
 
     try:
         return list(parquet.read_table(path).to_pylist())
-    except (OSError, ArrowException) as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from None
+    except (OSError, ArrowException, ValueError, OverflowError) as error:  # odd dates overflow
+        raise DataError(f"{path}: not a Parquet file of rows: {first_line(error)}") from None
 
 
 _READERS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": _json,
     ".json": _json,
     ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": _parquet,
 }

@@ -288,7 +288,8 @@ def text_of(row: Row, name: str) -> str:
     """
     value = row.get(name)
     if name not in row:
-        raise DataError(f"a row has no field {name!r}; {did_you_mean(name, row)}")
+        setting = f"; name yours, as in template.{name}=…" if name in ("question", "answer") else ""
+        raise DataError(f"a row has no field {name!r}; {did_you_mean(name, row)}{setting}")
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"field {name!r} must be text that is not empty, but is {value!r:.80}")
     return value

@@ -73,7 +73,9 @@ class Entry:
     def _import(self, target: str) -> Any:
         try:
             return resolve_target(target)
-        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's module may raise anything
             raise PluginError(
                 f"{self}: loading {target!r} failed with {type(error).__name__}: "
                 f"{one_line(error)}; repair or reinstall {self.plugin.distribution}"

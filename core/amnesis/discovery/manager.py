@@ -170,7 +170,9 @@ def _import_module(plugin: Plugin) -> Plugin:
         return plugin
     try:
         module = point.load()
-    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a stranger's module may raise anything
         raise _UnusableError(
             f"importing {point.value!r} failed with {type(error).__name__}: {one_line(error)}; "
             f"repair it, reinstall it, or uninstall {plugin.distribution}"

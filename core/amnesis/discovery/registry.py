@@ -48,7 +48,9 @@ class Registry:
 
         try:
             caller(register=register)
-        except (Exception, SystemExit) as error:  # a stranger's hook may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's hook may raise anything
             problem = f"{hook} failed with {type(error).__name__}: {one_line(error)}; repair it"
             self._unusable.append(Fault(plugin, problem))
         for entry in new_entries:

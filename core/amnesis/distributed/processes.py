@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from amnesis.errors import AmnesisError
+from amnesis.errors import AmnesisError, DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,21 @@ def from_first_rank(action: Callable[[], T]) -> T:
         raise message[1]
     result: T = message[0]
     return result
+
+
+def check_same(what: str, value: str) -> None:
+    """Refuse to go on, on every rank, where the ranks hold different values.
+
+    Raises:
+        DataError: naming ``what`` differs.
+    """
+    if world()[1] == 1:
+        return
+    first = from_first_rank(lambda: value)
+    if added_over_ranks({"different": int(value != first)})["different"]:
+        raise DataError(
+            f"{what} differs between the processes; give all of them the same files and versions"
+        )
 
 
 def first_rank_only(write: Callable[P, None]) -> Callable[P, None]:

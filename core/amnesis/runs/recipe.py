@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from amnesis.config.documents import parse_yaml, read_document
 from amnesis.config.settings import Settings
 from amnesis.config.validation import validated
 from amnesis.contracts.benchmark import EvaluationSettings
@@ -39,22 +40,7 @@ class BaseRecipe(Settings):
             RecipeError: the file cannot be read, or something in it is wrong; every problem found
                 is listed, with the key it concerns.
         """
-        import yaml
-
-        path = Path(path)
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RecipeError(f"{path}: there is no such recipe") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f"{path}:{mark.line + 1}" if mark else str(path)
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise RecipeError(f"{where}: not valid YAML: {problem}") from None
-        if not isinstance(document, dict):
-            raise RecipeError(f"{path}: a recipe is a mapping of keys to values")
+        document = read_document(Path(path))
         for override in overrides:
             _apply(document, override)
         return cls.parse(document, str(path))
@@ -210,15 +196,10 @@ def _names(choice: Any) -> str:
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
-    import yaml
-
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise RecipeError(f"override {override!r}: write key.sub=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(f"override {override!r}: {text!r} is not a YAML value") from None
+    value = parse_yaml(text, f"override {override!r}")
     *parents, leaf = key.split(".")
     for parent in parents:
         child = document.get(parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis.distributed.processes import barrier, world
+from amnesis.errors import DataError
 from amnesis.storage import sync_folder
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class RunState:
         probes: the state of the probe runner.
         limits_passed: for how many steps in a row each limit has been passed.
         data: the digest of the examples that the run draws from.
+        model: the fingerprint of the model that the run began with.
+        processes: how many processes made the steps.
         memory: the combiner's state, by parameter name.
     """
 
@@ -40,7 +44,30 @@ class RunState:
     probes: dict[str, Any]
     limits_passed: dict[str, int]
     data: str
+    model: str
+    processes: int
     memory: Mapping[str, Tensor]
+
+    def check(self, checkpoint: Path, data: str, model: str) -> None:
+        """Refuse to go on with what the run did not begin with.
+
+        Raises:
+            DataError: the rows, the model or the number of processes are others.
+        """
+        changed = None
+        if self.data != data:
+            changed = "over other rows: resume with the data (and template) that it began with"
+        elif self.model != model:
+            changed = "of another model: resume with the model that it began with"
+        elif self.processes != world()[1]:
+            changed = (
+                f"on {self.processes} processes, not {world()[1]}: sums over them would round "
+                f"otherwise; resume on as many"
+            )
+        if changed is not None:
+            raise DataError(
+                f"{checkpoint}: was written by a run {changed}, or start anew in another folder"
+            )
 
     def write(self, folder: Path) -> None:
         """Write the state into the folder of a :func:`staged` checkpoint."""
@@ -67,7 +94,7 @@ def staged(folder: Path, step: int, keep: int) -> Iterator[Path]:
     """Yield a folder for the files of checkpoint ``step``, moved into ``folder`` when complete.
 
     Every rank must enter, and writes its own files. Afterwards the first rank adds a list of the
-    files and their sizes, and deletes all but the last ``keep`` checkpoints.
+    files and their digests, and deletes all but the last ``keep`` checkpoints.
     """
     staging = folder / f"{step:08d}{_PARTIAL}"
     if world()[0] == 0:
@@ -116,13 +143,19 @@ def _numbered(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()]
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the size in bytes of each file in a checkpoint, except the list of files itself."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MARKER
-    }
+def _digests(folder: Path) -> dict[str, str]:
+    """Return a digest of each file in a checkpoint, except the list of files itself."""
+    digests: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MARKER:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, _new_digest)
+            digests[str(path.relative_to(folder))] = digest.hexdigest()
+    return digests
+
+
+def _new_digest() -> Any:
+    return hashlib.blake2b(digest_size=16)
 
 
 def _seal(staging: Path, step: int) -> None:
@@ -132,20 +165,22 @@ def _seal(staging: Path, step: int) -> None:
                 os.fsync(stream.fileno())
     marker = staging / MARKER
     with marker.open("w", encoding="utf-8") as file:
-        json.dump({"step": step, "files": _sizes(staging)}, file)
+        json.dump({"step": step, "files": _digests(staging)}, file)
         file.flush()
         os.fsync(file.fileno())
     sync_folder(staging)
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None where all its files have their sizes."""
+    """Return what is wrong with a checkpoint, or None where all its files are as written."""
     try:
         marker: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return f"{MARKER} is missing or unreadable"
-    sizes = _sizes(checkpoint)
-    for name, size in marker.get("files", {}).items():
-        if sizes.get(name) != size:
-            return f"{name} has {sizes.get(name, 0)} of {size} bytes"
+    digests = _digests(checkpoint)
+    for name, digest in marker.get("files", {}).items():
+        if name not in digests:
+            return f"{name} is missing"
+        if digests[name] != digest:
+            return f"{name} is not what was written"
     return None

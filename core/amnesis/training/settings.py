@@ -33,7 +33,7 @@ class TrainingSettings(Settings):
     batch_size: int = Field(8, ge=1, description="forget examples per step, over all ranks")
     retain_batch_size: int | None = Field(None, ge=1, description="the same of retain examples")
     micro_batch_size: int | None = Field(None, ge=1, description="examples per forward pass")
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, le=1e4)
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["constant", "linear", "cosine", "stable_decay"] = Field(
         "linear", description="stable_decay: constant to half, then linear to 5 %"

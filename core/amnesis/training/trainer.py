@@ -16,7 +16,8 @@ from amnesis.contracts.stream import StreamLoss, risk
 from amnesis.data.batches import Batch
 from amnesis.data.sampling import StepBatches, StepPlan
 from amnesis.distributed.processes import added_over_ranks, sum_over_ranks, world
-from amnesis.errors import DataError, NonFiniteError, RecipeError
+from amnesis.errors import NonFiniteError, RecipeError
+from amnesis.models.fingerprint import fingerprint
 from amnesis.scoring.forward import score, score_beside_itself
 from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.reference import Reference, draws_at_random
@@ -55,6 +56,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         *,
         references: Callable[[], Mapping[str, Reference]],
         output: Path,
+        keeps_checkpoints: bool,
         device: str | None,
         log: StepLog,
         limits: Mapping[str, Limit],
@@ -84,6 +86,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         self.remove_callback(PrinterCallback)
         with self.accelerator.autocast():  # θ° as the student sees it at the first step
             self._references = references()
+        self._fingerprint = fingerprint(model) if keeps_checkpoints else ""
         self._is_its_own_reference = not draws_at_random(model)  # before it has moved
         reference = self._references.get("forget")
         view = run_view(plan, watched_retain, method.forget, reference, self.args.device)
@@ -267,6 +270,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             probes=self._probes.state_dict(),
             limits_passed=self._stopping.counts,
             data=self._plan.digest,
+            model=self._fingerprint,
+            processes=world()[1],
             memory=self._streams().state_dict(),
         )
 
@@ -274,15 +279,11 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         """Go on from a checkpoint, exactly as if the run had not been cut off.
 
         Raises:
-            DataError: the checkpoint is of a run over other rows.
+            DataError: the checkpoint is of a run with other rows, model or processes.
         """
         folder = checkpoints.trainer_folder(checkpoint)
         state = checkpoints.RunState.read(folder)
-        if state.data != self._plan.digest:
-            raise DataError(
-                f"{checkpoint}: was written by a run over other rows: resume with the data (and "
-                f"template) that it began with, or start anew in another folder"
-            )
+        state.check(checkpoint, self._plan.digest, self._fingerprint)
         self._log.trajectory, self._log.notes = state.trajectory, state.notes
         self._probes.load_state_dict(state.probes)
         self._stopping.counts = state.limits_passed

@@ -17,7 +17,7 @@ from amnesis.data.sampling import StepPlan
 from amnesis.data.templates import AnyTemplate, Row, Template
 from amnesis.discovery.registry import default_registry
 from amnesis.discovery.resolve import Choice, Method, build, build_stream
-from amnesis.distributed.processes import join, world
+from amnesis.distributed.processes import check_same, join, world
 from amnesis.errors import Interrupted, RecipeError, ResourceError
 from amnesis.models.devices import check_device
 from amnesis.progress import ProgressCallback
@@ -148,16 +148,19 @@ class Unlearner:
             streams["retain"] = watched, method.retain
         elif retain is not None and method.probes:
             watched = self._encode(retain, StreamLoss("retain", ()))
+        plan = self._plan({name: examples for name, (examples, _) in streams.items()})
+        check_same("the data of this run", plan.digest)
         log, interruption = StepLog(), StopWhenInterrupted()
         with tempfile.TemporaryDirectory() as scratch:
             trainer = TwoStreamTrainer(
                 self.model,
                 self.tokenizer,
                 method,
-                self._plan({name: examples for name, (examples, _) in streams.items()}),
+                plan,
                 self.training,
                 references=partial(self._references, streams, progress),
                 output=self.output or Path(scratch),
+                keeps_checkpoints=self.output is not None,
                 device=self.device,
                 log=log,
                 limits=self.limits,

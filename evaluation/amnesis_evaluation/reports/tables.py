@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from amnesis.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 Format = Literal["table", "markdown", "csv", "latex"]
 
@@ -69,15 +72,13 @@ class Table:
     def _band(self, band: Sequence[tuple[Sequence[Cell], int]], label: int) -> RichTable:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table as RichTable
-        from rich.text import Text
 
-        # Text, because names of folders and metrics may look like rich's markup.
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.add_column(Text(self.columns[0]), max_width=label, overflow="fold")
+        table.add_column(_text(self.columns[0]), max_width=label, overflow="fold")
         for row, size in band:
-            table.add_column(Text(str(row[0])), justify="right", max_width=size, overflow="fold")
+            table.add_column(_text(row[0]), justify="right", max_width=size, overflow="fold")
         for index, name in enumerate(self.columns[1:], start=1):
-            table.add_row(Text(name), *(Text(str(row[index])) for row, _ in band))
+            table.add_row(_text(name), *(_text(row[index]) for row, _ in band))
         return table
 
     def markdown(self) -> str:
@@ -100,7 +101,8 @@ class Table:
                 for line, entry in zip(lines, (f"± {name}", *map(_value, errors)), strict=True):
                     line.append(entry)
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows(lines)
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerows([_unexecuted(cell) for cell in line] for line in lines)
         return buffer.getvalue()
 
     def latex(self) -> str:
@@ -124,6 +126,19 @@ class Table:
             "latex": self.latex,
         }
         return writers[form]()
+
+
+def _text(cell: Cell) -> Text:
+    """Return a cell for the terminal: no markup, for names may look like it, no control codes."""
+    from rich.text import Text
+
+    return Text(printable(str(cell)))
+
+
+def _unexecuted(cell: float | str) -> float | str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if formula else cell
 
 
 def _value(number: float | None) -> float | str:

@@ -15,7 +15,7 @@ import pytest
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.core.cli.terminal import one_line, python
+from tests.core.cli.lines import one_line, python
 from tests.core.strangers import registry_with, stranger
 
 import amnesis

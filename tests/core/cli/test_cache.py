@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.core.cli.terminal import one_line
+import typer
+from tests.core.cli.lines import one_line
 
 from amnesis.cli.app import main
 from amnesis.cli.cache import CacheEntry, cache_entries, cache_folder, delete_entries
@@ -17,18 +18,20 @@ from amnesis.models.fingerprint import fingerprint
 from amnesis.scoring.reference import cached
 from amnesis.scoring.scores import Needs
 
+ABC1, ABD2, ABC9, FFFF = (name.ljust(32, "0") for name in ("abc1", "abd2", "abc9", "ffff"))
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache, with two models' reference scores and two evaluations."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     root = tmp_path / "amnesis"
-    for name, sizes in {"abc1": (10, 20), "abd2": (3,)}.items():
+    for name, sizes in {ABC1: (10, 20), ABD2: (3,)}.items():
         (root / "reference" / name).mkdir(parents=True)
         for k, size in enumerate(sizes):
             (root / "reference" / name / f"{k}.safetensors").write_bytes(b"x" * size)
     (root / "evaluation").mkdir()
-    for name in ("abc9", "ffff"):
+    for name in (ABC9, FFFF):
         (root / "evaluation" / f"{name}.json").write_bytes(b"y" * 5)
     return root
 
@@ -39,10 +42,10 @@ def entry(root: Path, kind: str, name: str, files: int, size: int, suffix: str =
 
 def test_every_entry_has_kind_name_files_and_size(root: Path) -> None:
     assert list(cache_entries(root)) == [
-        entry(root, "evaluation", "abc9", 1, 5, ".json"),
-        entry(root, "evaluation", "ffff", 1, 5, ".json"),
-        entry(root, "reference", "abc1", 2, 30),
-        entry(root, "reference", "abd2", 1, 3),
+        entry(root, "evaluation", ABC9, 1, 5, ".json"),
+        entry(root, "evaluation", FFFF, 1, 5, ".json"),
+        entry(root, "reference", ABC1, 2, 30),
+        entry(root, "reference", ABD2, 1, 3),
     ]
 
 
@@ -54,9 +57,9 @@ def test_where_nothing_was_kept_there_is_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "freed", "left"),
     [
-        ("abc", 35, ["ffff", "abd2"]),
-        ("abc1", 30, ["abc9", "ffff", "abd2"]),
-        ("ffff", 5, ["abc9", "abc1", "abd2"]),
+        ("abc", 35, [FFFF, ABD2]),
+        ("abc1", 30, [ABC9, FFFF, ABD2]),
+        ("ffff", 5, [ABC9, ABC1, ABD2]),
         (None, 43, []),
     ],
 )
@@ -69,19 +72,43 @@ def test_names_that_begin_so_are_deleted_and_no_others(
 
 def test_a_name_that_is_not_there_has_a_suggestion_and_deletes_nothing(root: Path) -> None:
     before = list(cache_entries(root))
-    with pytest.raises(RecipeError, match=r"is called 'fffe'; did you mean 'ffff'\?"):
-        delete_entries(root, "fffe")
+    with pytest.raises(RecipeError, match="did you mean 'ffff0000"):
+        delete_entries(root, "fffe".ljust(32, "0"))
     assert list(cache_entries(root)) == before
 
 
-def test_a_link_is_deleted_and_not_what_it_leads_to(root: Path, tmp_path: Path) -> None:
+def test_what_is_not_ours_is_neither_listed_nor_deleted(root: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work", encoding="utf-8")
-    (root / "reference" / "link").symlink_to(precious, target_is_directory=True)
-    delete_entries(root, "link")
-    assert not (root / "reference" / "link").is_symlink()
+    (root / "notes").mkdir()
+    (root / "reference" / "README.md").write_text("mine", encoding="utf-8")
+    (root / "reference" / "0".ljust(32, "0")).symlink_to(precious, target_is_directory=True)
+    assert len(list(cache_entries(root))) == 4
+    delete_entries(root, None)
+    assert sorted(path.name for path in root.rglob("*")) == [
+        "0".ljust(32, "0"),
+        "README.md",
+        "evaluation",
+        "notes",
+        "reference",
+    ]
     assert (precious / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+
+
+def test_on_a_terminal_it_asks_first(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", _refuse)
+    assert main(["cache", "--delete"]) == 130
+    assert len(list(cache_entries(root))) == 4
+    assert main(["cache", "--delete", "--yes"]) == 0
+    assert list(cache_entries(root)) == []
+
+
+def _refuse(question: str, abort: bool) -> None:
+    assert question.startswith("Delete everything in ")
+    assert abort
+    raise typer.Abort
 
 
 def test_the_command_lists_and_deletes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

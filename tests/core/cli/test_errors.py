@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from tests.core.cli.terminal import one_line, python, raising
+from tests.core.cli.lines import one_line, python, raising
 from tests.core.strangers import registry_with, stranger
 
 from amnesis.cli.app import main
@@ -69,7 +69,7 @@ def test_a_defect_says_so_and_how_to_see_more(capsys: pytest.CaptureFixture[str]
     assert main(["fail"], registry=registry) == 1
     said = one_line(capsys)
     assert said.startswith("error: this is a defect of amnesis, please report it: ")
-    assert "ZeroDivisionError: two lines (terminal.py:" in said
+    assert "ZeroDivisionError: two lines (lines.py:" in said
     assert said.endswith("--debug shows the traceback")
 
 
@@ -120,9 +120,36 @@ def test_what_goes_wrong_before_there_is_a_registry_is_said_too(
     assert one_line(capsys).startswith(said)
 
 
-def test_an_exit_that_somebody_asked_python_for_is_left_to_python() -> None:
-    with pytest.raises(SystemExit):
-        complain(SystemExit(7), None, debug=False)
+@pytest.mark.parametrize("code", [0, None, 7])
+def test_an_exit_from_inside_is_no_success(
+    capsys: pytest.CaptureFixture[str], code: int | None
+) -> None:
+    assert complain(SystemExit(code), None, debug=False) == DEFECT
+    assert f"ended the process with exit({code!r})" in one_line(capsys)
+
+
+def test_control_characters_are_shown_and_not_carried_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    complain(AmnesisError("\x1b[2Jno \x07such \x9bthing"), None, debug=False)
+    assert one_line(capsys) == "error: \\x1b[2Jno \\x07such \\x9bthing"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error", "somewhere"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/1"),
+        RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]"),
+    ],
+    ids=repr,
+)
+def test_the_world_s_faults_are_not_called_defects(
+    capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    assert complain(error, None, debug=False) == WRONG_INPUT
+    assert "defect" not in one_line(capsys)
 
 
 def test_exit_codes_reach_the_shell() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
-from tests.core.cli.terminal import one_line
+from tests.core.cli.lines import one_line
 from tests.core.strangers import registry_with, stranger
 
 from amnesis.cli.app import main

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from amnesis.errors import DataError, Interrupted, RecipeError
+from amnesis.progress import ProgressCallback
 from amnesis.runs.finetune import finetune
 from amnesis.runs.results import Results
 
@@ -31,6 +32,16 @@ def recipe(rows: Any, **training: Any) -> dict[str, Any]:
         "sets": ["forget", "retain"],
         "training": {"steps": 40, "batch_size": 8, "learning_rate": 1e-2, **training},
     }
+
+
+def pressing_ctrl_c(at: int) -> ProgressCallback:
+    """Return what presses Ctrl-C when a step is reported."""
+
+    def press(what: str, done: int, total: int) -> None:
+        if done == at:
+            signal.raise_signal(signal.SIGINT)
+
+    return press
 
 
 def test_it_learns_and_is_deterministic(qa_rows: Any, tmp_path: Path) -> None:
@@ -64,12 +75,8 @@ def test_cut_off_and_resumed_it_ends_the_same(qa_rows: Any, tmp_path: Path) -> N
     made = recipe(qa_rows, save_every=10)
     whole = finetune(made, tmp_path / "whole", device="cpu").results
 
-    def press_ctrl_c(what: str, done: int, total: int) -> None:
-        if done == 17:
-            signal.raise_signal(signal.SIGINT)
-
     with pytest.raises(Interrupted, match="interrupted after step 17 of 40"):
-        finetune(made, tmp_path / "cut", device="cpu", progress=press_ctrl_c)
+        finetune(made, tmp_path / "cut", device="cpu", progress=pressing_ctrl_c(at=17))
     cut = finetune(made, tmp_path / "cut", resume=True, device="cpu").results
     assert cut.trajectory == whole.trajectory
     weights = [
@@ -91,8 +98,8 @@ def test_other_rows_are_not_gone_on_with(qa_rows: Any, tmp_path: Path) -> None:
     file = tmp_path / "forget.jsonl"
     file.write_text("\n".join(map(json.dumps, qa_rows[:4])), encoding="utf-8")
     made["benchmark"]["forget"] = str(file)
-    finetune(made, tmp_path / "run", device="cpu")
-    (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(Interrupted):
+        finetune(made, tmp_path / "run", device="cpu", progress=pressing_ctrl_c(at=2))
     file.write_text("\n".join(map(json.dumps, [qa_rows[4], *qa_rows[1:4]])), encoding="utf-8")
     with pytest.raises(DataError, match="was written by a run over other rows"):
         finetune(made, tmp_path / "run", resume=True, device="cpu")

@@ -106,7 +106,7 @@ def test_a_run_looks_every_name_up_once(
 
 
 def test_the_benchmark_s_own_metrics_are_looked_up_once_too(
-    private: CountingRegistry, tiny_folder: Path, qa_rows: Any, tmp_path: Path
+    tiny_folder: Path, qa_rows: Any, tmp_path: Path
 ) -> None:
     from amnesis_evaluation.benchmarks.own import Own
 
@@ -180,7 +180,7 @@ def test_a_metric_that_only_a_private_registry_knows_is_in_all_that_a_run_evalua
         evaluate={"metrics": ["surprise"], "every": 2, "bootstrap": 20},
         stop_when={"forget/surprise": {"above": 1e9}},
     )
-    with pytest.raises(RecipeError, match="evaluate.metrics: no metric is called 'surprise'"):
+    with pytest.raises(RecipeError, match=r"evaluate\.metrics: no metric is called 'surprise'"):
         amnesis.run(document, out, device="cpu")
     assert not (out / "recipe.yaml").exists()
     amnesis.run(document, out, device="cpu", registry=private)

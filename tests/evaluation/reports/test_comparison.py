@@ -427,7 +427,10 @@ NUMBER = "Input should be a valid number"
             {"after": {}, "trajectory": [1.5]},
             "trajectory.0: Input should be a valid dictionary (got 1.5)",
         ),
-        ({"after": {}, "trajectory": [{"step": 1}, {"m": 1}]}, "trajectory.1"),
+        (
+            {"after": {}, "trajectory": [{"step": 1}, {"m": 1}]},
+            "trajectory.1: must be values with their step",
+        ),
         (
             {"after": {}, "trajectory": [{"step": "one"}]},
             f"trajectory.0.step: {NUMBER} (got 'one')",
@@ -451,22 +454,20 @@ def test_results_without_an_evaluation_are_one_line(tmp_path: Path, capsys: Capt
 
 
 @pytest.mark.parametrize(
-    ("recipe", "place", "line"),
+    ("recipe", "line"),
     [
-        ("objective: {beta: 1}", ": objective", "name"),
-        ("regularizer: [kl, {weight: 2}]", ": regularizer", "name"),
-        ("combiner: 3", ": combiner: ", "a valid string or a valid dictionary (got 3)"),
-        ("- objective", ": ", "a recipe is a mapping of keys to values"),
-        ("", ": ", "a recipe is a mapping of keys to values"),
-        ("a: {1: x, b: y}", ": a: ", "unknown key"),
-        ("a: [\nb", ":2: ", "not valid YAML: "),
+        ("objective: {beta: 1}", ": objective: has no name"),
+        ("regularizer: [kl, {weight: 2}]", ": regularizer: has no name"),
+        ("combiner: 3", ": combiner: Input should be a valid string or a valid dictionary (got 3)"),
+        ("- objective", ": a recipe is a mapping of keys to values"),
+        ("", ": a recipe is a mapping of keys to values"),
+        ("a: {1: x, b: y}", ": a: unknown key"),
+        ("a: [\nb", ":2: not valid YAML: "),
     ],
 )
 def test_a_recipe_that_is_damaged_is_one_line(
-    folders: list[str], capsys: Captured, recipe: str, place: str, line: str
+    folders: list[str], capsys: Captured, recipe: str, line: str
 ) -> None:
     file = Path(folders[0]) / "recipe.yaml"
     file.write_text(recipe)
-    said = refused(capsys, *folders)
-    assert f"{file}{place}" in said
-    assert line in said.partition(f"{file}{place}")[2]
+    assert f"{file}{line}" in refused(capsys, *folders)

@@ -38,13 +38,20 @@ class Clumsy(Probe):
         raise ZeroDivisionError("no pencil")
 
 
+class Scribbler(Clumsy):
+    """Draws something that is no figure."""
+
+    def figures(self, trajectory: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
+        return {"scribbler/scribble": "a scribble"}
+
+
 def test_a_figure_is_written_and_one_that_fails_stops_nothing(fit: Any, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curve = Curve(drawn=[], every=2)
-    probes = [Clumsy(), curve]
-    result = fit(probes=probes, callbacks=[TensorBoard(tmp_path, probes)], training={"steps": 4})
-    assert result.notes == []
+    probes = [Clumsy(), Scribbler(), curve]
+    tensorboard = TensorBoard(tmp_path, probes)
+    result = fit(probes=probes, callbacks=[tensorboard], training={"steps": 4})
     assert [values.get("curve/height") for values in result.trajectory] == [0.0, 1.0, None, 9.0]
     assert curve.drawn == [[0.0, 1.0, 9.0]], "once, at the end, of all that was logged"
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -53,9 +60,9 @@ def test_a_figure_is_written_and_one_that_fails_stops_nothing(fit: Any, tmp_path
     assert picture.step == 4
     assert picture.encoded_image_string.startswith(b"\x89PNG")
     assert [event.value for event in events.Scalars("clumsy/step")] == [0.0, 1.0, 2.0, 3.0]
-    (note,) = events.Tensors("notes/text_summary")
-    said = note.tensor_proto.string_val[0].decode()
-    assert said == f"{Clumsy().label} drew nothing: no pencil"
+    clumsy, scribbler = tensorboard.notes
+    assert clumsy == f"{Clumsy().label} drew no figure: no pencil"
+    assert "'str' object has no attribute" in scribbler
 
 
 def test_without_the_probes_no_figure_is_asked_for(fit: Any, tmp_path: Path) -> None:
