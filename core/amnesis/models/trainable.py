@@ -32,25 +32,28 @@ class LoraSettings(Settings):
     )
 
 
-def with_lora(model: PreTrainedModel, lora: LoraSettings) -> Any:
+def with_lora(model: PreTrainedModel, lora: LoraSettings, seed: int = 0) -> Any:
     """Return the model with an adapter added, which alone trains; the model itself is changed.
+
+    The adapter's first weights depend on nothing but ``seed``.
 
     Raises:
         RecipeError: a target module is not in the model, or cannot have an adapter.
     """
+    import torch
     from peft import LoraConfig, get_peft_model
 
     check_targets(model, lora)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            task_type="CAUSAL_LM",
-        ),
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
     )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
 
 
 def check_targets(model: PreTrainedModel, lora: LoraSettings) -> None:

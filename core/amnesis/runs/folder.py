@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amnesis.distributed.processes import barrier, from_first_rank, join
+from amnesis.distributed.processes import barrier, from_first_rank, join, world
 from amnesis.errors import Interrupted, OutputError
 from amnesis.runs.results import EXAMPLES, RESULTS, Results, RunResult, environment, write_examples
 from amnesis.storage import clear_scratch, is_scratch, write_json, write_model, write_text
@@ -44,14 +44,14 @@ NAMES = (
 class RunFolder:
     """The folder of a run or a finetuning, from the first look at it to the results in it.
 
-    ``worth_keeping`` says that something in it would be missed: a run that fails before its first
-    step leaves nothing in the way of the corrected one.
+    ``disposable`` says that all of a run in it is this one's beginning: a run that fails before its
+    first step leaves nothing in the way of the corrected one.
     """
 
     path: Path
     resume: bool
     overwrite: bool
-    worth_keeping: bool = False
+    disposable: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -77,8 +77,9 @@ class RunFolder:
             interrupted.folder = path
             raise
         except Exception:
-            if not folder.worth_keeping:
-                owner.remove_traces()
+            if folder.disposable and world()[0] == 0:  # no rank waits for one that failed
+                remove_run(path)
+            owner.remove_traces()
             raise
         finally:
             owner.leave()
@@ -105,31 +106,38 @@ class RunFolder:
             OutputError: the folder is taken, holds what the recipe reads, or a run of another
                 recipe.
         """
-        result = from_first_rank(lambda: self._begin(recipe))
-        self.worth_keeping = self.resume and (self.path / "recipe.yaml").is_file()
-        return result
+        resumes = from_first_rank(lambda: self._resumes(recipe))
+        if not resumes:
+            self.disposable = True
+            from_first_rank(lambda: self._claim(recipe))
+            return None
+        if not (self.path / RESULTS).is_file():
+            return None
+        return RunResult(self.path, Results.read(self.path))
 
-    def _begin(self, recipe: BaseRecipe) -> RunResult | None:
+    def _resumes(self, recipe: BaseRecipe) -> bool:
+        """Whether there is a run to go on with; nothing of the folder is changed."""
         written = self.path / "recipe.yaml"
-        clear_scratch(self.path, self.checkpoints)
         if not (self.resume and written.is_file()):
             check_free(self.path, overwrite=self.overwrite)
             check_inputs(self.path, recipe)
-            remove_run(self.path)
-            write_text(written, recipe.to_yaml())
-            return None
+            return False
         if written.read_text(encoding="utf-8") != recipe.to_yaml():
             raise OutputError(
                 f"{self.path}: holds a run of another recipe; resume it with {written}, or name "
                 f"another --out"
             )
-        if not (self.path / RESULTS).is_file():
-            return None
-        return RunResult(self.path, Results.read(self.path))
+        clear_scratch(self.path, self.checkpoints)
+        return True
+
+    def _claim(self, recipe: BaseRecipe) -> None:
+        clear_scratch(self.path, self.checkpoints)
+        remove_run(self.path)
+        write_text(self.path / "recipe.yaml", recipe.to_yaml())
 
     def keep(self) -> None:
-        """Say that something in the folder would be missed from here on."""
-        self.worth_keeping = True
+        """Keep what is in the folder from here on, whatever happens."""
+        self.disposable = False
 
     def write_fitted(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fitted: FitResult
@@ -199,14 +207,14 @@ class _Owner:
         (self._path / LOCK).write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
 
     def remove_traces(self) -> None:
-        """Leave the folder as it was before, or no folder where there was none."""
+        """Leave no lock in a folder that holds nothing else, and no folder where there was none."""
         if self._lock is None:
             return
-        remove_run(self._path)
         clear_scratch(self._path)
-        (self._path / LOCK).unlink(missing_ok=True)
-        if self._new and not any(self._path.iterdir()):
-            self._path.rmdir()
+        if not any(path.name != LOCK for path in self._path.iterdir()):
+            (self._path / LOCK).unlink(missing_ok=True)
+            if self._new:
+                self._path.rmdir()
 
     def leave(self) -> None:
         """Let another run in."""

@@ -152,7 +152,7 @@ class _Run:
 def _trainable(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:
     """Return the model with what the recipe trains of it, and nothing else, requiring gradients."""
     if recipe.lora is not None:
-        model = with_lora(model, recipe.lora)
+        model = with_lora(model, recipe.lora, recipe.seed)
     if recipe.trainable is not None:
         train_only(model, recipe.trainable)
     return model

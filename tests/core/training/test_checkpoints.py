@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from amnesis.errors import DataError
 from amnesis.training.checkpoints import RunState, latest, staged, step_of, trainer_folder
 
 STATE = RunState(
@@ -16,6 +18,8 @@ STATE = RunState(
     probes={"states": [None, {"seen": [1, 2.5]}], "failed": [0]},
     limits_passed={"forget/loss": 2, "g_effect/retain_over_unlearn": 0},
     data="0123abcd",
+    model="4567ef",
+    processes=1,
     memory={},
 )
 
@@ -38,6 +42,27 @@ def test_what_the_combiner_remembers_comes_back_to_the_bit(
         assert read.memory[name].dtype == dtype
         assert torch.equal(read.memory[name], tensor)
     assert replace(read, memory={}) == STATE
+
+
+def test_what_it_began_with_is_gone_on_with(tmp_path: Path) -> None:
+    STATE.check(tmp_path, data="0123abcd", model="4567ef")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": "9999"}, "over other rows: resume with the data (and template)"),
+        ({"model": "9999"}, "of another model: resume with the model that it began with"),
+        ({"processes": 2}, "on 2 processes, not 1: "),
+    ],
+)
+def test_what_it_did_not_begin_with_is_refused(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DataError) as raised:
+        replace(STATE, **change).check(tmp_path, data="0123abcd", model="4567ef")
+    assert str(raised.value).startswith(f"{tmp_path}: was written by a run {said}")
+    assert str(raised.value).endswith(", or start anew in another folder")
 
 
 def write(folder: Path, step: int, keep: int = 2) -> None:
@@ -76,7 +101,7 @@ def test_one_that_was_not_finished_is_passed_over_and_replaced(tmp_path: Path) -
     assert not list(newest.rglob("half"))
 
 
-@pytest.mark.parametrize("damage", ["shorter", "missing", "unsealed", "seal torn"])
+@pytest.mark.parametrize("damage", ["shorter", "one bit", "missing", "unsealed", "seal torn"])
 def test_one_that_is_damaged_is_passed_over_with_a_note(tmp_path: Path, damage: str) -> None:
     write(tmp_path, 2)
     write(tmp_path, 4)
@@ -84,6 +109,8 @@ def test_one_that_is_damaged_is_passed_over_with_a_note(tmp_path: Path, damage: 
     seal = tmp_path / "00000004" / "complete.json"
     if damage == "shorter":
         file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "one bit":
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     elif damage == "missing":
         file.unlink()
     elif damage == "unsealed":
@@ -95,4 +122,4 @@ def test_one_that_is_damaged_is_passed_over_with_a_note(tmp_path: Path, damage: 
     assert step_of(newest) == 2
     assert note.startswith("checkpoint 00000004 is damaged (")
     assert note.endswith("): passed over")
-    assert ("amnesis.json" if damage in ("shorter", "missing") else "complete.json") in note
+    assert ("complete.json" if "seal" in damage else "checkpoint-4/amnesis.json") in note

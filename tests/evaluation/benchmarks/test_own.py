@@ -62,8 +62,16 @@ def test_any_text_survives_json_lines(tmp_path_factory: Any, rows: list[dict[str
         ("rows.json", b'[{"a": 1},\n 5]', "item 1 is not an object but 5"),
         ("rows.json", b"[1,\n2", "rows.json:2: not JSON"),
         ("rows.json", b"", "holds no row"),
-        ("rows.csv", b"question,answer\na,b\nc\n", "rows.csv:3: has not as many cells"),
-        ("rows.csv", b"question,answer\na,b,c\n", "rows.csv:2: has not as many cells"),
+        (
+            "rows.csv",
+            b"question,answer\na,b\nc\n",
+            "rows.csv:3: has 1 cells, but the header names 2",
+        ),
+        (
+            "rows.csv",
+            b"question,answer\na,b,c\n",
+            "rows.csv:2: has 3 cells, but the header names 2",
+        ),
         ("rows.csv", "question,answer\ncafé,b\n".encode("latin-1"), "not UTF-8"),
         ("rows.parquet", b"PAR1 but not", "not a Parquet file"),
         ("rows.txt", b"a", "not from '.txt'"),

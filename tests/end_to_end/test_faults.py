@@ -1,0 +1,198 @@
+"""What a run has done is not lost to what fails after it, and faults are named, not passed over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.trainer_callback import TrainerCallback
+
+import amnesis
+from amnesis.errors import DataError, Interrupted, OutputError
+from amnesis.storage import _SCRATCH
+from amnesis_evaluation.metrics.probability import Probability
+
+
+@pytest.fixture
+def recipe(tiny_folder: Path, qa_rows: Any) -> dict[str, Any]:
+    return {
+        "model": str(tiny_folder),
+        "objective": "npo",
+        "regularizer": "kl",
+        "combiner": "gru",
+        "benchmark": {"name": "own", "forget": qa_rows[:4], "retain": qa_rows[4:]},
+        "training": {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2},
+        "evaluate": {"metrics": ["probability"], "bootstrap": 0},
+    }
+
+
+def found(folder: Path) -> dict[str, Any]:
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in results.items() if key not in {"seconds", "notes"}}
+
+
+def failing(error: BaseException, calls: int) -> Any:
+    """Return a metric's value that fails after so many calls."""
+    value, seen = Probability.value, []
+
+    def fail(metric: Probability, answer: Any) -> float:
+        seen.append(answer)
+        if len(seen) > calls:
+            raise error
+        return value(metric, answer)
+
+    return fail
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}, {"r": 2, "save": "adapter"}])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_trained_weights_outlive_an_evaluation_that_fails(
+    recipe: dict[str, Any],
+    lora: dict[str, Any] | None,
+    error: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if lora is not None:
+        recipe["lora"] = lora
+    amnesis.run(recipe, tmp_path / "whole", device="cpu")
+    rows = sum(len(recipe["benchmark"][name]) for name in ("forget", "retain"))
+    monkeypatch.setattr(Probability, "value", failing(error, calls=rows))
+    cut = tmp_path / "cut"
+    with pytest.raises((DataError, KeyboardInterrupt)):
+        amnesis.run(recipe, cut, device="cpu")
+    monkeypatch.undo()
+    assert not (cut / "results.json").exists()
+    weights = sorted((cut / "model").glob("*.safetensors"))
+    before = [file.read_bytes() for file in weights]
+    assert weights
+    amnesis.run(recipe, cut, resume=True, device="cpu")
+    assert found(cut) == found(tmp_path / "whole")
+    assert [file.read_bytes() for file in weights] == before
+
+
+def test_tensorboard_s_error_is_a_note(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    results = amnesis.run(recipe, tmp_path / "out", device="cpu").results
+    assert results.steps == 4
+    assert any("TensorBoard" in note and "No space left" in note for note in results.notes)
+
+
+class Terminates(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_stops_with_a_checkpoint(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path
+) -> None:
+    training = {"steps": 6, "batch_size": 2}
+    unlearner = amnesis.Unlearner(
+        tiny_llama, tiny_tokenizer, "ga", training=training, output=tmp_path, device="cpu",
+        callbacks=[Terminates()],
+    )  # fmt: skip
+    with pytest.raises(Interrupted, match="after step 3 of 6"):
+        unlearner.fit(qa_rows[:4])
+    assert (tmp_path / f"{3:08d}" / "complete.json").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_user_s_hidden_files_stay(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    amnesis.run(recipe, out, device="cpu")
+    (out / "results.json").unlink()
+    theirs = [out / ".model.backup" / "a", out / "notes" / ".recipe.yaml.d" / "b"]
+    ours = out / f".model{_SCRATCH}x1y2" / "model" / "c"
+    for path in [*theirs, ours]:
+        path.parent.mkdir(parents=True)
+        path.write_text("kept", encoding="utf-8")
+    amnesis.run(recipe, out, resume=True, device="cpu")
+    assert [path.read_text(encoding="utf-8") for path in theirs] == ["kept", "kept"]
+    assert not ours.exists()
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(recipe: dict[str, Any], tmp_path: Path) -> None:
+    amnesis.run(recipe, tmp_path / "whole", device="cpu")
+    out = tmp_path / "out"
+    amnesis.run(recipe, out, device="cpu")
+    (out / "results.json").unlink()
+    (out / "checkpoints" / "fitted.json").unlink()
+    for name in ("model.safetensors", "optimizer.pt"):
+        file = out / "checkpoints" / f"{4:08d}" / "checkpoint-4" / name
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    results = amnesis.run(recipe, out, resume=True, device="cpu").results
+    assert any("00000004 is damaged" in note for note in results.notes)
+    assert found(out) == found(tmp_path / "whole")
+
+
+def test_another_model_is_not_gone_on_with(
+    recipe: dict[str, Any], tiny_llama: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    amnesis.run(recipe, out, device="cpu")
+    (out / "results.json").unlink()
+    (out / "checkpoints" / "fitted.json").unlink()
+    tiny_llama.model.layers[0].mlp.up_proj.weight.data += 1e-3
+    tiny_llama.save_pretrained(recipe["model"])
+    with pytest.raises(DataError, match="of another model"):
+        amnesis.run(recipe, out, resume=True, device="cpu")
+
+
+def test_what_a_run_reads_is_not_overwritten_by_it(recipe: dict[str, Any], tmp_path: Path) -> None:
+    first = amnesis.run(recipe, tmp_path / "out", device="cpu").folder
+    again = {**recipe, "model": str(first / "model")}
+    with pytest.raises(OutputError, match="would delete it"):
+        amnesis.run(again, first, overwrite=True, device="cpu")
+    assert (first / "model" / "config.json").is_file()
+
+
+EXITING = """
+import os, sys
+import amnesis
+from amnesis.contracts import LikelihoodTerm
+
+class Quits(LikelihoodTerm):
+    def terms(self, logps, mask, ref_logps=None):
+        {how}
+
+@amnesis.hookimpl
+def register_objectives(register):
+    register("quits", Quits, summary="ends the process")
+"""
+
+
+@pytest.mark.parametrize("how", ["sys.exit(0)", "os._exit(0)"])
+def test_a_plugin_that_ends_the_process_is_no_success(
+    how: str, recipe: dict[str, Any], install: Any, tmp_path: Path
+) -> None:
+    install("quitting_plugin", EXITING.format(how=how))
+    document = {**recipe, "objective": "quits", "regularizer": None, "combiner": None}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(document), encoding="utf-8")
+    site = str(tmp_path / "site")
+    done = subprocess.run(
+        [sys.executable, "-m", "amnesis", "run", "recipe.yaml", "--out", "out", "--device", "cpu"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": site},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "plugin quitting-plugin 1.0" in done.stderr
+    assert "ended the process" in done.stderr
