@@ -97,6 +97,8 @@ def _atomic(path: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{_SCRATCH}"))
         temporary = scratch / path.name
         yield temporary
+        if temporary.is_file():
+            temporary.chmod(0o600)  # texts and scores of what is to be forgotten are private
         if path.is_dir() and not path.is_symlink():
             path.rename(scratch / "replaced")
         temporary.replace(path)

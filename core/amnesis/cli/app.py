@@ -24,7 +24,7 @@ class Commands(TyperGroup):
     """The registry's commands, listed without being imported; the registry is the context's."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return every command's name, the core's first."""
+        """Return every command's name, sorted."""
         names: list[str] = ctx.obj.names("command")
         return names
 

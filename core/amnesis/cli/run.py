@@ -120,10 +120,10 @@ def finetune(
     if result is not None:
         results = result.results
         _print_notes_of(results)
-        loss = results.trajectory[-1]["train/loss"]
+        last = results.trajectory[-1].get("train/loss")
+        loss = "" if last is None else f", last loss {last:.4f}"
         console().print(
-            f"{results.steps} steps, {results.seconds} s, last loss {loss:.4f}: "
-            f"{result.folder / 'model'}"
+            f"{results.steps} steps, {results.seconds} s{loss}: {result.folder / 'model'}"
         )
 
 

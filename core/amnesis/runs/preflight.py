@@ -123,7 +123,9 @@ def _build_method(
             "evaluate.metrics", build_metrics, recipe.evaluate.metrics, registry
         )
     elif benchmark is not None and benchmark.metrics:
-        metrics = build_metrics(benchmark.metrics, registry, optional=True)
+        metrics = problems.attempt(
+            "benchmark", build_metrics, benchmark.metrics, registry, optional=True
+        )
     if recipe.evaluate.during is not None:
         during = problems.attempt(
             "evaluate.during", build_metrics, recipe.evaluate.during, registry

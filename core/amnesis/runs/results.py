@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
 
 from amnesis.config.validation import validated
 from amnesis.errors import DataError
@@ -25,7 +33,29 @@ LIBRARIES = ("amnesis", "torch", "transformers", "accelerate", "peft", "datasets
 
 Phase = Literal["before", "after", "retrained"]
 PHASES: tuple[Phase, ...] = ("before", "after", "retrained")
-Number = Annotated[FiniteFloat, Field(strict=True)]
+
+
+def _finite(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        finite = False
+    if not finite:
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _count(value: Any) -> int:
+    if _finite(value) != int(value):
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+# Numbers stay as they were written: 1 is not 1.0, and a text is no number.
+Number = Annotated[int | float, PlainValidator(_finite), WithJsonSchema({"type": "number"})]
+Count = Annotated[int, PlainValidator(_count), WithJsonSchema({"type": "integer"})]
 Values = dict[str, Number]
 
 
@@ -67,9 +97,9 @@ class Results(BaseModel):
     lm_eval: dict[str, Values] = Field(
         default_factory=dict, description="lm-eval's values by `task/metric`, by phase"
     )
-    steps: Annotated[int, Field(strict=True)] | None = Field(None, description="optimizer steps")
+    steps: Count | None = Field(None, description="optimizer steps")
     seconds: Number | None = Field(None, description="duration")
-    data: dict[str, dict[str, int]] = Field(
+    data: dict[str, dict[str, Count]] = Field(
         default_factory=dict, description="examples of each stream: kept, cut, left out"
     )
     notes: list[str] = Field(default_factory=list, description="what a reader must know beside")
@@ -135,7 +165,8 @@ class Results(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """Return the record as plain values, as ``results.json`` holds it."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        known = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+        return {"schema": self.schema_, **known}
 
     def phases(self) -> dict[Phase, dict[str, float]]:
         """Return the values of each phase that there is."""

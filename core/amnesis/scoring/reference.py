@@ -6,7 +6,9 @@ import copy
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -284,24 +286,46 @@ def _by_key(keys: Sequence[str], rows: Tensor, places: Tensor) -> dict[str, Tens
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """Return all scores in a model's folder; those of a damaged file are computed again."""
+    from safetensors import SafetensorError, safe_open
 
     logps: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            logps |= load_file(file)
+            with safe_open(file, "pt") as stored:
+                scores = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+                digest = (stored.metadata() or {}).get("digest")
         except (SafetensorError, OSError):
-            continue  # damaged, or deleted meanwhile: its scores are computed again
+            continue  # cut off, or deleted meanwhile
+        if digest == _digest(scores):
+            logps |= scores
     return logps
+
+
+def _digest(logps: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for key in sorted(logps):
+        digest.update(key.encode())
+        digest.update(logps[key].contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _write(folder: Path, logps: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.blake2b("".join(sorted(logps)).encode(), digest_size=16).hexdigest()
+    _clear_unfinished(folder)
+    digest = _digest(logps)
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
     os.close(handle)
-    save_file(logps, temporary)
+    save_file(logps, temporary, metadata={"digest": digest})
+    Path(temporary).chmod(0o600)
     Path(temporary).replace(folder / f"{digest}.safetensors")
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Delete what runs that were killed had begun to write there, more than a day ago."""
+    for file in (*folder.glob("*.part"), *folder.glob(".tmp*")):
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > 86_400:
+                file.unlink()

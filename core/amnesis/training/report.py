@@ -38,8 +38,12 @@ class StepLog:
         self.values = dict(values)
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Add values to the present step."""
-        self.values.update(values)
+        """Add values to the present step.
+
+        Raises:
+            TypeError: one of them is not a number.
+        """
+        self.values.update({name: float(value) for name, value in values.items()})
 
     def note(self, text: str) -> None:
         """Say something of the run beside its numbers."""

@@ -61,6 +61,9 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of people, weights and data order.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier demo.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a demo that was cut off.")
+    ] = False,
 ) -> None:
     """Watch a small language model forget ten people and keep the rest (about two minutes)."""
     from amnesis.cli import (
@@ -79,6 +82,7 @@ def demo(
             folder,
             seed=seed,
             overwrite=overwrite,
+            resume=resume,
             progress=progress,
             registry=registry_of(context),
         )
@@ -95,6 +99,7 @@ def make_demo(
     *,
     seed: int = 0,
     overwrite: bool = False,
+    resume: bool = False,
     progress: ProgressCallback | None = None,
     registry: Registry | None = None,
 ) -> Results:
@@ -104,13 +109,14 @@ def make_demo(
     unlearning run into the folder itself.
 
     Raises:
-        OutputError: ``folder`` is not empty and ``overwrite`` is false.
+        OutputError: ``folder`` is not empty, and neither ``overwrite`` nor ``resume`` is true.
     """
     import amnesis
     from amnesis.runs.finetune import finetune
     from amnesis.runs.folder import claim
 
-    claim(folder, overwrite=overwrite)
+    if not resume:
+        claim(folder, overwrite=overwrite)
     benchmark = {"name": "fictional", "seed": seed}
     training_sets = {"target": ["forget", "retain", "facts"], "retrained": ["retain", "facts"]}
     for name, sets in training_sets.items():
@@ -131,7 +137,8 @@ def make_demo(
                 "seed": seed,
             },
             folder / name,
-            overwrite=overwrite,
+            resume=_goes_on(folder / name, resume),
+            overwrite=overwrite and not resume,
             device="cpu",
             progress=tell,
             registry=registry,
@@ -150,12 +157,17 @@ def make_demo(
             "seed": seed,
         },
         folder,
-        overwrite=True,  # claimed above
+        resume=_goes_on(folder, resume),
+        overwrite=not _goes_on(folder, resume),  # claimed above
         device="cpu",
         progress=progress,
         registry=registry,
     )
     return result.results
+
+
+def _goes_on(folder: Path, resume: bool) -> bool:
+    return resume and (folder / "recipe.yaml").is_file()
 
 
 def _table(results: Results) -> Table:

@@ -80,6 +80,8 @@ def remembered(folder: Path, key: str) -> Evaluation | None:
     """Return the evaluation stored under ``key``; None where there is none that can be read."""
     try:
         document = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        if document.pop("digest") != _digest_of(document):
+            return None
         intervals = {name: (low, high) for name, (low, high) in document["intervals"].items()}
         return Evaluation(
             document["values"],
@@ -94,7 +96,13 @@ def remembered(folder: Path, key: str) -> Evaluation | None:
 
 def remember(folder: Path, key: str, evaluation: Evaluation) -> None:
     """Store an evaluation under ``key``."""
-    write_json(folder / f"{key}.json", dataclasses.asdict(evaluation))
+    document = dataclasses.asdict(evaluation)
+    write_json(folder / f"{key}.json", {"digest": _digest_of(document), **document})
+
+
+def _digest_of(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _files(settings: EvaluationSettings) -> list[Path]:
