@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,6 +82,15 @@ class Mixture:
 
     def __len__(self) -> int:
         return sum(len(rows) for _, rows in self.parts)
+
+    def digest(self) -> str:
+        """Return a digest of the rows and their weights, to tell whether they are the same."""
+        digest = hashlib.blake2b(digest_size=16)
+        for weight, rows in self.parts:
+            digest.update(f"{weight}:{len(rows)}".encode())
+            for row in rows:
+                digest.update(json.dumps(dict(row), sort_keys=True, default=str).encode())
+        return digest.hexdigest()
 
 
 def encode_mixture(

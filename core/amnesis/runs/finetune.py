@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from amnesis.config.problems import Problems
 from amnesis.contracts.stream import Risk, StreamLoss, WeightedTerm
+from amnesis.data.examples import Mixture
 from amnesis.discovery.registry import default_registry
 from amnesis.discovery.resolve import Method
 from amnesis.models.creation import new_model, train_tokenizer
@@ -72,11 +73,12 @@ def finetune(
         )
         if (finished := folder.begin(recipe)) is not None:
             return finished
-        fitted = folder.read_fitted()
+        rows = Mixture(((1.0, prepared.rows),)).digest()
+        fitted = folder.read_fitted(rows)
         if fitted is None:
             model, tokenizer = _model_of(recipe, prepared, trust_remote_code)
             fitted = _fit(recipe, prepared, folder, model, tokenizer, progress)
-            folder.write_fitted(model, tokenizer, fitted)
+            folder.write_fitted(model, tokenizer, fitted, rows)
         results = Results(
             trajectory=fitted.trajectory,
             steps=fitted.steps,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis.distributed.processes import barrier, from_first_rank, join, world
-from amnesis.errors import Interrupted, OutputError
+from amnesis.errors import DataError, Interrupted, OutputError
 from amnesis.runs.results import EXAMPLES, RESULTS, Results, RunResult, environment, write_examples
 from amnesis.storage import clear_scratch, is_scratch, write_json, write_model, write_text
 from amnesis.training.unlearner import FitResult
@@ -140,18 +140,35 @@ class RunFolder:
         self.disposable = False
 
     def write_fitted(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fitted: FitResult
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        fitted: FitResult,
+        rows: str,
     ) -> None:
-        """Write the trained model and what training went through, before anything else can fail."""
-        write_model(self.model, model, tokenizer)
-        write_json(self.checkpoints / FITTED, asdict(fitted))
+        """Write the trained model and what training went through, before anything else can fail.
 
-    def read_fitted(self) -> FitResult | None:
-        """Return what training went through, if it came to its end before the run was cut off."""
+        ``rows`` is a digest of what it was trained on.
+        """
+        write_model(self.model, model, tokenizer)
+        write_json(self.checkpoints / FITTED, {**asdict(fitted), "rows": rows})
+
+    def read_fitted(self, rows: str) -> FitResult | None:
+        """Return what training went through, if it came to its end before the run was cut off.
+
+        Raises:
+            DataError: it was trained on other rows.
+        """
         file = self.checkpoints / FITTED
         if not (self.resume and file.is_file() and self.model.is_dir()):
             return None
-        return FitResult(**json.loads(file.read_text(encoding="utf-8")))
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document.pop("rows") != rows:
+            raise DataError(
+                f"{self.path}: was trained on other rows: resume with the data that it began "
+                f"with, or start anew in another folder"
+            )
+        return FitResult(**document)
 
     def finish(
         self,

@@ -93,7 +93,8 @@ class _Run:
         )
         if recipe.retrained is not None and not evaluations.recall("retrained"):
             evaluations.evaluate("retrained", self.load(recipe.retrained))
-        fitted = folder.read_fitted()
+        rows = f"{self.prepared.forget.digest()} {self.prepared.retain.digest()}"
+        fitted = folder.read_fitted(rows)
         recalled = evaluations.recall("before")
         if fitted is None:
             model = _trainable(recipe, self.load(recipe.model))
@@ -102,7 +103,7 @@ class _Run:
             fitted = self._fit(model, evaluations)
             if recipe.merges:
                 model = merged(model)
-            folder.write_fitted(model, self.tokenizer, fitted)
+            folder.write_fitted(model, self.tokenizer, fitted, rows)
         else:
             if not recalled:
                 evaluations.evaluate("before", self.load(recipe.model))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from amnesis.contracts import Evaluation
-from amnesis.errors import Interrupted, OutputError, RecipeError
+from amnesis.errors import DataError, Interrupted, OutputError, RecipeError
 from amnesis.runs.folder import (
     NAMES,
     RunFolder,
@@ -280,7 +280,7 @@ def test_a_run_that_was_cut_off_goes_on_with_what_is_there(tmp_path: Path) -> No
         (out / scratch / "half").write_text("half", encoding="utf-8")
     with own(out, resume=True) as folder:
         assert folder.begin(RECIPE) is None
-        assert folder.read_fitted() is None
+        assert folder.read_fitted("rows") is None
     assert texts(out) == {
         "recipe.yaml": RECIPE.to_yaml(),
         "checkpoints/before.json": "{}",
@@ -341,13 +341,15 @@ def test_what_was_trained_is_there_for_a_run_that_goes_on(
     )
     with own(tmp_path) as folder:
         folder.begin(RECIPE)
-        assert folder.read_fitted() is None
+        assert folder.read_fitted("rows") is None
         folder.keep()
-        folder.write_fitted(tiny_llama, tiny_tokenizer, fitted)
-        assert folder.read_fitted() is None  # it is not a resumed run's
+        folder.write_fitted(tiny_llama, tiny_tokenizer, fitted, "rows")
+        assert folder.read_fitted("rows") is None  # it is not a resumed run's
     with own(tmp_path, resume=True) as folder:
         assert folder.begin(RECIPE) is None
-        assert folder.read_fitted() == fitted
+        assert folder.read_fitted("rows") == fitted
+        with pytest.raises(DataError, match="trained on other rows"):
+            folder.read_fitted("other rows")
         loaded = AutoModelForCausalLM.from_pretrained(folder.model)
         tokenizer = AutoTokenizer.from_pretrained(folder.model)
     for name, weight in tiny_llama.state_dict().items():
