@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -71,7 +72,24 @@ def test_the_plugin_installs_is_listed_and_passes_its_test(written: Path, tmp_pa
         if arguments[0] == "amnesis":
             (component,) = json.loads(done.stdout)["components"]
             assert component["hyper_parameters"][0]["constraints"] == ["> 0", "< 1"]
-    assert "1 passed" in done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_a_plugin_imports_the_public_faces_and_nothing_else(written: Path) -> None:
+    tree = ast.parse((written / "my_unlearning.py").read_text(encoding="utf-8"))
+    modules = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+    }
+    ours = {name for name in modules if str(name).startswith("amnesis")}
+    assert ours == {"amnesis", "amnesis.contracts"}
 
 
 def test_the_override_is_understood(tmp_path: Path) -> None:

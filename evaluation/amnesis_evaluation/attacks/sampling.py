@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from amnesis.contracts import Attack, Benchmark, Evaluation, EvaluationSettings, Row, Subject
@@ -117,6 +118,17 @@ class Sampling(Attack):
                 for reference, tokens in zip(repeats, continuations, strict=True)
             ]
         ).reshape(len(examples), self.samples)
+        self._record(name, [e.index for e in examples], recalls, settings, evaluation)
+
+    def _record(
+        self,
+        name: str,
+        rows: Sequence[int],
+        recalls: NDArray[np.float64],
+        settings: EvaluationSettings,
+        evaluation: Evaluation,
+    ) -> None:
+        """Add the values of a set; ``recalls`` are ``(examples, samples)``."""
         bootstrap = Bootstrap(settings.bootstrap, settings.confidence, settings.seed)
         metrics = {
             f"rouge_l_worst_of_{self.samples}": recalls.max(1),
@@ -128,6 +140,6 @@ class Sampling(Attack):
             if bootstrap.resamples:
                 evaluation.intervals[key] = bootstrap.of_mean(values)
             evaluation.examples.extend(
-                {"set": name, "row": e.index, "metric": metric, "value": float(value)}
-                for e, value in zip(examples, values, strict=True)
+                {"set": name, "row": row, "metric": metric, "value": float(value)}
+                for row, value in zip(rows, values, strict=True)
             )

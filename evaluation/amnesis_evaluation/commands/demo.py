@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +44,8 @@ UNLEARNING = {
     "warmup_steps": 5,
     "schedule": "constant",
 }
+# The model that knows everyone, and the one that is trained without the forget set.
+TRAINING_SETS = {"target": ["forget", "retain", "facts"], "retrained": ["retain", "facts"]}
 METRICS = ("extraction_strength", "probability", "rouge_l")
 CAPTION = (
     "The forget set is about ten invented people. 'retrained' is the same model trained without "
@@ -112,37 +114,13 @@ def make_demo(
         OutputError: ``folder`` is not empty, and neither ``overwrite`` nor ``resume`` is true.
     """
     import amnesis
-    from amnesis.runs.finetune import finetune
     from amnesis.runs.folder import claim
 
     if not resume:
         claim(folder, overwrite=overwrite)
     benchmark = {"name": "fictional", "seed": seed}
-    training_sets = {"target": ["forget", "retain", "facts"], "retrained": ["retain", "facts"]}
-    for name, sets in training_sets.items():
-
-        def tell(what: str, done: int, total: int, name: str = name) -> None:
-            if progress is not None:
-                progress(f"{'knows' if name == 'target' else 'retrained'}: {what}", done, total)
-
-        finetune(
-            {
-                "model": MODEL,
-                "benchmark": benchmark,
-                "sets": sets,
-                # One tokenizer for both models, trained on every set: only then can their scores
-                # be compared.
-                "tokenizer_sets": [*training_sets["target"], "holdout"],
-                "training": LEARNING,
-                "seed": seed,
-            },
-            folder / name,
-            resume=_goes_on(folder / name, resume),
-            overwrite=overwrite and not resume,
-            device="cpu",
-            progress=tell,
-            registry=registry,
-        )
+    for name in TRAINING_SETS:
+        _train(folder / name, benchmark, seed, overwrite, resume, progress, registry)
     result = amnesis.run(
         {
             "model": str(folder / "target" / "model"),
@@ -164,6 +142,42 @@ def make_demo(
         registry=registry,
     )
     return result.results
+
+
+def _train(
+    folder: Path,
+    benchmark: dict[str, Any],
+    seed: int,
+    overwrite: bool,
+    resume: bool,
+    progress: ProgressCallback | None,
+    registry: Registry | None,
+) -> None:
+    """Train the model that is called as its folder, unless an earlier demo has."""
+    from amnesis.runs.finetune import finetune
+
+    def tell(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"{folder.name}: {what}", done, total)
+
+    finetune(
+        {
+            "model": MODEL,
+            "benchmark": benchmark,
+            "sets": TRAINING_SETS[folder.name],
+            # One tokenizer for both models, trained on every set: only then can their scores be
+            # compared.
+            "tokenizer_sets": [*TRAINING_SETS["target"], "holdout"],
+            "training": LEARNING,
+            "seed": seed,
+        },
+        folder,
+        resume=_goes_on(folder, resume),
+        overwrite=overwrite and not resume,
+        device="cpu",
+        progress=tell,
+        registry=registry,
+    )
 
 
 def _goes_on(folder: Path, resume: bool) -> bool:
