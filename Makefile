@@ -10,7 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PROCESSES ?= 2
 PYTEST := -m pytest -q -n $(PROCESSES) --dist loadfile
 
-.PHONY: demo test quick lower-bounds check setup clean
+.PHONY: demo test quick constraints lower-bounds check setup clean
 
 demo: setup
 	$(BIN)/amnesis demo
@@ -22,6 +22,12 @@ test: setup
 # What is not marked slow: a minute or two, for who works on one room.
 quick: setup
 	$(BIN)/python $(PYTEST) -m "not slow"
+
+# Pins every release that is installed, after the tests have passed with it.
+constraints: setup
+	( sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' ) > constraints.new
+	mv constraints.new constraints.txt
+	touch $(VENV)/.installed
 
 # The fast tests with the oldest releases that pyproject.toml claims.
 lower-bounds: $(LOWEST)/.installed

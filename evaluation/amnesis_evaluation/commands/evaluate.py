@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from amnesis.runs.subject import ModelPlace
 
 
-def evaluate(
+def evaluate(  # long for its options: each is a line of --help
     context: typer.Context,
     model: Annotated[
         str | None, typer.Argument(help="A model's folder or hub name, or a run's folder.")

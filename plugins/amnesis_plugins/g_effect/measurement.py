@@ -43,7 +43,7 @@ AT_ITS_REFERENCE = (
 WITHOUT_ADAPTER = "the reference is the model without its adapter"
 
 
-def measure(
+def measure(  # long for its documentation
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     forget: Iterable[Row],

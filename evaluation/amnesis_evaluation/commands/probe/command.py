@@ -30,7 +30,7 @@ NAMES = (
 DEFAULT = "ga,npo,simnpo,wga,tnpo"
 
 
-def probe(
+def probe(  # long for its options: each is a line of --help
     context: typer.Context,
     model: inputs.Model,
     forget: inputs.Forget = None,

@@ -17,7 +17,7 @@ NAMES = ("suggestion.json",)
 CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/sago"
 
 
-def suggest(
+def suggest(  # long for its options: each is a line of --help
     context: typer.Context,
     model: inputs.Model,
     forget: inputs.Forget = None,
