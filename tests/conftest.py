@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import Distribution, EntryPoint
@@ -137,3 +138,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     for name in set(sys.modules) - before:
         if (site / f"{name.partition('.')[0]}.py").exists():
             del sys.modules[name]
+
+
+# Tests of whole commands, and those whose names say that they start several processes.
+SLOW = re.compile(r"^tests/end_to_end/|(two|several)_(processes|ranks)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as ``slow`` what starts whole programs, before ``-m`` selects."""
+    for item in items:
+        if SLOW.search(item.nodeid):
+            item.add_marker(pytest.mark.slow)

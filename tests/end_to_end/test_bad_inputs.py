@@ -195,7 +195,7 @@ def test_a_bad_recipe_is_refused_in_words(
 # (the words after `amnesis`, what the message must say); {} is the folder
 LINES: dict[str, tuple[list[str], str]] = {
     "no such recipe": (["run", "{}/no.yaml"], "there is no such recipe"),
-    "recipe is a folder": (["run", "{}"], "cannot be read"),
+    "recipe is a folder": (["run", "{}"], "is not a file that can be read to its end; give a YAML file"),
     "folder taken": (["run", "{}/recipe.yaml", "--out", "{}/taken"], "is not empty"),
     "folder inside a file": (["run", "{}/recipe.yaml", "--out", "{}/recipe.yaml/x"], "cannot be made"),
     "folder is a file": (["run", "{}/recipe.yaml", "--out", "{}/recipe.yaml"], "is a file"),

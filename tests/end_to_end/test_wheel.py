@@ -25,8 +25,6 @@ PACKAGES = [
 # hatchling leaves out of a wheel what git ignores.
 DOCUMENTS = ("pyproject.toml", "README.md", "LICENSE", ".gitignore")
 
-pytestmark = pytest.mark.slow
-
 
 def _run(*line: Any, cwd: Path) -> str:
     """Run a program as a new user would, and return what it prints."""

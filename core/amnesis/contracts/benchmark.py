@@ -14,6 +14,7 @@ from amnesis.config.settings import Settings
 from amnesis.contracts.component import Component
 from amnesis.contracts.metric import ChosenMetric
 from amnesis.data.templates import Row
+from amnesis.errors import DataError
 from amnesis.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -100,6 +101,16 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
+
+
+def check_values(evaluation: Evaluation) -> None:
+    """Refuse an evaluation in which nothing has a value: an empty table is no result.
+
+    Raises:
+        DataError: with the reasons.
+    """
+    if not evaluation.values and evaluation.notes:
+        raise DataError(f"no metric has a value: {'; '.join(evaluation.notes)}")
 
 
 class Benchmark(Component):

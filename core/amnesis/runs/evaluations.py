@@ -8,7 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amnesis.contracts.benchmark import Evaluation, EvaluationSettings, Subject
+from amnesis.contracts.benchmark import (
+    Evaluation,
+    EvaluationSettings,
+    Subject,
+    check_values,
+)
 from amnesis.progress import ProgressCallback
 from amnesis.runs.results import Results
 from amnesis.storage import write_json
@@ -69,6 +74,7 @@ class Evaluations:
         progress = self._of_phase(phase)
         retrained = self.made.get("retrained")
         made = self._benchmark.evaluate(subject, self._settings, progress, retrained=retrained)
+        check_values(made)
         attacked: dict[str, dict[str, float]] = {}
         for name, attack in self._attacks.items() if phase != "retrained" else ():
             found = attack.attack(subject, self._benchmark, self._settings, progress)

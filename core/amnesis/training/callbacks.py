@@ -68,7 +68,7 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
             except Exception as error:  # an observer may fail without stopping the run
                 self.notes.append(f"{probe.label} drew no figure: {one_line(error)}")
                 continue
-            with self._tolerating():
+            with self._tolerating(f"the figures of {probe.label} were not written"):
                 for name, figure in figures.items():
                     self._writer.add_figure(name, figure, state.global_step)
         with self._tolerating():
@@ -76,12 +76,12 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
         self._writer = None
 
     @contextmanager
-    def _tolerating(self) -> Iterator[None]:
-        """Note an error in place of stopping a run for its logs, and write nothing more."""
+    def _tolerating(self, what: str = "TensorBoard's logs end early") -> Iterator[None]:
+        """Note an error in place of stopping a run for its logs."""
         try:
             yield
         except Exception as error:  # a full disk, a broken file system, a writer thread that died
-            self.notes.append(f"TensorBoard's logs in {self._folder} end early: {one_line(error)}")
+            self.notes.append(f"{what}: {one_line(error)}")
 
 
 class AfterFirstStep(TrainerCallback):  # type: ignore[misc]  # transformers is not typed

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from amnesis.contracts import (
     Benchmark,
-    DataError,
     Evaluation,
     EvaluationSettings,
     LmEvalSettings,
@@ -62,7 +61,7 @@ class SetsBenchmark(Benchmark):
         name a cache, an evaluation in it is returned instead of being repeated.
 
         Raises:
-            DataError: a set or the retrained model's results cannot be read, or every metric fails.
+            DataError: a set or the retrained model's results cannot be read.
             RecipeError: a metric of the settings needs a set, field or model that is missing.
         """
         if retrained is None and settings.retrained is not None:
@@ -79,8 +78,6 @@ class SetsBenchmark(Benchmark):
 
         def evaluate_with(lm_eval: LmEvalSettings | None) -> Evaluation:
             evaluation = evaluate(subject, sets, selection, settings, progress, retrained, forms)
-            if metrics and not evaluation.values:
-                raise DataError(f"no metric has a value: {'; '.join(evaluation.notes)}")
             return _with_tasks(evaluation, subject, lm_eval)
 
         folder, lm_eval = settings.cache, settings.lm_eval

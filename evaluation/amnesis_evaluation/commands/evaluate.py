@@ -217,6 +217,7 @@ def _evaluate(
     trust_remote_code: bool,
 ) -> Evaluation:
     from amnesis.cli import ProgressBars, load_subject, quiet_libraries
+    from amnesis.contracts.benchmark import check_values
     from amnesis.discovery.resolve import build_metrics
     from amnesis.runs.evaluations import attacks_by_name
     from amnesis.runs.results import Results, environment
@@ -232,6 +233,7 @@ def _evaluate(
     loaded_subject = load_subject(place, device=device, trust_remote_code=trust_remote_code)
     with ProgressBars() as progress:
         evaluation = benchmark.evaluate(loaded_subject.subject, settings, progress)
+        check_values(evaluation)
         attack_evaluations = {
             name: attack.attack(loaded_subject.subject, benchmark, settings, progress)
             for name, attack in attacks_by_name(attacks).items()

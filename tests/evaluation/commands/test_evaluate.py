@@ -251,12 +251,12 @@ def test_no_cache_writes_none(place: Path) -> None:
 def test_cached_evaluations_are_listed_and_deleted(place: Path) -> None:
     evaluate(*OWN, "--metrics", "probability")
     evaluate(*OWN, "--metrics", "exact_memorization")
-    reference = place / "user-cache" / "amnesis" / "reference" / "0123"
+    reference = place / "user-cache" / "amnesis" / "reference" / ("0123" * 8)
     reference.mkdir(parents=True)
     (reference / "scores.safetensors").write_bytes(b"1" * 1000)
     one, other = sorted((place / "user-cache" / "amnesis" / "evaluation").iterdir())
     listed = invoke("cache", env={"COLUMNS": "200"}).stdout
-    assert all(name in listed for name in (one.stem, other.stem, "0123"))
+    assert all(name in listed for name in (one.stem, other.stem, reference.name))
     assert invoke("cache", one.stem, "--delete").exit_code == 0
     assert (one.exists(), other.exists(), reference.exists()) == (False, True, True)
     assert invoke("cache", "--delete").exit_code == 0

@@ -242,12 +242,15 @@ def test_a_cut_answer_is_evaluated_by_its_beginning_and_noted(
 
 
 def test_what_generates_on_no_row_has_no_value_and_says_so(subject: Subject, own: Any) -> None:
-    settings = EvaluationSettings(metrics=("retain/rouge_l",), generate_rows=0, bootstrap=0)
+    metrics = ("retain/rouge_l", "retain/probability")
+    settings = EvaluationSettings(metrics=metrics, generate_rows=0, bootstrap=0)
     evaluated = own.evaluate(subject, settings)
-    assert evaluated.values == {}
-    assert evaluated.notes == [
-        "metric retain/rouge_l has no value: it reads generated answers, and generate_rows is 0"
-    ]
+    assert list(evaluated.values) == ["retain/probability"]
+    said = "metric retain/rouge_l has no value: it reads generated answers, and generate_rows is 0"
+    assert evaluated.notes == [said]
+    alone = settings.model_copy(update={"metrics": metrics[:1]})
+    with pytest.raises(DataError, match=f"no metric has a value: {said}"):
+        own.evaluate(subject, alone)
 
 
 def test_answers_without_a_word_to_rouge_are_counted(
