@@ -10,7 +10,7 @@ from amnesis.data.batches import collate
 from amnesis.distributed.shards import inner_product
 from amnesis_plugins.g_effect.by_token import measure_tokens
 from amnesis_plugins.g_effect.directions import risk_gradient
-from amnesis_plugins.g_effect.sets import ProbeSet, cells, token_texts
+from amnesis_plugins.g_effect.sets import MeasuredSet, cells, token_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +60,8 @@ class Entanglement:
 
 def measure_entanglement(
     model: PreTrainedModel,
-    forget: ProbeSet,
-    retain: ProbeSet,
+    forget: MeasuredSet,
+    retain: MeasuredSet,
     pad: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     tokenizer: PreTrainedTokenizerBase | None = None,

@@ -15,7 +15,7 @@ from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating
 from amnesis.scoring.reference import AdapterOff
 from amnesis_plugins.g_effect.directions import Direction, risk_gradient
-from amnesis_plugins.g_effect.sets import Cell, ProbeSet, encoded_for, token_texts
+from amnesis_plugins.g_effect.sets import Cell, MeasuredSet, encode_set, token_texts
 from amnesis_plugins.g_effect.splits import NamedLoss, Split, measure_split, named_losses
 from amnesis_plugins.g_effect.table import EffectTable, Rows
 
@@ -76,7 +76,7 @@ def measure(  # long for its documentation
     """
     losses = named_losses(objectives, registry)
     split = _split(by, losses)
-    encode = partial(encoded_for, model, tokenizer, template=template, batch_size=batch_size)
+    encode = partial(encode_set, model, tokenizer, template=template, batch_size=batch_size)
     sets = {
         name: encode(name, rows, [n.loss for n in losses if n.loss.name == name])
         for name, rows in (("forget", forget), ("retain", retain))
@@ -189,7 +189,7 @@ def _vanishing(
     )
 
 
-def _texts(sets: dict[str, ProbeSet], split: Split, tokenizer: Any) -> dict[str, Any]:
+def _texts(sets: dict[str, MeasuredSet], split: Split, tokenizer: Any) -> dict[str, Any]:
     if split.cell is None:
         return {}
     return {name: token_texts(s.examples, tokenizer, split.cell) for name, s in sets.items()}

@@ -24,7 +24,7 @@ Cell = Literal["token", "position"]
 
 
 @dataclass(frozen=True)
-class ProbeSet:
+class MeasuredSet:
     """A measured set: examples in batches of similar length.
 
     ``rows[k]`` holds, for each row of batch k, the index of its example in ``examples``.
@@ -36,20 +36,20 @@ class ProbeSet:
     rows: tuple[tuple[int, ...], ...]
 
 
-def probe_set(
+def build_measured_set(
     name: str,
     examples: Sequence[Example],
     pad: int,
     device: object = "cpu",
     batch_size: int = 8,
-) -> ProbeSet:
+) -> MeasuredSet:
     """Return the examples batched by length on ``device``; ``pad`` is the id to pad with.
 
     Measurements are sums over the whole set, so they do not depend on the batches.
     """
     ordered = sorted(enumerate(examples), key=lambda item: (item[1].length, item[0]))
     groups = [ordered[k : k + batch_size] for k in range(0, len(ordered), batch_size)]
-    return ProbeSet(
+    return MeasuredSet(
         name,
         tuple(examples),
         tuple(collate([e for _, e in group], pad).to(str(device)) for group in groups),
@@ -57,7 +57,7 @@ def probe_set(
     )
 
 
-def encoded_for(
+def encode_set(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     name: str,
@@ -65,7 +65,7 @@ def encoded_for(
     losses: Sequence[StreamLoss],
     template: AnyTemplate | None,
     batch_size: int,
-) -> ProbeSet:
+) -> MeasuredSet:
     """Return rows as a measured set on the model's device, with every text that the losses read.
 
     Raises:
@@ -76,10 +76,10 @@ def encoded_for(
     texts = further_texts(losses, rows)
     encoded = encode_rows(rows, tokenizer, template, name=name, answers=texts)
     device = next(model.parameters()).device
-    return probe_set(name, encoded.examples, pad_token_id(tokenizer), device, batch_size)
+    return build_measured_set(name, encoded.examples, pad_token_id(tokenizer), device, batch_size)
 
 
-def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
+def first_examples(context: StepContext, count: int) -> dict[str, MeasuredSet]:
     """Return the first ``count`` examples of each of the run's sets, leaving out an empty one.
 
     Raises:
@@ -89,13 +89,13 @@ def first_examples(context: StepContext, count: int) -> dict[str, ProbeSet]:
     if run is None:
         raise ContractError("the step's context says nothing of the run: its data are not there")
     return {
-        name: probe_set(name, examples[:count], run.pad_token_id, run.device)
+        name: build_measured_set(name, examples[:count], run.pad_token_id, run.device)
         for name, examples in (("forget", run.forget), ("retain", run.retain))
         if examples
     }
 
 
-def probe_batches(context: StepContext, count: int | None) -> dict[str, Sequence[Batch]]:
+def measured_batches(context: StepContext, count: int | None) -> dict[str, Sequence[Batch]]:
     """Return the batches to measure on by set, leaving out a set without examples.
 
     They hold the first ``count`` examples of each set; if it is None, they are the next step's.

@@ -18,7 +18,7 @@ from amnesis_plugins.g_effect.by_token import measure_tokens, objective_slopes
 from amnesis_plugins.g_effect.directions import Direction, products_with
 from amnesis_plugins.g_effect.ghost import ghost_shares
 from amnesis_plugins.g_effect.layers import in_order, layers_of
-from amnesis_plugins.g_effect.sets import Cell, ProbeSet, cells
+from amnesis_plugins.g_effect.sets import Cell, MeasuredSet, cells
 from amnesis_plugins.g_effect.table import EffectTable, Rows
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Measurement:
     """
 
     model: PreTrainedModel
-    measured_set: ProbeSet
+    measured_set: MeasuredSet
     losses: Sequence[NamedLoss]
     directions: Directions
     split: Split
@@ -106,7 +106,7 @@ class Measurement:
 
 def measure_split(
     model: PreTrainedModel,
-    measured_set: ProbeSet,
+    measured_set: MeasuredSet,
     losses: Sequence[NamedLoss],
     directions: Directions,
     split: Split,
@@ -131,7 +131,7 @@ def measure_split(
 
 def example_effects(
     model: PreTrainedModel,
-    measured_set: ProbeSet,
+    measured_set: MeasuredSet,
     loss: StreamLoss,
     directions: Directions,
     reference: Reference | None,

@@ -65,9 +65,9 @@ class UpdateGEffect(Probe):
     def before_update(self, context: StepContext) -> Before:
         """Return the measured batches, their risks and gradients, and a copy of the parameters."""
         from amnesis_plugins.g_effect import risk_gradient, trained
-        from amnesis_plugins.g_effect.sets import probe_batches
+        from amnesis_plugins.g_effect.sets import measured_batches
 
-        batches = probe_batches(context, self.examples if self.on == "sets" else None)
+        batches = measured_batches(context, self.examples if self.on == "sets" else None)
         return Before(
             batches,
             {name: risk_gradient(context.model, group) for name, group in batches.items()},

@@ -23,7 +23,7 @@ from amnesis_evaluation.commands.probe import command as commands
 from amnesis_evaluation.commands.probe.picture import shares_by_layer
 from amnesis_plugins import g_effect
 from amnesis_plugins.g_effect import EffectTable, measure_entanglement
-from amnesis_plugins.g_effect.sets import encoded_for
+from amnesis_plugins.g_effect.sets import encode_set
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -114,7 +114,7 @@ def test_the_command_measures_what_the_function_does_with_the_same_arguments(
     choices: list[Choice] = ["npo", {"name": "wga", "beta": 2}, "nll"]
     template = Template(prompt="Q {question} A ", eos=False)
     forget, retain = (
-        encoded_for(model.model, model.tokenizer, name, rows[name][:k], [], template, 1)
+        encode_set(model.model, model.tokenizer, name, rows[name][:k], [], template, 1)
         for name, k in (("forget", 2), ("retain", 1))
     )
     paired = pq.read_table(files["out"] / "entanglement.parquet")["value"].to_pylist()

@@ -29,7 +29,7 @@ from amnesis_evaluation.commands.suggest.trials import (
     try_out,
 )
 from amnesis_plugins.g_effect import risk_value
-from amnesis_plugins.g_effect.sets import encoded_for
+from amnesis_plugins.g_effect.sets import encode_set
 
 
 def trial(name: str, risks: list[float], harm: float) -> Trial:
@@ -122,7 +122,7 @@ def test_trials_measure_the_sets_and_leave_the_model_alone(
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(p.requires_grad for p in tiny_llama.parameters())
     for name in ("forget", "retain"):
-        probed = encoded_for(tiny_llama, tiny_tokenizer, name, rows[name][:3], [], None, 8)
+        probed = encode_set(tiny_llama, tiny_tokenizer, name, rows[name][:3], [], None, 8)
         risk = risk_value(tiny_llama, probed.batches)
         for one in trials:
             assert getattr(one.path[0], f"{name}_risk") == pytest.approx(risk, rel=1e-5)

@@ -10,7 +10,7 @@ import pytest
 from tests.plugins.g_effect import naive
 
 from amnesis_plugins.g_effect.entanglement import measure_entanglement
-from amnesis_plugins.g_effect.sets import encoded_for
+from amnesis_plugins.g_effect.sets import encode_set
 
 
 def test_each_pair_is_the_inner_product_of_two_gradients(
@@ -18,7 +18,7 @@ def test_each_pair_is_the_inner_product_of_two_gradients(
 ) -> None:
     model = build("phi, biased")
     forget, retain = (
-        encoded_for(model, tiny_tokenizer, name, rows, [], None, 2)
+        encode_set(model, tiny_tokenizer, name, rows, [], None, 2)
         for name, rows in (("forget", qa_rows[1:3]), ("retain", qa_rows[3:6]))
     )
     found = measure_entanglement(model, forget, retain, 0)
@@ -49,7 +49,7 @@ def test_a_token_is_most_entangled_with_its_own_example(
 
     model = build("llama, tied", torch.float32)
     both = [
-        encoded_for(model, tiny_tokenizer, name, qa_rows[:5], [], None, 8)
+        encode_set(model, tiny_tokenizer, name, qa_rows[:5], [], None, 8)
         for name in ("forget", "retain")
     ]
     sums = measure_entanglement(model, both[0], both[1], 0).by_example()

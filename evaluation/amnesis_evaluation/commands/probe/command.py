@@ -169,11 +169,11 @@ def entangle(
     """Return the entanglement of every forget token with the first ``count`` retain examples."""
     from amnesis.data.batches import pad_token_id
     from amnesis_plugins.g_effect import measure_entanglement
-    from amnesis_plugins.g_effect.sets import encoded_for
+    from amnesis_plugins.g_effect.sets import encode_set
 
     model, tokenizer = subject.model, subject.tokenizer
     forget, retain = (
-        encoded_for(model, tokenizer, name, examples, [], subject.template, batch_size)
+        encode_set(model, tokenizer, name, examples, [], subject.template, batch_size)
         for name, examples in (("forget", rows["forget"]), ("retain", rows["retain"][:count]))
     )
     return measure_entanglement(

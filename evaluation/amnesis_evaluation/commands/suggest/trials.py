@@ -181,11 +181,11 @@ def check_candidates(candidates: Sequence[Candidate], registry: Registry) -> Non
 def start_of(subject: Subject, rows: Mapping[str, Sequence[Any]], examples: int) -> float:
     """Return the forget probability from which every trial starts, of the first ``examples``."""
     from amnesis_plugins.g_effect import risk_value
-    from amnesis_plugins.g_effect.sets import encoded_for, probe_set
+    from amnesis_plugins.g_effect.sets import build_measured_set, encode_set
 
     model, forget = subject.model, rows["forget"]
-    encoded = encoded_for(model, subject.tokenizer, "forget", forget, [], subject.template, 8)
-    first = probe_set("forget", encoded.examples[:examples], 0, model.device)
+    encoded = encode_set(model, subject.tokenizer, "forget", forget, [], subject.template, 8)
+    first = build_measured_set("forget", encoded.examples[:examples], 0, model.device)
     return math.exp(-risk_value(model, first.batches))
 
 
