@@ -32,3 +32,10 @@ class Attack(Component):
         It is asked before a weight is loaded, and may say what the attack's intervals will show.
         """
         return None
+
+    def metric_keys(self) -> tuple[str, ...] | None:
+        """Return the metrics that its values are named by, as in ``set/key``; None: not known.
+
+        A policy that names another one is refused before a weight is loaded.
+        """
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ _ADAPTER_STATE = ("active_adapters", "disable_adapters", "merged_adapters")
 _BYTES_AT_ONCE = 1 << 26  # of a tensor on an accelerator, on its way through main memory
 
 
-def fingerprint(model: PreTrainedModel) -> str:
+def fingerprint(model: PreTrainedModel, *, secure: bool = False) -> str:
     """Return a digest of a model's weights, buffers, configuration and modules' settings.
 
     It covers the names, dtypes, shapes and bytes of all tensors, buffers that are not saved (rotary
@@ -46,40 +47,49 @@ def fingerprint(model: PreTrainedModel) -> str:
     leaves no trace in its version. Of several processes every one must call this; the first of each
     node reads the weights for all. Shards are gathered, a tensor at a time: a model has the same
     fingerprint however it is sharded.
+
+    XXH3 tells models apart that nobody made to look alike. ``secure`` takes SHA-256, several times
+    slower, by which nobody can make another model with the same fingerprint.
     """
-    return _agreed(lambda: _digest_of(model), are_shards=any(map(is_sharded, model.parameters())))
+    return _agreed(
+        lambda: _digest_of(model, _algorithm(secure)),
+        are_shards=any(map(is_sharded, model.parameters())),
+    )
 
 
-def _digest_of(model: PreTrainedModel) -> str:
+def _algorithm(secure: bool) -> Callable[..., Any]:
     from xxhash import xxh3_128
 
-    digest = xxh3_128(_settings_of(model).encode())
+    return hashlib.sha256 if secure else xxh3_128
+
+
+def _digest_of(model: PreTrainedModel, algorithm: Callable[..., Any]) -> str:
+    digest = algorithm(_settings_of(model).encode())
     # Tied weights are read once. The tensors are kept, so that none takes another's place.
     digests: dict[Any, tuple[Tensor, bytes]] = {}
     for name, value in _tensors(model):
         if hasattr(value, "full_tensor"):
             whole = value.detach().full_tensor()
             digest.update(f"{name}:{whole.dtype}:{tuple(whole.shape)}".encode())
-            digest.update(_bytes_digest(whole))
+            digest.update(_bytes_digest(whole, algorithm))
             continue
         for part in _parts(value):
             place = part.device, part.data_ptr(), part.dtype, tuple(part.shape), part.stride()
             if place not in digests:
-                digests[place] = part, _bytes_digest(part)
+                digests[place] = part, _bytes_digest(part, algorithm)
             digest.update(f"{name}:{part.dtype}:{tuple(part.shape)}".encode())
             digest.update(digests[place][1])
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
-def _bytes_digest(tensor: Tensor) -> bytes:
+def _bytes_digest(tensor: Tensor, algorithm: Callable[..., Any]) -> bytes:
     import torch
-    from xxhash import xxh3_128
 
-    digest = xxh3_128()
+    digest = algorithm()
     flat = tensor.contiguous().view(-1).view(torch.uint8)
     for start in range(0, flat.numel(), _BYTES_AT_ONCE):
         digest.update(flat[start : start + _BYTES_AT_ONCE].cpu().numpy().data)
-    return digest.digest()
+    return bytes(digest.digest())
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Any]]:

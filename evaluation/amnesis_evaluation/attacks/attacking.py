@@ -46,6 +46,10 @@ class MetricsAttack(Attack):
         self._choices = build_metrics(self.metrics, registry)
         return self
 
+    def metric_keys(self) -> tuple[str, ...]:
+        """Return the keys of the attack's metrics."""
+        return tuple(choice.metric.key for choice in self._choices)
+
     def evaluated(
         self,
         subject: Subject,

@@ -78,6 +78,10 @@ class LeakAtK(Sampling):
         evaluation.notes.extend(note for note in greedy.notes if note not in evaluation.notes)
         return evaluation
 
+    def metric_keys(self) -> tuple[str, ...]:
+        """Return the keys of the estimates, and of the greedy answers."""
+        return *(self._key(k) for k in dict.fromkeys(self.k)), "rouge_l"
+
     def cost(self, benchmark: Benchmark, settings: EvaluationSettings) -> str:
         """Return the number of generations, and how wide an interval may come out."""
         available = evaluated_sets(benchmark)
@@ -108,9 +112,11 @@ class LeakAtK(Sampling):
     ) -> None:
         """Add the values of a set; ``recalls`` are ``(examples, samples)``."""
         scores = recalls if self.threshold is None else (recalls >= self.threshold).astype(float)
-        suffix = "" if self.threshold is None else f"_from_{self.threshold:g}"
-        values = {f"leak_at_{k}{suffix}": leak_at_k(scores, k) for k in dict.fromkeys(self.k)}
+        values = {self._key(k): leak_at_k(scores, k) for k in dict.fromkeys(self.k)}
         self._add(name, examples, values, settings, evaluation)
+
+    def _key(self, k: int) -> str:
+        return f"leak_at_{k}" + ("" if self.threshold is None else f"_from_{self.threshold:g}")
 
 
 def leak_at_k(scores: NDArray[np.float64], k: int) -> NDArray[np.float64]:

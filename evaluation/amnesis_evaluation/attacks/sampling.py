@@ -70,6 +70,10 @@ class Sampling(Attack):
             self._sample(name, subject, available[name], form, settings, evaluation, progress)
         return evaluation
 
+    def metric_keys(self) -> tuple[str, ...]:
+        """Return the keys of the worst sample and of the mean over samples."""
+        return f"rouge_l_worst_of_{self.samples}", "rouge_l_sampled"
+
     def cost(self, benchmark: Benchmark, settings: EvaluationSettings) -> str:
         """Return the number of generations."""
         sets = evaluated_sets(benchmark)
@@ -142,8 +146,8 @@ class Sampling(Attack):
         evaluation: Evaluation,
     ) -> None:
         """Add the values of a set; ``recalls`` are ``(examples, samples)``."""
-        worst = f"rouge_l_worst_of_{self.samples}"
-        values = {worst: recalls.max(1), "rouge_l_sampled": recalls.mean(1)}
+        worst, mean = self.metric_keys()
+        values = {worst: recalls.max(1), mean: recalls.mean(1)}
         self._add(name, examples, values, settings, evaluation)
 
     def _add(

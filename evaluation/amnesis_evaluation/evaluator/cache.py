@@ -65,7 +65,7 @@ def evaluation_key(
         "device": next(model.parameters()).device.type,
         "config": model.config.to_json_string(),  # rope, norms: not in the weights
         "generation": _generation(model),
-        "tokenizer": _tokenizer(subject.tokenizer),
+        "tokenizer": tokenizer_digest(subject.tokenizer),
         "template": subject.template.model_dump(),
         "forms": {name: repr(form) for name, form in forms.items()},
         "sets": {name: list(map(dict, rows)) for name, rows in sets.items()},
@@ -148,7 +148,8 @@ def _generation(model: PreTrainedModel) -> str:
     return "" if config is None else str(config.to_json_string())
 
 
-def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a digest of all that decides which tokens a text becomes."""
     if tokenizer.is_fast:
         text = str(tokenizer.backend_tokenizer.to_str())
     else:

@@ -127,9 +127,9 @@ def _member(rank: int, folder: Path) -> None:
     read: list[int] = []
     digest = module._digest_of
 
-    def counted(model: Any) -> str:
+    def counted(model: Any, algorithm: Any) -> str:
         read.append(rank)
-        return digest(model)
+        return digest(model, algorithm)
 
     module._digest_of = counted
     replicated, reads = fingerprint(model), len(read)
@@ -149,3 +149,13 @@ def test_two_ranks_read_the_weights_once_and_gather_shards(tmp_path: Path) -> No
     assert (first[1], second[1]) == (1, 0), "replicas are read by the first rank of a node"
     assert first[0] == second[0] == first[2] == second[2], "sharding changes no function"
     assert first[3] == second[3] != first[2], "one rank's shard has changed"
+
+
+def test_a_secure_fingerprint_is_sha256_of_the_same(tiny_llama: Any) -> None:
+    first = fingerprint(tiny_llama, secure=True)
+    assert len(first) == 64
+    assert fingerprint(copy.deepcopy(tiny_llama), secure=True) == first
+    with torch.no_grad():
+        tiny_llama.model.norm.weight[0] += 1e-3
+    assert fingerprint(tiny_llama, secure=True) != first
+    assert len(fingerprint(tiny_llama)) == 32
