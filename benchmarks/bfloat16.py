@@ -34,7 +34,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from amnesis import Unlearner
 from amnesis.models.creation import train_tokenizer
-from amnesis.training.bfloat16 import Bfloat16Optimizer, Way
+from amnesis.training.optimizers.bfloat16 import Bfloat16Optimizer, Way
 
 SHAPES: dict[str, dict[str, int]] = {
     "small": {

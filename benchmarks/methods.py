@@ -49,7 +49,12 @@ TRAINING = {
 
 
 class UntilForgotten(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Evaluates the forget set every few steps, and ends the run once the target is passed."""
+    """Evaluates the forget set every few steps, and ends the run once the target is passed.
+
+    What of the rest is ``kept`` is evaluated on either side of the target.
+    """
+
+    kept: tuple[str, ...] = tuple(KEPT)
 
     def __init__(self, subject: Subject, benchmark: Any, before: Mapping[str, float]) -> None:
         self.subject, self.benchmark = subject, benchmark
@@ -65,11 +70,11 @@ class UntilForgotten(TrainerCallback):  # type: ignore[misc]  # transformers is 
             "forget/probability"
         ]
         if forgotten < TARGET:
-            after = evaluate(self.subject, self.benchmark, KEPT)
+            after = evaluate(self.subject, self.benchmark, list(self.kept))
             now = self._copied()
             self.subject.model.load_state_dict(self._weights)
             step, probability, _ = self.points[-1]
-            before = evaluate(self.subject, self.benchmark, KEPT)
+            before = evaluate(self.subject, self.benchmark, list(self.kept))
             self.subject.model.load_state_dict(now)
             self.points = [(step, probability, before), (state.global_step, forgotten, after)]
             self.reached = control.should_training_stop = True
@@ -86,7 +91,7 @@ class UntilForgotten(TrainerCallback):  # type: ignore[misc]  # transformers is 
             return None
         (one_step, one, before), (two_step, two, after) = self.points[-2:]
         share = (one - TARGET) / (one - two)
-        values = {key: before[key] + share * (after[key] - before[key]) for key in KEPT}
+        values = {key: before[key] + share * (after[key] - before[key]) for key in self.kept}
         return {**values, "steps": one_step + share * (two_step - one_step)}
 
 

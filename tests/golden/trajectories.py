@@ -59,6 +59,7 @@ def trajectory(name: str) -> dict[str, Any]:
     configuration = dict(CONFIGURATIONS[name])
     training = {
         "steps": 5,
+        "statistics_every": 1,
         "batch_size": 4,
         "learning_rate": 2e-3,
         **configuration.pop("training", {}),

@@ -22,6 +22,8 @@ Coefficients = tuple["Tensor | float", "Tensor | float"]
 Scope = Literal["tensor", "global"]
 Pair = tuple["Tensor", "Tensor"]
 RETAIN = "retain"  # the name in a state of what stands in r's place
+MOMENT = "moment"  # the name in a state of what a metric is made from
+STEPS = "moment steps"  # and of how many steps went into it, a number
 
 
 class Combiner(Component):
@@ -33,6 +35,14 @@ class Combiner(Component):
     communication. A :class:`CombinerWrapper` decides which elements a rule sees. A missing gradient
     (``None``) counts as zero.
     """
+
+    @property
+    def preconditions(self) -> bool:
+        """Whether the result is divided by its scale already, as Adam divides a gradient.
+
+        Such a result is for plain momentum: an optimizer that divides again undoes the metric.
+        """
+        return False
 
     def combine(self, forget_grads: Gradients, retain_grads: Gradients) -> list[Tensor | None]:
         """Return the combined gradient, tensor by tensor; the arguments are not changed.
@@ -197,7 +207,7 @@ class ProjectionCombiner(Rule):
         Tensors on the matrix's device, rather than numbers, avoid waiting for the device.
         """
 
-    def total_coefficients(self, gram: Tensor) -> tuple[float, float]:
+    def total_coefficients(self, gram: Tensor) -> Coefficients:
         """Return (a, b) for all tensors together, as numbers; this waits for the device."""
         a, b = self.coefficients(gram)
         return float(a), float(b)
@@ -215,11 +225,93 @@ class ProjectionCombiner(Rule):
         if self.scope == "tensor":
             coefficients = {name: self.coefficients(gram) for name, gram in grams.items()}
         else:
-            first, *rest = grams.values()
-            for gram in rest:
-                first = first + gram.to(first.device)
-            coefficients = dict.fromkeys(pairs, self.total_coefficients(first))
+            total = added(list(grams.values()))
+            coefficients = dict.fromkeys(pairs, self.total_coefficients(total))
         return {name: linear(f, r.clone(), coefficients[name]) for name, (f, r) in pairs.items()}
+
+
+class MetricCombiner(ProjectionCombiner):
+    """A projection in a diagonal metric D that it remembers: ``D(a·f + b·r)``.
+
+    The Gram matrix is ``Σ D·x·y`` over all elements. D is made from a moment: one tensor of a
+    parameter's shape, in float32 at least, renewed by each step's r and kept in checkpoints. A step
+    whose retain gradient is but rounding beside f leaves moments as they are, and follows f alone.
+    """
+
+    @property
+    def preconditions(self) -> bool:
+        """True: D is the scale of the result."""
+        return True
+
+    @abstractmethod
+    def moment(self, r: Tensor, last: Tensor | None, steps: int) -> Tensor:
+        """Return the moment of which r is the newest of ``steps`` retain gradients.
+
+        ``last`` is None at the first; it may be overwritten and returned.
+        """
+
+    @abstractmethod
+    def divisor(self, moment: Tensor, mean: Tensor) -> Tensor:
+        """Return 1/D as a new tensor, infinite where D is 0.
+
+        ``mean`` is that of the whole parameter's moment, of which a rank may hold a shard.
+        """
+
+    @abstractmethod
+    def free_coefficient(self, gram: Tensor, elements: int) -> float | None:
+        """Return what f is multiplied by where r is but rounding beside it, and None elsewhere.
+
+        ``gram`` is of f and r without a metric; ``elements`` are all that train. This waits for
+        the device, once a step.
+        """
+
+    def total_coefficients(self, gram: Tensor) -> Coefficients:
+        """Return (a, b) for all tensors together, without waiting for the device once more."""
+        return self.coefficients(gram)
+
+    def renewed(self, r: Tensor, state: TensorState) -> TensorState:
+        """Return a parameter's state with a moment that r went into; ``state`` may be overwritten.
+
+        Both the moment and the number of steps, which stays on the CPU, are tensors.
+        """
+        import torch
+
+        steps = int(state.get(STEPS, 0)) + 1
+        return {
+            MOMENT: self.moment(r, state.get(MOMENT), steps),
+            STEPS: torch.tensor(steps),
+        }
+
+    def measured(self, f: Tensor, r: Tensor, moment: Tensor, mean: Tensor) -> tuple[Pair, Tensor]:
+        """Return ``Df`` and ``Dr`` in the dtype of f and r, and the Gram matrix, ``(2, 2)``."""
+        divisor = self.divisor(moment, mean)
+        scaled = f / divisor, r / divisor
+        return (scaled[0].to(f.dtype), scaled[1].to(r.dtype)), gram_matrix(f, r, scaled)
+
+    def _combine(
+        self,
+        pairs: Mapping[str, Pair],
+        states: Mapping[str, TensorState],
+        news: dict[str, TensorState],
+    ) -> dict[str, Tensor]:
+        if not pairs:
+            return {}
+        plain = added([gram_matrix(f, r) for f, r in pairs.values()])
+        free = self.free_coefficient(plain, sum(f.numel() for f, _ in pairs.values()))
+        if free is not None:
+            news.update({name: states[name] for name in pairs})
+            return {name: f * free for name, (f, _) in pairs.items()}
+        grams, scaled = {}, {}
+        for name, (f, r) in pairs.items():
+            last = {slot: tensor.clone() for slot, tensor in states[name].items()}
+            news[name] = self.renewed(r, last)
+            moment = news[name][MOMENT]
+            scaled[name], grams[name] = self.measured(f, r, moment, moment.mean())
+        if self.scope == "global":
+            grams = dict.fromkeys(pairs, added(list(grams.values())))
+        return {
+            name: linear(f, r, self.coefficients(grams[name])) for name, (f, r) in scaled.items()
+        }
 
 
 def _built(choice: Any, info: ValidationInfo) -> Any:
@@ -275,6 +367,11 @@ class CombinerWrapper(Combiner):
 
     reads_first_gradients: ClassVar[bool] = False
 
+    @property
+    def preconditions(self) -> bool:
+        """Whether the combiner inside does."""
+        return self.combiner is not None and self.combiner.preconditions
+
     def reaches(self, name: str) -> tuple[bool, bool]:
         """Whether the forget and the retain gradient reach the parameter called ``name``."""
         return True, True
@@ -326,9 +423,20 @@ def linear(f: Tensor, r: Tensor, coefficients: Coefficients) -> Tensor:
     return r.addcmul_(f, a.to(r.dtype))  # unlike r + a * f, without a copy of f
 
 
-def gram_matrix(f: Tensor, r: Tensor) -> Tensor:
-    """Return the inner products ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64, ``(2, 2)``."""
+def gram_matrix(f: Tensor, r: Tensor, scaled: Pair | None = None) -> Tensor:
+    """Return the inner products ``[[⟨f,f⟩, ⟨f,r⟩], [⟨f,r⟩, ⟨r,r⟩]]`` in float64, ``(2, 2)``.
+
+    In a metric D they are those of f and r with ``scaled``, which are Df and Dr.
+    """
     import torch
 
-    ff, fr, rr = inner_product(f, f), inner_product(f, r), inner_product(r, r)
+    left, right = scaled or (f, r)
+    ff, fr, rr = inner_product(f, left), inner_product(r, left), inner_product(r, right)
     return torch.stack([ff, fr, fr, rr]).view(2, 2)
+
+
+def added(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of small tensors that may be on several devices, taken in their order."""
+    import torch
+
+    return torch.stack([tensor.to(tensors[0].device) for tensor in tensors]).cumsum(0)[-1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,6 +77,24 @@ def over_shards(value: Tensor, like: Tensor) -> Tensor:
         if placement.is_shard():
             dist.all_reduce(value, group=mesh.get_group(dimension))
     return value
+
+
+def over_all_shards(values: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parameter, Tensor]:
+    """Return :func:`over_shards` of a small tensor of each parameter, with one message for all.
+
+    The tensors are of one shape and dtype.
+    """
+    import torch
+
+    groups: dict[Any, list[nn.Parameter]] = {}
+    for p in values:
+        if is_sharded(p):
+            groups.setdefault((p.device_mesh, p.placements), []).append(p)
+    summed = dict(values)
+    for parameters in groups.values():
+        stacked = torch.stack([values[p] for p in parameters])
+        summed |= zip(parameters, over_shards(stacked, parameters[0]).unbind(), strict=True)
+    return summed
 
 
 def laid_as(value: Tensor, like: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from amnesis.discovery.resolve import Method
     from amnesis.training.settings import TrainingSettings
 
-MARKER = "complete.json"
+MARKER, TRAJECTORY = "complete.json", "trajectory.jsonl"
 _PARTIAL, _DISCARDED = ".partial", ".discarded"  # not whole yet, and not whole any more
 _STATE, _MEMORY = "amnesis.json", "combiner.safetensors"  # the files of a RunState
 # What a resumed run may change: none of it has a part in the numbers.
@@ -98,19 +98,23 @@ class RunState:
                 f"{checkpoint}: was written by a run {changed}, or start anew in another folder"
             )
 
-    def write(self, folder: Path) -> None:
-        """Write the state into the folder of a :func:`staged` checkpoint."""
+    def write(self, folder: Path, log: TrajectoryFile) -> None:
+        """Write the state into the folder of a :func:`staged` checkpoint, and what is new to log.
+
+        ``log`` holds the trajectory; the checkpoint says how much of it is its own.
+        """
         from safetensors.torch import save_file
 
         document = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
+        document["trajectory"] = log.append(self.trajectory)
         (folder / _STATE).write_text(json.dumps(document), encoding="utf-8")
         if self.memory:
             tensors = {name: tensor.contiguous() for name, tensor in self.memory.items()}
             save_file(tensors, folder / _MEMORY)
 
     @classmethod
-    def read(cls, folder: Path) -> RunState:
-        """Return the state that :meth:`write` wrote into ``folder``.
+    def read(cls, folder: Path, log: TrajectoryFile) -> RunState:
+        """Return the state that :meth:`write` wrote into ``folder``, and its part of ``log``.
 
         Raises:
             DataError: it is not what this version writes.
@@ -119,7 +123,62 @@ class RunState:
 
         file = folder / _MEMORY
         memory = load_file(file) if file.is_file() else {}
-        return read_record(folder / _STATE, lambda document: cls(**document, memory=memory))
+
+        def build(document: dict[str, Any]) -> RunState:
+            trajectory, notes = log.read(**document.pop("trajectory"))
+            document["notes"] = [*document["notes"], *notes]
+            return cls(**document, trajectory=trajectory, memory=memory)
+
+        return read_record(folder / _STATE, build)
+
+
+class TrajectoryFile:
+    """The logged values of a run's steps, a line for each: appended, however often it is written.
+
+    All checkpoints of a run share it, each with the number of bytes that were its own. What a run
+    that was killed wrote beyond its last checkpoint is overwritten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take where the file is, or will be."""
+        self._path = path
+        self._lines = self._size = 0
+        self._digest = _new_digest()
+
+    def append(self, trajectory: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """Write the steps that are not in the file yet; return how much of it they make."""
+        lines = [json.dumps(values) + "\n" for values in trajectory[self._lines :]]
+        content = "".join(lines).encode()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("r+b" if self._path.exists() else "w+b") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._lines += len(lines)
+        self._size += len(content)
+        self._digest.update(content)
+        return {"size": self._size, "digest": self._digest.hexdigest()}
+
+    def read(self, size: int, digest: str) -> tuple[list[dict[str, float]], list[str]]:
+        """Return the steps in the file's first bytes, and a note where they are damaged and lost.
+
+        Values of a run's past have no part in its future: it goes on without them.
+        """
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(size)
+        except OSError:
+            content = b""
+        self._digest = _new_digest()
+        self._digest.update(content)
+        if self._digest.hexdigest() != digest:
+            self._digest, self._lines, self._size = _new_digest(), 0, 0
+            return [], [f"{self._path}: is damaged: the values of the steps so far are lost"]
+        trajectory = [json.loads(line) for line in content.splitlines()]
+        self._lines, self._size = len(trajectory), size
+        return trajectory, []
 
 
 def choices_of(method: Method, training: TrainingSettings, seed: int) -> dict[str, str]:

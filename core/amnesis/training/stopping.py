@@ -1,4 +1,4 @@
-"""Stopping a run early: by a limit on a logged value, or because the user asks for it."""
+"""Ending a run: at its goal, at a limit on a logged value, or because the user asks for it."""
 
 from __future__ import annotations
 
@@ -7,38 +7,21 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import Field, model_validator
 from transformers.trainer_callback import TrainerCallback
 
-from amnesis.config.settings import Settings
 from amnesis.config.validation import validated
 from amnesis.distributed.processes import added_over_ranks
 from amnesis.errors import RecipeError, did_you_mean
+from amnesis.training.pacing.goal import Goal, GoalReport, Limit
 
 if TYPE_CHECKING:
     from amnesis.contracts.probe import Probe
     from amnesis.training.report import StepLog
 
-
-class Limit(Settings):
-    """A bound on a logged value, and for how many steps in a row it must be passed."""
-
-    above: float | None = Field(None, description="stop where the value is greater")
-    below: float | None = Field(None, description="stop where the value is less")
-    for_steps: int = Field(1, ge=1, description="steps in a row on which the value was given")
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        if self.above is None and self.below is None:
-            raise ValueError("give above, below, or both")
-        return self
-
-    def passed(self, value: float) -> bool:
-        """Whether a value is outside the bounds."""
-        over = self.above is not None and value > self.above
-        return over or (self.below is not None and value < self.below)
+Bound = TypeVar("Bound", bound=Limit)
+_GOAL = "until "  # before a goal's name, as a limit may be on the same value
 
 
 def limits_of(choice: Mapping[str, Any] | None, probes: Sequence[Probe] = ()) -> dict[str, Limit]:
@@ -47,17 +30,34 @@ def limits_of(choice: Mapping[str, Any] | None, probes: Sequence[Probe] = ()) ->
     Raises:
         RecipeError: a limit is not one.
     """
+    return _read(Limit, "stop_when", choice, probes)
+
+
+def goals_of(choice: Mapping[str, Any] | None, probes: Sequence[Probe] = ()) -> dict[str, Goal]:
+    """Read the same of what a run is to reach.
+
+    Raises:
+        RecipeError: a goal is not one, or there are none where some were to be.
+    """
+    if choice is not None and not choice:
+        raise RecipeError("until: names no goal, such as {forget/probability: {below: 0.1}}")
+    return _read(Goal, "until", choice, probes)
+
+
+def _read(
+    record: type[Bound], key: str, choice: Mapping[str, Any] | None, probes: Sequence[Probe]
+) -> dict[str, Bound]:
     names = {short: name for probe in probes for short, name in probe.short_names.items()}
     return {
-        names.get(name, name): validated(Limit, limit, f"stop_when.{name}")
+        names.get(name, name): validated(record, limit, f"{key}.{name}")
         for name, limit in (choice or {}).items()
     }
 
 
 class StopAtLimits(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Ends a run once a limit was passed for long enough.
+    """Ends a run once a limit was passed for long enough, or all goals hold at once.
 
-    ``counts`` is how long each limit has been passed; a checkpoint keeps it.
+    ``counts`` is how long each limit and goal has been passed; a checkpoint keeps it.
     """
 
     def __init__(
@@ -66,18 +66,48 @@ class StopAtLimits(TrainerCallback):  # type: ignore[misc]  # transformers is no
         log: StepLog,
         probes: Sequence[Probe] = (),
         evaluate_every: int | None = None,
+        goals: Mapping[str, Goal] | None = None,
     ) -> None:
-        """Take the limits, the log of the run, and what brings values that its steps lack.
+        """Take limits and goals, the log of the run, and what brings values that its steps lack.
 
         Probes do so on the first step, evaluations along the run on every ``evaluate_every``-th.
         """
-        self._limits, self._log = limits, log
+        self._log = log
+        self._limits: dict[str, Limit] = dict(limits)
+        self._goals = {f"{_GOAL}{name}": goal for name, goal in (goals or {}).items()}
         prefixes = tuple(prefix for probe in probes for prefix in probe.logs)
-        seen = [name for name in limits if name.startswith(prefixes)] if prefixes else []
-        evaluated = [name for name in limits if name not in seen]
+        names = dict.fromkeys([*limits, *(goals or {})])
+        seen = [name for name in names if name.startswith(prefixes)] if prefixes else []
+        evaluated = [name for name in names if name not in seen]
         self._expected = {1: seen}
         self._expected.setdefault(evaluate_every or 1, []).extend(evaluated)
-        self.counts = dict.fromkeys(limits, 0)
+        self.counts = dict.fromkeys([*self._limits, *self._goals], 0)
+        self._latest: dict[str, float] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether a limit, or all of the goal, was passed for long enough."""
+        return any(map(self._is_met, self._limits)) or self.reached
+
+    @property
+    def reached(self) -> bool:
+        """Whether all of the goal holds."""
+        return bool(self._goals) and all(map(self._is_met, self._goals))
+
+    def report(self, step: int, cap: int) -> GoalReport | None:
+        """Return how it went with the goal of a run that ended after ``step``; None without one."""
+        if not self._goals:
+            return None
+        limits = {key.removeprefix(_GOAL): goal for key, goal in self._goals.items()}
+        logged = {name: values[name] for values in self._log.trajectory for name in limits
+                  if name in values}  # fmt: skip
+        return GoalReport(
+            reached=self.reached,
+            step=step if self.ended else None,
+            cap=cap,
+            limits=limits,
+            values=logged | self._latest,
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Look at the values of the step that just ended.
@@ -87,23 +117,32 @@ class StopAtLimits(TrainerCallback):  # type: ignore[misc]  # transformers is no
         """
         values = self._log.values
         self._check_there(self._expected.get(state.global_step, ()))
-        for name, limit in self._limits.items():
+        for key, limit in {**self._limits, **self._goals}.items():
+            name = key.removeprefix(_GOAL)
             if math.isnan(value := values.get(name, math.nan)):
                 continue  # not observed on this step, or not defined
-            self.counts[name] = self.counts[name] + 1 if limit.passed(value) else 0
-            if self.counts[name] >= limit.for_steps:
+            self._latest[name] = value
+            self.counts[key] = self.counts[key] + 1 if limit.passed(value) else 0
+            if key in self._limits and self._is_met(key):
                 control.should_training_stop = control.should_log = True
                 self._log.note(
                     f"stopped after step {state.global_step}: {name} was {value:.4g}, "
                     f"outside its limit for {limit.for_steps} step(s) in a row (of those with it)"
                 )
+        if self.reached:
+            control.should_training_stop = control.should_log = True
+
+    def _is_met(self, key: str) -> bool:
+        limit = self._goals.get(key) or self._limits[key]
+        return self.counts[key] >= limit.for_steps
 
     def _check_there(self, names: Sequence[str]) -> None:
         for name in names:
             given_up = name.startswith(tuple(self._log.given_up))  # which is noted, and ends no run
             if name not in self._log.values and not given_up:
+                key = "until" if f"{_GOAL}{name}" in self._goals else "stop_when"
                 raise RecipeError(
-                    f"stop_when: neither a probe nor an evaluation of this run gives {name!r}; "
+                    f"{key}: neither a probe nor an evaluation of this run gives {name!r}; "
                     f"{did_you_mean(name, self._log.values)}; add the probe that gives it (some "
                     f"values need a regularizer too), or evaluate.every for a metric"
                 )

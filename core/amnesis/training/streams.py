@@ -17,30 +17,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from amnesis.contracts.combiner import (
-    RETAIN,
-    Combiner,
-    CombinerWrapper,
-    ElementwiseCombiner,
-    FirstGradients,
-    ProjectionCombiner,
-    Rule,
-    gram_matrix,
-    linear,
-)
-from amnesis.distributed.shards import inner_product, is_sharded, laid_as, local, over_shards
+from amnesis.contracts.combiner import Combiner, Pair, gram_matrix
+from amnesis.distributed.shards import inner_product, is_sharded, laid_as, local, over_all_shards
 from amnesis.errors import ContractError
+from amnesis.training.combining import Composition
 from amnesis.training.report import StreamReport, Tally, sign_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from amnesis.contracts.combiner import Coefficients, TensorState
     from amnesis.contracts.probe import Product
 
 Reduce = Callable[[Sequence["Tensor"]], None]
-_OF = " of "  # between the names of a state's tensor and its parameter; neither contains it
 
 
 class Streams:
@@ -51,7 +40,8 @@ class Streams:
     are in memory, and those that :meth:`collect` adds. With ``retain(last=True)`` a parameter's
     gradients are combined as soon as its retain gradient is complete, and its forget gradient is
     freed, while the backward pass goes on. This needs one process, no loss scaler, and a combiner
-    that takes no inner products over all parameters.
+    that takes no inner products over all parameters. Where the two are only added, on a step that
+    is not watched, autograd adds them, and there is one gradient.
     """
 
     def __init__(
@@ -71,13 +61,11 @@ class Streams:
         scaler to divide.
         """
         self._names = {p: name for name, p in parameters if p.requires_grad}
-        self._wrappers, self._combiner = _unwrapped(combiner)
+        self._composition = Composition(self._names, combiner, may_overflow=scale is not None)
         self._reduce = reduce
         self._scale = scale
         self._sharded = any(is_sharded(p) for p in self._names)
         self._held: dict[str, dict[Parameter, Tensor]] = {}
-        self._memory: dict[Parameter, TensorState] = {}
-        self._updated_memory: set[Parameter] = set()  # in this step
         self._combined: set[Parameter] = set()  # in this step
         self._statistics = False
         self._products: tuple[Product, ...] = ()
@@ -88,19 +76,11 @@ class Streams:
 
         Where a parameter is sharded its tensors are laid over ranks as it is.
         """
-        return {
-            f"{slot}{_OF}{self._names[p]}": laid_as(tensor, p)
-            for p, state in self._memory.items()
-            for slot, tensor in state.items()
-        }
+        return self._composition.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the combiner's state from what :meth:`state_dict` returned."""
-        parameters = {name: p for p, name in self._names.items()}
-        self._memory = {}
-        for key, tensor in state.items():
-            slot, _, name = key.partition(_OF)
-            self._update_memory(parameters[name], {slot: local(tensor).to(parameters[name].device)})
+        self._composition.load_state_dict(state)
 
     def watch(self, statistics: bool = True, products: Sequence[Product] = ()) -> None:
         """Have the report of the coming step filled, for it is empty otherwise.
@@ -154,12 +134,16 @@ class Streams:
         Raises:
             ContractError: a second backward pass is made with ``last``.
         """
+        if self._adds_up:
+            with self.forget():
+                yield
+            return
         if not (last and self._combines_early):
             with self.collect("retain"):
                 yield
             return
         handles = [
-            p.register_post_accumulate_grad_hook(self._combine)  # type: ignore[no-untyped-call]
+            p.register_post_accumulate_grad_hook(self._combine_early)  # type: ignore[no-untyped-call]
             for p in self._names
         ]
         gradients = self._held.setdefault("retain", {})
@@ -174,18 +158,18 @@ class Streams:
     def combine(self) -> StreamReport:
         """Put the combined gradient into every ``p.grad``, and return the step's report."""
         # Every rank must reduce the same gradients in the same order, even one without a batch.
-        names = {"forget", "retain", *(name for pair in self._products for name in pair)}
-        for name in sorted(names):
+        names = {"forget"} if self._adds_up else {"forget", "retain"}
+        for name in sorted(names | {name for pair in self._products for name in pair}):
             self._reduced(name)
         scale = 1.0 if self._scale is None else self._scale()
-        self._find_masks()
-        total = self._total_coefficients() if self._needs_total_gram else None
-        for p in self._names:
-            if p not in self._combined and self._has_gradient(p):
-                self._combine(p, total)
-            if scale != 1 and p.grad is not None:
+        if self._adds_up:
+            for p, gradient in self._held.pop("forget").items():
+                p.grad = gradient
+        else:
+            self._combine_held()
+        for p in self._names if scale != 1 else ():
+            if p.grad is not None:
                 p.grad.mul_(scale)
-        self._updated_memory.clear()
         self._combined.clear()
         report = self._tally.report(self._products)
         self._held.clear()
@@ -194,23 +178,18 @@ class Streams:
         return report
 
     @property
+    def _adds_up(self) -> bool:
+        """Whether this step's two gradients are collected as one: nobody looks at either."""
+        return self._composition.adds and not (self._statistics or self._products)
+
+    @property
     def _combines_early(self) -> bool:
         """Whether a parameter's gradients can be combined without knowing those of others."""
         return (
             self._reduce is None
             and self._scale is None
             and not self._sharded
-            and not self._needs_total_gram
-            and not self._wrappers_without_masks()
-        )
-
-    @property
-    def _needs_total_gram(self) -> bool:
-        combiner = self._combiner
-        return (
-            isinstance(combiner, ProjectionCombiner)
-            and combiner.reads_gram
-            and combiner.scope == "global"
+            and not self._composition.reads_all
         )
 
     def _reduced(self, name: str) -> dict[Parameter, Tensor]:
@@ -229,153 +208,66 @@ class Streams:
             gradients[p] = p.new_zeros(p.shape)
         return gradients[p]
 
-    def _total_coefficients(self) -> tuple[float, float]:
-        combiner = self._combiner
-        assert isinstance(combiner, ProjectionCombiner)  # noqa: S101  # _needs_total_gram
-        total: Tensor | None = None
-        for p in self._names:
-            if self._has_gradient(p):
-                f, r = self._masked_pair(p)
-                gram = over_shards(gram_matrix(f, self._remember(p, r)), p)
-                total = gram if total is None else total + gram.to(total.device)
-        if total is None:
+    def _combine_held(self) -> None:
+        """Combine all parameters whose gradients have not been combined yet."""
+        pairs = {
+            p: self._pair(p)
+            for p in self._names
+            if p not in self._combined and self._has_gradient(p)
+        }
+        if not pairs and not self._combined:
             raise RuntimeError("combine() was called before any backward pass")
-        return combiner.total_coefficients(total)
+        grams = self._observe(pairs)
+        self._held.clear()
+        self._composition.prepare(pairs, grams)
+        for p in list(pairs):
+            p.grad = laid_as(self._composition.combined(p, *pairs.pop(p), grams.get(p)), p)
+
+    def _combine_early(self, p: Parameter) -> None:
+        """Combine one parameter's gradients, of which the backward pass has just completed r."""
+        if p in self._combined:
+            raise ContractError(
+                "retain(last=True) is for the step's last backward pass alone, but a second one "
+                "was made inside it; put the others into a retain() before it"
+            )
+        if p.grad is not None:
+            self._held["retain"][p] = p.grad
+        f, r = self._pair(p)
+        gram = self._observe({p: (f, r)}).get(p)
+        for gradients in self._held.values():
+            gradients.pop(p, None)
+        self._combined.add(p)
+        p.grad = laid_as(self._composition.combined(p, f, r, gram), p)
 
     def _has_gradient(self, p: Parameter) -> bool:
         held = p in self._held["forget"] or p in self._held["retain"]
-        return held or RETAIN in self._memory.get(p, {})
+        return held or self._composition.remembers_retain(p)
 
-    def _pair(self, p: Parameter) -> tuple[Tensor, Tensor]:
+    def _pair(self, p: Parameter) -> Pair:
         """Return f and r of a parameter: this rank's elements, zeros where there is no gradient."""
         f, r = self._held["forget"].get(p), self._held["retain"].get(p)
         f = p.new_zeros(p.shape) if f is None else f
         r = p.new_zeros(p.shape) if r is None else r
         return local(f), local(r)
 
-    def _masked_pair(self, p: Parameter) -> tuple[Tensor, Tensor]:
-        """Return f and r with zeros, in place, in the elements that wrappers keep from the rule."""
-        f, r = self._pair(p)
-        for wrapper in self._wrappers:
-            for gradient, seen in zip((f, r), wrapper.reaches(self._names[p]), strict=True):
-                mask = self._memory.get(p, {}).get(wrapper.mask_slot)
-                if not seen:
-                    gradient.zero_()
-                elif mask is not None:
-                    gradient.mul_(mask)
-        return f, r
+    def _observe(self, pairs: Mapping[Parameter, Pair]) -> Mapping[Parameter, Tensor]:
+        """Add to the step's tally what is reported; return the Gram matrices if that needed them.
 
-    def _wrappers_without_masks(self) -> list[CombinerWrapper]:
-        if not self._wrappers:
-            return []
-        slots = {slot for state in self._memory.values() for slot in state}
-        return [w for w in self._wrappers if w.reads_first_gradients and w.mask_slot not in slots]
-
-    def _find_masks(self) -> None:
-        """Let wrappers that have no masks yet make them, of this step's gradients."""
-        parameters = {name: p for p, name in self._names.items()}
-        for wrapper in self._wrappers_without_masks():
-            pairs = {name: self._pair(p) for name, p in parameters.items() if self._has_gradient(p)}
-            first = FirstGradients(pairs, lambda name, value: over_shards(value, parameters[name]))
-            for name, mask in wrapper.masks(first).items():
-                self._update_memory(parameters[name], {wrapper.mask_slot: mask})
-
-    def _update_memory(self, p: Parameter, state: TensorState) -> None:
-        if state:
-            self._memory[p] = {**self._memory.get(p, {}), **state}
-
-    def _remember(self, p: Parameter, r: Tensor) -> Tensor:
-        """Update the combiner's memory of r, once a step; return what is combined in r's place."""
-        last = self._memory.get(p, {}).get(RETAIN)
-        if self._combiner is not None and p not in self._updated_memory:
-            self._updated_memory.add(p)
-            memory = self._combiner.remember(r, last)
-            if memory is not None and self._is_kept(memory):
-                self._update_memory(p, {RETAIN: memory})
-                return memory
-        return r if last is None else last
-
-    def _is_kept(self, memory: Tensor) -> bool:
-        # A loss scaler skips a step whose gradients overflow; they must not stay in memory.
-        return self._scale is None or bool(memory.isfinite().all())
-
-    def _combine(self, p: Parameter, total: Coefficients | None = None) -> None:
-        """Combine one parameter's gradients into ``p.grad``, and free them."""
-        if p in self._combined:
-            raise ContractError(
-                "retain(last=True) is for the step's last backward pass alone, but a second one "
-                "was made inside it; put the others into a retain() before it"
-            )
-        if p.grad is not None:  # called by the backward pass, which has just completed it
-            self._held["retain"][p] = p.grad
-        f, r = self._pair(p)
-        has_retain = p in self._held["retain"]
-        gram = self._observe(p, f, r)
-        if self._wrappers:
-            f, r = self._masked_pair(p)
-            gram = None
-        for gradients in self._held.values():
-            gradients.pop(p, None)
-        self._combined.add(p)
-        if self._combiner is None:
-            p.grad = laid_as(linear(f, r, (1.0, 1.0)) if has_retain else f, p)
-            return
-        memory = self._remember(p, r)
-        if memory is not r:
-            r, gram = r.copy_(memory), None
-        p.grad = laid_as(self._apply_rule(p, self._combiner, f, r, gram, total), p)
-
-    def _apply_rule(
-        self,
-        p: Parameter,
-        combiner: Rule,
-        f: Tensor,
-        r: Tensor,
-        gram: Tensor | None,
-        total: Coefficients | None,
-    ) -> Tensor:
-        if isinstance(combiner, ElementwiseCombiner):
-            out, state = combiner.checked(self._names[p], f, r, self._memory.get(p, {}))
-            if all(self._is_kept(tensor) for tensor in state.values()):
-                self._update_memory(p, state)
-            return out
-        if not isinstance(combiner, ProjectionCombiner):
-            raise ContractError(
-                f"{combiner.label} is neither elementwise nor a projection; derive it from "
-                f"ElementwiseCombiner or ProjectionCombiner"
-            )
-        if not combiner.reads_gram:
-            total = combiner.coefficients(f.new_zeros(2, 2))
-        elif combiner.scope == "tensor":
-            gram = over_shards(gram_matrix(f, r), p) if gram is None else gram
-            total = combiner.coefficients(gram)
-        assert total is not None  # noqa: S101  # combine() passes them for a global scope
-        return linear(f, r, total)
-
-    def _observe(self, p: Parameter, f: Tensor, r: Tensor) -> Tensor | None:
-        """Add to the step's tally what is reported; return the Gram matrix if that needed it."""
-        streams = {"forget": f, "retain": r}
+        All are sums over shards, for which ranks exchange one message a kind, not a parameter.
+        """
         for pair in self._products:
-            left, right = (streams.get(g, self._held.get(g, {}).get(p)) for g in pair)
-            if left is not None and right is not None:
-                product = over_shards(inner_product(local(left), local(right)), p)
+            products: dict[Parameter, Tensor] = {}
+            for p, (f, r) in pairs.items():
+                streams = {"forget": f, "retain": r}
+                left, right = (streams.get(g, self._held.get(g, {}).get(p)) for g in pair)
+                if left is not None and right is not None:
+                    products[p] = inner_product(local(left), local(right))
+            for p, product in over_all_shards(products).items():
                 self._tally.add_product(pair, self._names[p], product)
         if not self._statistics:
-            return None
-        gram = over_shards(gram_matrix(f, r), p)
-        self._tally.add(gram, over_shards(sign_counts(f, r), p))
-        return gram
-
-
-def _unwrapped(combiner: Combiner | None) -> tuple[list[CombinerWrapper], Rule | None]:
-    """Return the wrappers from the outermost on, and the rule inside; None where f + r is meant."""
-    wrappers: list[CombinerWrapper] = []
-    while isinstance(combiner, CombinerWrapper):
-        wrappers.append(combiner)
-        combiner = combiner.combiner
-    if combiner is not None and not isinstance(combiner, Rule):
-        raise ContractError(
-            f"{combiner.label} is neither elementwise nor a projection; derive it from "
-            f"ElementwiseCombiner or ProjectionCombiner"
-        )
-    return wrappers, combiner
+            return {}
+        grams = over_all_shards({p: gram_matrix(f, r) for p, (f, r) in pairs.items()})
+        signs = over_all_shards({p: sign_counts(f, r) for p, (f, r) in pairs.items()})
+        for p in pairs:
+            self._tally.add(grams[p], signs[p])
+        return grams

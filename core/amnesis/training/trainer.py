@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from amnesis.scoring.forward import losses_left_out
 from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.reference import Reference, draws_at_random
 from amnesis.training import checkpoints
-from amnesis.training.bfloat16 import over_bfloat16
+from amnesis.training.optimizers.bfloat16 import over_bfloat16
 from amnesis.training.passes import Passes, Stream, StreamMeans
 from amnesis.training.probing import ProbeRunner, run_view
 from amnesis.training.report import RISKS, StepLog, at_hand, products_of
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
 
     from amnesis.data.examples import ExampleSet
     from amnesis.discovery.resolve import Method
+    from amnesis.training.pacing.goal import Goal, GoalReport, Limit
     from amnesis.training.settings import TrainingSettings
-    from amnesis.training.stopping import Limit
 
 
 class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
@@ -66,6 +68,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         device: str | None,
         log: StepLog,
         limits: Mapping[str, Limit],
+        goals: Mapping[str, Goal],
         evaluate_every: int | None,
         callbacks: Sequence[TrainerCallback],
         watched_retain: ExampleSet | None,
@@ -82,6 +85,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
                 "(accelerate launch --use_fsdp --fsdp_version 2)"
             )
         self._method, self._plan, self._log, self._settings = method, plan, log, settings
+        self._cap = plan.steps
         self._staging: Path | None = None
         self._two_streams: Streams | None = None
         self._stream_passes: Passes | None = None
@@ -93,6 +97,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             model=model,
             args=settings.arguments(plan.steps, output, plan.seed, device),
             processing_class=tokenizer,
+            optimizer_cls_and_kwargs=settings.own_optimizer(),
         )
         self.remove_callback(PrinterCallback)
         with self.accelerator.autocast():  # θ° as the student sees it at the first step
@@ -103,8 +108,8 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         self._is_its_own_reference = is_its_own_reference and not draws_at_random(model)
         reference = self._references.get("forget")
         view = run_view(plan, watched_retain, method.forget, reference, self.args.device)
-        self._probes = ProbeRunner(method.probes, log, view, limits)
-        self._stopping = StopAtLimits(limits, log, method.probes, evaluate_every)
+        self._probes = ProbeRunner(method.probes, log, view, {**limits, **goals})
+        self._stopping = StopAtLimits(limits, log, method.probes, evaluate_every, goals)
         # What is seen of a step is logged before a limit on it is looked at.
         for callback in (self._probes, *callbacks, self._stopping):
             self.add_callback(callback)
@@ -170,7 +175,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         # What is seen now and then, and the end of the run, must not fall between logs.
         self.control.should_log = self._probes.wants_log(step) or step + 1 == self.state.max_steps
         self._streams().watch(
-            statistics="retain" in losses and (self.control.should_log or self._logs(step + 1)),
+            statistics="retain" in losses and self._reads_statistics(step + 1),
             products=tuple(dict.fromkeys(pair for pair, _ in available.values())),
         )
         risks = {gradient for pair, _ in available.values() for gradient in pair}
@@ -248,6 +253,11 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         """Whether the Trainer logs after a step, counted from 1."""
         return step == 1 or step % self._settings.log_every == 0
 
+    def _reads_statistics(self, step: int) -> bool:
+        """Whether the two gradients are looked at in a step, counted from 1."""
+        every = self._settings.log_every * self._settings.statistics_every
+        return step in (1, self.state.max_steps) or step % every == 0
+
     def _backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         if self._streams().sharded:
             loss = loss * world()[1]  # it averages over ranks; shares of one mean are to be added
@@ -285,6 +295,10 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
         )
         super().log(values, start_time)
 
+    def goal(self) -> GoalReport | None:
+        """Return how the run that has ended did by its goal; None without one."""
+        return self._stopping.report(self.state.global_step, self._cap)
+
     def notes(self) -> list[str]:
         """Return what is to be said of the run beside its numbers."""
         head = [self._head.note] if self._head.note else []
@@ -303,7 +317,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             finally:
                 self._staging = None
             if self.args.should_save:
-                self._run_state().write(staging / f"checkpoint-{step}")
+                self._run_state().write(staging / f"checkpoint-{step}", self._trajectory_file)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the model into a checkpoint; one that is sharded is written with its optimizer."""
@@ -354,6 +368,10 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             terms={stream: loss.states() for stream, loss in self._losses.items()},
         )
 
+    @cached_property
+    def _trajectory_file(self) -> checkpoints.TrajectoryFile:
+        return checkpoints.TrajectoryFile(Path(self.args.output_dir) / checkpoints.TRAJECTORY)
+
     def _choices(self) -> dict[str, str]:
         return checkpoints.choices_of(self._method, self._settings, self._plan.seed)
 
@@ -365,7 +383,7 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
                 settings, or on another number of processes.
         """
         folder = checkpoints.trainer_folder(checkpoint)
-        state = checkpoints.RunState.read(folder)
+        state = checkpoints.RunState.read(folder, self._trajectory_file)
         sharded = self._streams().sharded
         state.check(
             checkpoint, self._plan.digest, self._fingerprint, self._choices(), sharded=sharded
@@ -377,12 +395,15 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
                 f"instead of {state.processes}: sums over them round otherwise"
             )
         self._probes.load_state_dict(state.probes)
-        self._stopping.counts = state.limits_passed
+        self._stopping.counts.update(state.limits_passed)
         for stream, loss in self._losses.items():
             self._losses[stream] = loss.restored(state.terms[stream])
         memory = read_memory(folder, self.model) if sharded else state.memory
         if memory:
             self._streams().load_state_dict(memory)
+        if self._stopping.ended:  # it was cut off after its last step
+            self._plan = replace(self._plan, steps=checkpoints.step_of(checkpoint))
+            self.args.max_steps = self._plan.steps
         self.train(resume_from_checkpoint=str(folder))
 
     def floating_point_ops(self, inputs: Any) -> int:

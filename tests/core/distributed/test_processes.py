@@ -47,6 +47,6 @@ def launched(how: str, folder: Path) -> dict[str, Any]:
 def test_two_ranks_give_what_one_gives(how: str, tmp_path: Path) -> None:
     """Accumulation 1 and 3, float32 to 1e-6 and float64 to 1e-10, relative to the norm."""
     found = launched(how, tmp_path)
-    assert len(found) == 1 + 2 * 2 * (2 + 10)  # the streams and ten combiners
+    assert len(found) == 1 + 2 * 2 * (2 + 11)  # the streams and eleven combiners
     for name, error in found.items():
         assert error <= (1e-6 if "float32" in name else 1e-10), (name, error)

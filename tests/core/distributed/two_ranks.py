@@ -36,6 +36,7 @@ COMBINERS: list[dict[str, Any]] = [
     {"name": "blur"},
     {"name": "ngdiff"},
     {"name": "gru"},
+    {"name": "cone"},
     {"name": "torchjd", "weighting": "mgda"},
     {"name": "torchjd", "weighting": "upgrad"},
 ]

@@ -26,6 +26,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "blur": {"combiner": "blur"},
     "ngdiff": {"combiner": "ngdiff"},
     "gru": {"combiner": "gru", "micro": 1},
+    "cone": {"combiner": "cone", "regularizer": "kl", "micro": 1},
     "torchjd": {"combiner": {"name": "torchjd", "weighting": "upgrad"}},
     "saliency": {"combiner": {"name": "saliency", "share": 0.3, "combiner": "sago"}},
     "routing": {"combiner": {"name": "routing", "forget": ["*mlp*"], "combiner": "pcgrad"}},

@@ -12,6 +12,7 @@ import torch
 from amnesis.errors import DataError
 from amnesis.training.checkpoints import (
     RunState,
+    TrajectoryFile,
     latest,
     staged,
     step_of,
@@ -33,19 +34,59 @@ STATE = RunState(
 )
 
 
+def log_of(folder: Path) -> TrajectoryFile:
+    return TrajectoryFile(folder / "trajectory.jsonl")
+
+
 def test_a_run_s_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    STATE.write(tmp_path)
-    assert RunState.read(tmp_path) == STATE
+    STATE.write(tmp_path, log_of(tmp_path))
+    assert RunState.read(tmp_path, log_of(tmp_path)) == STATE
+
+
+def test_a_trajectory_is_appended_and_each_checkpoint_has_its_own_part(tmp_path: Path) -> None:
+    steps = [{"step": k, "forget/loss": 1 / (k + 3)} for k in range(9)]
+    log, file = log_of(tmp_path), tmp_path / "trajectory.jsonl"
+    parts = [log.append(steps[:count]) for count in (2, 2, 5)]
+    assert [part["size"] for part in parts] == [parts[0]["size"]] * 2 + [file.stat().st_size]
+    inode, kept = file.stat().st_ino, file.read_bytes()
+    for count, part in zip((2, 2, 5), parts, strict=True):
+        assert log_of(tmp_path).read(**part) == (steps[:count], [])
+    assert file.read_bytes() == kept  # reading changes nothing
+    resumed = log_of(tmp_path)
+    resumed.read(**parts[0])
+    other = [*steps[:2], *({**values, "forget/loss": 0.5} for values in steps[2:])]
+    later = resumed.append(other)  # what was written beyond the checkpoint is of no run
+    assert log_of(tmp_path).read(**later) == (other, [])
+    assert file.stat().st_ino == inode
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 9
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "one bit"])
+def test_a_run_goes_on_without_values_that_were_damaged(tmp_path: Path, damage: str) -> None:
+    steps: list[dict[str, float]] = [{"step": k, "forget/loss": 0.25} for k in range(3)]
+    part = log_of(tmp_path).append(steps)
+    file = tmp_path / "trajectory.jsonl"
+    if damage == "missing":
+        file.unlink()
+    elif damage == "short":
+        file.write_bytes(file.read_bytes()[:-3])
+    else:
+        file.write_bytes(file.read_bytes().replace(b"0.25", b"0.75", 1))
+    log = log_of(tmp_path)
+    trajectory, (note,) = log.read(**part)
+    assert trajectory == []
+    assert note == f"{file}: is damaged: the values of the steps so far are lost"
+    assert log_of(tmp_path).read(**log.append([{"step": 4}])) == ([{"step": 4}], [])
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"trajectory": []}', '{"surplus": 1}', "\x00"])
 def test_a_state_that_is_not_what_this_version_writes_is_refused(
     tmp_path: Path, content: str
 ) -> None:
-    STATE.write(tmp_path)
+    STATE.write(tmp_path, log_of(tmp_path))
     (tmp_path / "amnesis.json").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=r"amnesis.json: is damaged, or of another version"):
-        RunState.read(tmp_path)
+        RunState.read(tmp_path, log_of(tmp_path))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -54,8 +95,8 @@ def test_what_the_combiner_remembers_comes_back_to_the_bit(
 ) -> None:
     memory = {"layer.weight": torch.randn(3, 4, dtype=dtype).T, "bias": torch.randn(2, dtype=dtype)}
     assert not memory["layer.weight"].is_contiguous()
-    replace(STATE, memory=memory).write(tmp_path)
-    read = RunState.read(tmp_path)
+    replace(STATE, memory=memory).write(tmp_path, log_of(tmp_path))
+    read = RunState.read(tmp_path, log_of(tmp_path))
     assert read.memory.keys() == memory.keys()
     for name, tensor in memory.items():
         assert read.memory[name].dtype == dtype
@@ -95,7 +136,7 @@ def write(folder: Path, step: int, keep: int = 2) -> None:
     with staged(folder, step, keep) as staging:
         inner = staging / f"checkpoint-{step}"
         inner.mkdir()
-        replace(STATE, trajectory=[{"step": step}]).write(inner)
+        replace(STATE, trajectory=[{"step": step}]).write(inner, log_of(inner))
 
 
 def test_the_newest_checkpoints_stay_and_the_last_is_found(tmp_path: Path) -> None:
@@ -107,7 +148,8 @@ def test_the_newest_checkpoints_stay_and_the_last_is_found(tmp_path: Path) -> No
     assert newest is not None
     assert notes == []
     assert step_of(newest) == 10
-    assert RunState.read(trainer_folder(newest)).trajectory == [{"step": 10}]
+    inner = trainer_folder(newest)
+    assert RunState.read(inner, log_of(inner)).trajectory == [{"step": 10}]
     assert [step_of(path) for path in sorted(folder.iterdir())] == [4, 10]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from amnesis.contracts import Probe, StepContext
 from amnesis.errors import RecipeError
@@ -206,3 +208,68 @@ def test_after_training_ctrl_c_is_what_it_was() -> None:
     assert signal.getsignal(signal.SIGINT) is not before
     listening.on_train_end(None, None, None)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def until(model: Any, tokenizer: Any, **options: Any) -> Unlearner:
+    """Return an unlearner whose forget probability, as it is evaluated, falls by 0.1 a time."""
+    left = iter([0.9 - 0.1 * k for k in range(10)])
+    training = {"steps": 9, "batch_size": 2, "learning_rate": 1e-3, **options.pop("training", {})}
+    return Unlearner(
+        model,
+        tokenizer,
+        "ga",
+        "nll",
+        training=training,
+        device="cpu",
+        evaluate=lambda model: {"forget/probability": next(left)},
+        evaluate_every=2,
+        **options,
+    )
+
+
+def test_a_run_ends_at_its_goal(tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any) -> None:
+    goal = {"forget/probability": {"below": 0.75}, "forget/loss": {"below": 0.0}}
+    fitted = until(tiny_llama, tiny_tokenizer, until=goal).fit(qa_rows[:4], qa_rows[4:])
+    assert fitted.steps == 6
+    assert fitted.goal is not None
+    assert fitted.goal["reached"] is True
+    assert (fitted.goal["step"], fitted.goal["cap"]) == (6, 9)
+    assert fitted.goal["values"]["forget/probability"] == pytest.approx(0.7)
+    assert fitted.notes[0].startswith("the goal was reached after step 6: forget/probability was")
+    rates = {step["learning_rate"] for step in fitted.trajectory}
+    assert rates == {1e-3}  # the steps are only a bound, at which the rate need not end
+
+
+def test_a_goal_that_the_cap_cuts_off_is_said_loudly(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """The last step is evaluated too, also where it is no second one: 9 here."""
+    fitted = until(tiny_llama, tiny_tokenizer, until={"forget/probability": {"below": 0.1}}).fit(
+        qa_rows[:4], qa_rows[4:]
+    )
+    assert fitted.steps == 9
+    assert [s["step"] for s in fitted.trajectory if "forget/probability" in s] == [2, 4, 6, 8, 9]
+    assert fitted.goal is not None
+    assert fitted.goal["reached"] is False
+    assert "step" not in fitted.goal
+    assert fitted.goal["advice"] in fitted.notes[0]
+    assert fitted.notes[0].startswith("THE GOAL WAS NOT REACHED in 9 steps: forget/probability was")
+    assert "training.steps=" in fitted.notes[0]
+
+
+@pytest.mark.parametrize("key", ["until", "stop_when"])
+def test_a_run_cut_off_after_its_last_step_makes_no_other(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Any, key: str
+) -> None:
+    """Its checkpoint is there, and what it came to is not: as when it is killed then."""
+    options = {
+        key: {"forget/probability": {"below": 0.75}},
+        "output": tmp_path,
+        "training": {"save_every": 2},
+    }
+    start = copy.deepcopy(tiny_llama)
+    whole = until(tiny_llama, tiny_tokenizer, **options).fit(qa_rows[:4], qa_rows[4:])
+    assert whole.steps == 6
+    again = until(start, tiny_tokenizer, **options).fit(qa_rows[:4], qa_rows[4:], resume=True)
+    assert again == whole
+    torch.testing.assert_close(start.state_dict(), tiny_llama.state_dict(), rtol=0, atol=0)

@@ -251,7 +251,9 @@ def test_two_backwards_in_the_last_retain_pass_are_refused() -> None:
         backward(p.sum())
 
 
-@pytest.mark.parametrize("name", ["sum", "sago", "pcgrad", "blur", "ngdiff", "gru", "torchjd"])
+@pytest.mark.parametrize(
+    "name", ["sum", "sago", "pcgrad", "blur", "ngdiff", "gru", "cone", "torchjd"]
+)
 def test_combiners_do_not_see_the_loss_scale(name: str) -> None:
     """Of scaled losses: the combination of the gradients themselves, times the scale."""
     torch.manual_seed(0)

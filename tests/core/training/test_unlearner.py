@@ -76,7 +76,7 @@ def test_micro_batches_give_the_same_trajectory(
             objective=objective,
             regularizer=regularizer,
             combiner=combiner,
-            training={"micro_batch_size": micro},
+            training={"micro_batch_size": micro, "statistics_every": 1},
         )
         trajectories.append(result.trajectory)
     for other in trajectories[1:]:
@@ -107,7 +107,7 @@ def test_logged_g_effects_equal_the_naive_computation(
         objective=objective,
         regularizer=regularizer,
         probes=["g_effect"],
-        training={"micro_batch_size": micro},
+        training={"micro_batch_size": micro, "statistics_every": 1},
     )
     sets = {
         name: encode_rows(rows, tiny_tokenizer, Template(max_length=128))
@@ -278,9 +278,10 @@ def test_what_cannot_train_is_said_in_one_line(
             run.fit(rows)
         return str(raised.value)
 
-    assert "read_rows reads a file" in said(tiny_llama, "forget.json", objective="ga")
-    text = said(tiny_llama, ["hello"], objective="ga")
-    assert text == "set 'forget', row 0: a row is a mapping of fields, not 'hello'"
+    assert "forget.json: there is no such file" in said(tiny_llama, "forget.json", objective="ga")
+    assert "hello: rows are read from .jsonl" in said(tiny_llama, ["hello"], objective="ga")
+    text = said(tiny_llama, [["hello"]], objective="ga")
+    assert text == "set 'forget', row 0: a row is a mapping of fields, not ['hello']"
     empty = [{"question": "Who?", "answer": None}]
     assert "'answer' must be text" in said(tiny_llama, empty, objective="ga")
     half = copy.deepcopy(tiny_llama).half()
@@ -307,7 +308,27 @@ def test_probes_that_look_now_and_then_are_logged_when_they_do(
     ).trajectory
     assert [v["step"] for v in trajectory] == [1, 2, 3, 4, 6, 7]
     assert [v["step"] for v in trajectory if "g_effect/unlearn" in v] == [1, 3, 6]
-    assert all("gradients/cosine" in v for v in trajectory)
+
+
+@pytest.mark.parametrize(
+    ("training", "logged", "seen"),
+    [
+        ({"steps": 12}, list(range(1, 13)), [1, 10, 12]),
+        ({"steps": 7, "log_every": 2, "statistics_every": 2}, [1, 2, 4, 6, 7], [1, 4, 7]),
+        ({"steps": 3, "statistics_every": 1}, [1, 2, 3], [1, 2, 3]),
+    ],
+)
+def test_the_two_gradients_are_looked_at_now_and_then(
+    tiny_llama: Any,
+    tiny_tokenizer: Any,
+    qa_rows: Any,
+    training: dict[str, Any],
+    logged: list[int],
+    seen: list[int],
+) -> None:
+    trajectory = fit(tiny_llama, tiny_tokenizer, qa_rows, training=training).trajectory
+    assert [v["step"] for v in trajectory] == logged
+    assert [v["step"] for v in trajectory if "gradients/cosine" in v] == seen
 
 
 def test_terms_of_one_stream_add_up_with_their_weights(
@@ -336,7 +357,7 @@ def test_a_scheduled_weight_moves_the_loss_along_the_run(
         objective="ga",
         regularizer={"name": "nll", "weight": weight},
         probes=[{"name": "g_effect", "every": 1}],
-        training={"steps": 5, "learning_rate": 1e-12},
+        training={"steps": 5, "learning_rate": 1e-12, "statistics_every": 1},
     ).trajectory
     plain = fit(
         copy.deepcopy(tiny_llama),
@@ -345,7 +366,7 @@ def test_a_scheduled_weight_moves_the_loss_along_the_run(
         objective="ga",
         regularizer="nll",
         probes=[{"name": "g_effect", "every": 1}],
-        training={"steps": 5, "learning_rate": 1e-12},
+        training={"steps": 5, "learning_rate": 1e-12, "statistics_every": 1},
     ).trajectory
     assert [step["retain/weight/nll"] for step in one] == [2.0, 1.0, 0.0, 0.5, 0.5]
     for moved, still in zip(one, plain, strict=True):
@@ -396,7 +417,7 @@ def test_bfloat16_computation_follows_float32(
     runs = {}
     for precision in ("float32", "bfloat16"):
         model = copy.deepcopy(tiny_llama)
-        training = {"precision": precision, "steps": 4}
+        training = {"precision": precision, "steps": 4, "statistics_every": 1}
         runs[precision] = fit(
             model, tiny_tokenizer, qa_rows, objective="wga", regularizer="nll", training=training
         ).trajectory
@@ -442,7 +463,12 @@ def test_float16_with_a_loss_scaler_follows_float32(
         "regularizer": "nll",
         "combiner": "sago",
         "probes": [{"name": "g_effect", "every": 1}],
-        "training": {"steps": 3, "learning_rate": 1e-2, "micro_batch_size": 2},
+        "training": {
+            "steps": 3,
+            "learning_rate": 1e-2,
+            "micro_batch_size": 2,
+            "statistics_every": 1,
+        },
     }
     models = [copy.deepcopy(tiny_llama) for _ in range(2)]
     plain = fit(models[0], tiny_tokenizer, qa_rows, **options).trajectory
@@ -496,3 +522,34 @@ def test_a_learning_rate_that_kills_the_model_is_said(
     said = [note for note in notes if "nats per token: the model lost what it was to keep" in note]
     assert len(said) == dead
     assert all("lower training.learning_rate" in note for note in said)
+
+
+def test_a_folder_and_files_are_as_good_as_a_model_and_rows(
+    tiny_folder: Path, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, write_rows: Any
+) -> None:
+    def fitted(model: Any, tokenizer: Any, forget: Any, retain: Any) -> Any:
+        run = amnesis.Unlearner(
+            model, tokenizer, "npo", "nll", "sago", training={"steps": 2}, device="cpu"
+        )
+        trajectory = run.fit(forget, retain).trajectory
+        return [step["forget/loss"] for step in trajectory], run.model
+
+    files = write_rows(forget=qa_rows[:4], retain=qa_rows[4:], first=qa_rows[:2], rest=qa_rows[2:4])
+    renamed = {"path": files["forget"], "fields": {"answer": "answer"}}
+    wanted, model = fitted(tiny_llama, tiny_tokenizer, qa_rows[:4], qa_rows[4:])
+    for place in (tiny_folder, str(tiny_folder), {"path": str(tiny_folder), "dtype": "fp32"}):
+        losses, other = fitted(place, None, renamed, str(files["retain"]))
+        assert losses == wanted
+        assert all(map(torch.equal, other.parameters(), model.parameters()))
+    both = [files["first"], {"path": str(files["rest"]), "weight": 1.0}]
+    assert len(fitted(tiny_folder, tiny_folder, both, files["retain"])[0]) == 2
+
+
+def test_a_model_that_cannot_be_loaded_is_said(tiny_llama: Any, tiny_folder: Path) -> None:
+    with pytest.raises(amnesis.AmnesisError, match=r"tokenizer too: Unlearner\(model, tokenizer"):
+        amnesis.Unlearner(tiny_llama, objective="ga")
+    typo = str(tiny_folder.with_name("modle"))
+    with pytest.raises(amnesis.AmnesisError, match=r"no such folder; in .*did you mean 'model'"):
+        amnesis.Unlearner(typo, objective="ga")
+    with pytest.raises(amnesis.AmnesisError, match="path: is missing"):
+        amnesis.Unlearner({"dtype": "fp32"}, objective="ga")

@@ -111,3 +111,22 @@ def test_a_recipe_names_the_rule_inside(inner: Any) -> None:
     wrapper = amnesis.create("combiner", "saliency", share=0.2, combiner=inner)
     name = inner if isinstance(inner, str) else inner["name"]
     assert wrapper.combiner.registered_name == name
+
+
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+def test_what_is_logged_is_of_the_gradients_before_they_are_masked(scope: str) -> None:
+    """Norms and products that probes read are the objective's, whatever trains of them."""
+    p = torch.nn.Parameter(torch.zeros(4))
+    streams = Streams([("p", p)], Saliency(share=0.5, combiner=PCGrad(scope=scope)))
+    f, r = torch.tensor([3.0, 0.1, -4.0, 0.2]), torch.tensor([1.0, 2.0, 2.0, 4.0])
+    streams.watch(products=[("forget", "retain")])
+    with streams.forget():
+        backward(p @ f)
+    with streams.retain(last=True):
+        backward(p @ r)
+    report = streams.combine()
+    assert report.forget_norm == pytest.approx(float(f.norm()))
+    assert report.retain_norm == pytest.approx(float(r.norm()))
+    assert report.products["forget", "retain"]["p"] == pytest.approx(float(f @ r))
+    assert p.grad is not None
+    assert p.grad[[1, 3]].tolist() == [0.0, 0.0]

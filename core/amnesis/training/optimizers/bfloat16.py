@@ -69,7 +69,11 @@ def over_bfloat16(
     if all(p.dtype is not torch.bfloat16 for p in trained):
         return optimizer
     if way == "auto":
-        moments = 2 if isinstance(optimizer, torch.optim.Adam) else 0
+        moments = (
+            2
+            if isinstance(optimizer, torch.optim.Adam)
+            else int(optimizer.defaults["momentum"] > 0)
+        )
         needed = sum(local(p).nbytes for p in model.parameters())
         needed += sum(
             2 * p.nbytes + p.numel() * update_bytes("master", moments) for p in map(local, trained)
