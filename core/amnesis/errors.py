@@ -10,9 +10,15 @@ MAX_LISTED = 12  # names in one message
 
 
 class AmnesisError(Exception):
-    """The input is wrong. The message says what is wrong, where, and what to do about it."""
+    """The input is wrong. The message says what is wrong, where, and what to do about it.
+
+    Attributes:
+        exit_code: that of a command that ends with it.
+        problems: where the message lists several, each of them alone.
+    """
 
     exit_code = 2
+    problems: tuple[str, ...] = ()
 
 
 class RecipeError(AmnesisError):
@@ -28,7 +34,16 @@ class ModelError(AmnesisError):
 
 
 class PluginError(AmnesisError):
-    """A plugin or a name that it registers cannot be used."""
+    """A plugin or a name that it registers cannot be used.
+
+    ``problem`` is the message without ``notes``, the faults of plugins that may be its cause: a
+    list of several problems says each of those once.
+    """
+
+    def __init__(self, problem: str, notes: Iterable[str] = ()) -> None:
+        """Take the message, and what may be behind it."""
+        self.problem, self.notes = problem, tuple(notes)
+        super().__init__("".join([problem, *(f"; note: {note}" for note in self.notes)]))
 
 
 class ContractError(PluginError):

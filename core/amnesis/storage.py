@@ -153,6 +153,7 @@ def _write_model(
         temporary.mkdir()
         model.save_pretrained(temporary, state_dict=tensors)
         tokenizer.save_pretrained(temporary)
+        (temporary / "README.md").unlink(missing_ok=True)  # peft's form, of which nothing is filled
         if card is not None:
             text = json.dumps(card, indent=1, ensure_ascii=False)
             (temporary / CARD).write_text(f"{text}\n", encoding="utf-8")

@@ -20,7 +20,8 @@ on a line: `--debug` shows the traceback of an error, and `--without-plugin NAME
 out.
 
 The exit code is 0 where all went well, 1 for a defect of amnesis, 2 for an input that is wrong
-(one line says what, where, and what to do), and 3 where an audit's policy is violated.
+(one line says what, where, and what to do), and 3 where an audit's policy is violated or
+`audit --verify` finds that something is not as it should be.
 """
 
 

@@ -10,9 +10,9 @@ from docs.generate.examples import EXAMPLES
 from docs.generate.markdown import code, default_of, prose, table
 from pydantic import BaseModel
 
-from amnesis.cli.plugins import described_field
+from amnesis.config.keys import described_field
 from amnesis.runs.recipe import FinetuneRecipe, Recipe
-from amnesis.training.stopping import Limit
+from amnesis.training.pacing.goal import Goal, Limit
 
 _BEFORE = """# Recipe
 
@@ -46,7 +46,7 @@ _TYPES = (
     (" | None", ""),
 )
 # Records that a mapping's values are read as, where the model itself does not say so.
-_VALUES: dict[str, type[BaseModel]] = {"stop_when": Limit}
+_VALUES: dict[str, type[BaseModel]] = {"until": Goal, "stop_when": Limit}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from amnesis.runs.recipe import FinetuneRecipe, Recipe
+from amnesis.runs.recipe import BaseRecipe, FinetuneRecipe, Recipe
+from amnesis_evaluation.commands.audit.policy import Policy
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -25,6 +26,10 @@ def test_plain_loop_forgets_and_keeps(capsys: Any) -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_recipe_validates(path: Path) -> None:
-    kind = FinetuneRecipe if "sets:" in path.read_text(encoding="utf-8") else Recipe
+    text = path.read_text(encoding="utf-8")
+    kind: type[BaseRecipe] = FinetuneRecipe if "sets:" in text else Recipe
+    if "require:" in text:
+        kind = Policy
     recipe = kind.load(path)
-    assert kind.parse(recipe.model_dump(mode="json", exclude_none=True)) == recipe
+    document = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=kind is Policy)
+    assert kind.parse(document) == recipe

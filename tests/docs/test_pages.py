@@ -13,6 +13,8 @@ from docs.hooks import COPIES, INSERTS
 from tests.docs.pages import ROOT, blocks, command_lines, name_of, written_pages
 
 from amnesis.runs.recipe import FinetuneRecipe, Recipe
+from amnesis_evaluation.commands.audit.policy import Policy
+from amnesis_evaluation.commands.sweep.settings import Sweep
 
 PAGES = written_pages()
 RUN = {"model": "m", "objective": "wga", "regularizer": "kl", "benchmark": "fictional"}
@@ -42,8 +44,14 @@ def test_python_runs(page: Path, tiny_llama: Any, tiny_tokenizer: Any, qa_rows: 
 def test_recipes_and_parts_of_recipes_validate(page: Path) -> None:
     for block in blocks(page, "yaml"):
         part = yaml.safe_load(block)
+        if "require" in part:
+            Policy.parse({"benchmark": "fictional", **part})
+            continue
         if "sets" in part:
             FinetuneRecipe.parse(part)
+            continue
+        if part.keys() & {"space", "methods", "forgetting"}:
+            Sweep.parse({"space": {"objective": ["ga"]}, **part, "recipe": RUN})
             continue
         base = {"model": "m", "benchmark": "fictional"} if "procedure" in part else RUN
         recipe = Recipe.parse({**base, **part})

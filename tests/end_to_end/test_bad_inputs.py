@@ -210,7 +210,7 @@ LINES: dict[str, tuple[list[str], str]] = {
     "no recipe": (["run"], "RECIPE"),
     "unknown plugin": (["plugins", "sagoo"], "did you mean 'sago'"),
     "unknown kind": (["plugins", "--kind", "objectives"], "did you mean 'objective'"),
-    "finetune without model": (["finetune", "{}/recipe.yaml"], "unknown key"),
+    "finetune by a run's recipe": (["finetune", "{}/recipe.yaml"], "is the recipe of a run"),
 }  # fmt: skip
 
 

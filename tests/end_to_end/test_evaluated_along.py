@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.core.training.events import picture
 
 import amnesis
 
@@ -48,8 +49,6 @@ def test_an_evaluation_along_is_in_the_precision_of_those_before_and_after(
 def test_evaluations_are_in_the_trajectory_and_in_tensorboard(
     tiny_folder: Path, qa_rows: Any, tmp_path: Path
 ) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     made = recipe(tiny_folder, qa_rows)
     results = amnesis.run(made, tmp_path / "out", device="cpu").results
     evaluated = {
@@ -59,10 +58,15 @@ def test_evaluations_are_in_the_trajectory_and_in_tensorboard(
     }
     assert list(evaluated) == [2, 4, 6, 8]
     assert len(set(evaluated.values())) == 4
-    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
-    assert [e.step for e in events.Scalars("forget/probability")] == [2, 4, 6, 8]
-    assert events.Scalars("forget/probability")[0].value == pytest.approx(evaluated[2])
-    assert len(events.Scalars("learning_rate")) == 9
+    shown = picture(tmp_path / "out" / "tensorboard" / "ga+nll")
+    curve = dict(shown["forget/probability"])
+    assert list(curve) == [0, 2, 4, 6, 8, 9], "before, along the way, after"
+    assert results.before is not None
+    assert results.after is not None
+    assert curve[0] == pytest.approx(results.before["forget/probability"])
+    assert curve[2] == pytest.approx(evaluated[2])
+    assert curve[9] == pytest.approx(results.after["forget/probability"])
+    assert len(shown["learning_rate"]) == 9
 
 
 def test_a_limit_on_a_metric_ends_the_run(tiny_folder: Path, qa_rows: Any, tmp_path: Path) -> None:

@@ -105,15 +105,16 @@ def test_while_a_run_lives_no_other_comes_into_its_folder(
 def test_tensorboard_s_error_is_a_note(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import FileWriter
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    monkeypatch.setattr(FileWriter, "add_summary", full)
     results = amnesis.run(recipe, tmp_path / "out", device="cpu").results
     assert results.steps == 4
-    assert any("TensorBoard" in note and "No space left" in note for note in results.notes)
+    noted = [note for note in results.notes if "TensorBoard" in note]
+    assert noted == ["TensorBoard's logs end early: [Errno 28] No space left on device"]
 
 
 class Terminates(TrainerCallback):  # type: ignore[misc]  # transformers is not typed

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.core.training.events import pictures
 from tests.end_to_end import killed
 
 STEPS, EVERY = 12, 4
@@ -46,7 +47,7 @@ def recipe(tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path) -
                     "warmup_steps": 2,
                     "save_every": EVERY,
                 },
-                "evaluate": {"metrics": ["probability"], "bootstrap": 0},
+                "evaluate": {"metrics": ["probability"], "bootstrap": 0, "every": 3},
             }
         ),
         encoding="utf-8",
@@ -78,6 +79,7 @@ def outcome(folder: Path) -> dict[str, Any]:
             if key not in {"seconds", "finished", "notes"}
         },
         "weights": (folder / "model" / "model.safetensors").read_bytes(),
+        "events": pictures(folder / "tensorboard"),
         "optimizer": torch.load(last / "optimizer.pt", weights_only=True)["state"],
     }
 
@@ -85,6 +87,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 def assert_same(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert one["results"] == two["results"]
     assert one["weights"] == two["weights"]
+    assert one["events"] == two["events"]
     assert one["optimizer"].keys() == two["optimizer"].keys()
     for key, state in one["optimizer"].items():
         for name, value in state.items():

@@ -40,7 +40,7 @@ REGULARIZERS: dict[str, NamedChoice] = {
     "jensun": "jensun",
 }
 COMBINERS: dict[str, NamedChoice] = {
-    **{name: name for name in ("sum", "sago", "blur", "ngdiff", "gru")},
+    **{name: name for name in ("sum", "sago", "blur", "ngdiff", "gru", "cone")},
     "pcgrad-tensor": "pcgrad",
     "pcgrad-global": {"name": "pcgrad", "scope": "global"},
     "sago-keep": {"name": "sago", "keep_retain": True},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,16 +32,15 @@ NEEDED = {
 }
 # What belongs to no family of claims has a test of its own, and says what it is all the same.
 FORMULATED = {*FOLDERS, "weight", "procedure"}
+# A benchmark is no formula, and the user's own files are no publication; a report is ours.
+WITHOUT_FORMULA, WITHOUT_SOURCE = {"benchmark"}, {"report"}
 BUILT_IN = [
     entry
     for entry in default_registry()
     if entry.plugin.distribution == "amnesis" and entry.kind in FOLDERS and not entry.alias_of
 ]
-COMPONENTS = [
-    entry
-    for entry in default_registry()
-    if entry.plugin.distribution == "amnesis" and entry.kind != "command" and not entry.alias_of
-]
+EVERYTHING = [e for e in default_registry() if e.plugin.distribution == "amnesis"]
+COMPONENTS = [entry for entry in EVERYTHING if entry.kind != "command" and not entry.alias_of]
 
 
 def test_module(entry: Entry) -> ModuleType:
@@ -92,3 +93,27 @@ def test_it_gives_its_formula_and_its_source(entry: Entry) -> None:
     assert "eviation" in component.__doc__ or "baseline" in component.source, (
         f"{entry}: say how it deviates from its source, or that it does not"
     )
+
+
+@pytest.mark.parametrize("entry", [e for e in COMPONENTS if e.kind not in FORMULATED], ids=str)
+def test_what_is_no_method_says_where_it_is_from_too(entry: Entry) -> None:
+    component = entry.load()
+    assert component.formula or entry.kind in WITHOUT_FORMULA, f"{entry} has no formula"
+    if entry.kind not in WITHOUT_SOURCE and (entry.kind, entry.name) != ("benchmark", "own"):
+        assert component.source, f"{entry} has no source"
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in EVERYTHING if e.kind not in FOLDERS and not e.alias_of], ids=str
+)
+def test_a_test_names_it(entry: Entry) -> None:
+    """By its class or function, or by its own name in quotes."""
+    quoted = rf"[\"'/]{re.escape(entry.name)}[\"'\]]"
+    named = re.compile(rf"\b{entry.load().__name__}\b|{quoted}")
+    assert any(map(named.search, _tests())), f"{entry}: no test names it"
+
+
+@cache
+def _tests() -> tuple[str, ...]:
+    files = Path(__file__).resolve().parents[1].rglob("test_*.py")
+    return tuple(file.read_text(encoding="utf-8") for file in files)

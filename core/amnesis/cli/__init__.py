@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from amnesis.cli.cache import cache_folder
     from amnesis.cli.terminal import (
         console,
+        print_json,
         print_notes,
         print_verdict,
         quiet_libraries,
@@ -33,6 +34,7 @@ __all__ = [
     "console",
     "load_subject",
     "make_new_folder",
+    "print_json",
     "print_notes",
     "print_verdict",
     "quiet_libraries",
@@ -49,6 +51,7 @@ _HOMES = {
     "console": "amnesis.cli.terminal",
     "load_subject": "amnesis.runs.subject",
     "make_new_folder": "amnesis.runs.folder",
+    "print_json": "amnesis.cli.terminal",
     "print_notes": "amnesis.cli.terminal",
     "print_verdict": "amnesis.cli.terminal",
     "quiet_libraries": "amnesis.cli.terminal",
@@ -58,6 +61,9 @@ _COMMANDS = {
     "run": ("run:run", "unlearn as a recipe says, evaluated before and after"),
     "finetune": ("run:finetune", "make a target to unlearn, or a retain-only reference"),
     "plugins": ("plugins:plugins", "list every component, or show one in full"),
+    "recipe": ("recipe:recipe", "explain a recipe's keys, or print its JSON Schema"),
+    "new-plugin": ("new_plugin.command:new_plugin", "write a plugin's package to begin with"),
+    "help": ("help:show_help", "what a command does"),
     "cache": ("cache:cache", "what is kept between runs: list it, or delete it"),
 }
 

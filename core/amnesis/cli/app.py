@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +16,15 @@ from amnesis.cli.errors import complain, no_silent_exit
 from amnesis.discovery.manager import build_manager
 from amnesis.discovery.registry import Registry, default_registry
 from amnesis.errors import PluginError, one_line
+from amnesis.progress import quietly
 
 if TYPE_CHECKING:
     from amnesis.discovery.entry import Entry
+
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+# By this variable a shell asks what could come next on a line.
+_COMPLETION = "_AMNESIS_COMPLETE"
 
 
 class Commands(TyperGroup):
@@ -66,7 +73,7 @@ def _imported(entry: Entry) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     function = entry.load()
     try:
-        app.command(entry.name)(function)
+        app.command(entry.name, context_settings=_HELP)(function)
         return typer.main.get_command(app)
     except Exception as error:  # typer says in many ways that it cannot read a parameter
         raise PluginError(
@@ -75,7 +82,8 @@ def _imported(entry: Entry) -> Any:
         ) from error
 
 
-app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None)
+_FLAGS = ("--debug", "--quiet")  # what may stand anywhere on the line
+app = typer.Typer(cls=Commands, rich_markup_mode=None, context_settings=_HELP)
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,6 +102,12 @@ def _globals(
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", help="Show results and errors alone, no progress and no notes (anywhere)."
+        ),
     ] = False,
     without_plugin: Annotated[
         list[str] | None,
@@ -119,7 +133,7 @@ def main(arguments: Sequence[str] | None = None, registry: Registry | None = Non
     for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    line, debug, left_out = _split_globals(words)
+    line, options, left_out = _split_globals(words)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # formulas are not ASCII
@@ -131,9 +145,12 @@ def main(arguments: Sequence[str] | None = None, registry: Registry | None = Non
                 f"--without-plugin {left_out[0]}: this program brings a registry of its own, from "
                 f"which nothing is left out here; leave the plugin out of that"
             )
-        group = typer.main.get_command(app)
+        group: Any = typer.main.get_command(app)
+        if os.environ.get(_COMPLETION):
+            return _complete(group, registry)
         with (
             no_silent_exit(registry),
+            quietly("--quiet" in options),
             group.make_context("amnesis", line or ["--help"], obj=registry) as context,
         ):
             group.invoke(context)
@@ -141,21 +158,30 @@ def main(arguments: Sequence[str] | None = None, registry: Registry | None = Non
     except typer.Exit as stop:
         return stop.exit_code
     except BaseException as error:
-        return complain(error, registry, debug=debug)
+        return complain(error, registry, debug="--debug" in options)
     return 0
 
 
-def _split_globals(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
-    """Take ``--debug`` and ``--without-plugin NAME`` from wherever they stand before ``--``."""
+def _complete(group: Any, registry: Registry) -> int:
+    """Tell the shell what could come next, and return the exit code."""
+    try:
+        group._main_shell_completion({"obj": registry}, "amnesis", _COMPLETION)
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def _split_globals(arguments: list[str]) -> tuple[list[str], set[str], list[str]]:
+    """Take :data:`_FLAGS` and ``--without-plugin NAME`` from wherever they stand before ``--``."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     line: list[str] = []
     left_out: list[str] = []
-    debug = False
+    flags: set[str] = set()
     waiting = iter(arguments[:end])
     for word in waiting:
         option, equals, value = word.partition("=")
-        if word == "--debug":
-            debug = True
+        if word in _FLAGS:
+            flags.add(word)
         elif option == "--without-plugin":
             name = value if equals else next(waiting, "")
             if not name:
@@ -164,4 +190,4 @@ def _split_globals(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
                 left_out.append(name)
         else:
             line.append(word)
-    return line + arguments[end:], debug, left_out
+    return line + arguments[end:], flags, left_out

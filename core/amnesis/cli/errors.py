@@ -124,6 +124,9 @@ def _usage(error: BaseException) -> str:
     said = " ".join(str(error.format_message()).split()).rstrip(".")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "amnesis"
+    parameters = getattr(getattr(context, "command", None), "params", ())
+    if type(error).__name__ == "NoSuchOption" and any(p.name == "overrides" for p in parameters):
+        said += "; a value of the recipe is given without dashes, as in training.steps=10"
     return f"{said}; see '{command} --help'"
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from amnesis.cli.terminal import console, registry_of
+from amnesis.config.keys import described_field
 from amnesis.discovery.entry import KINDS, check_kind
+from amnesis.errors import PluginError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
     from amnesis.discovery.manager import Fault
     from amnesis.discovery.registry import Registry
 
-# The attributes by which pydantic's metadata says what a value may be, and how people write it.
-_CONSTRAINTS = {
-    "gt": "> {}",
-    "ge": "≥ {}",
-    "lt": "< {}",
-    "le": "≤ {}",
-    "multiple_of": "a multiple of {}",
-    "min_length": "at least {} long",
-    "max_length": "at most {} long",
-    "pattern": "matches {}",
-}
 _NARROW = 70  # columns of a terminal below which a table leaves the origin of a name out
 
 
@@ -58,6 +48,11 @@ def show_plugins(registry: Registry, name: str | None, kind: str | None, *, as_j
     else:
         entries = registry.find(name, kinds)
         if not entries:
+            if kind is None and (meant := _kind_of(name)):
+                raise PluginError(
+                    f"{name!r} is no component's name but a kind of them: amnesis plugins --kind "
+                    f"{meant}"
+                )
             known = {entry.name for entry in registry if entry.kind in kinds}
             what = "plugin component" if kind is None else kind
             raise registry.unknown(f"no {what} is called {name!r}", name, sorted(known))
@@ -71,6 +66,11 @@ def show_plugins(registry: Registry, name: str | None, kind: str | None, *, as_j
     else:
         for record in records:
             _print_component(console(), record)
+
+
+def _kind_of(name: str) -> str | None:
+    """Return the kind that a word means, in the singular or the plural."""
+    return next((kind for kind in KINDS if name.lower() in (kind, f"{kind}s")), None)
 
 
 def listed(entry: Entry) -> dict[str, Any]:
@@ -116,48 +116,6 @@ def described(entry: Entry) -> dict[str, Any]:
         "hyper_parameters": [described_field(name, field) for name, field in fields.items()],
         "origin": _origin(target),
     }
-
-
-def described_field(name: str, field: FieldInfo) -> dict[str, Any]:
-    """Return a hyper-parameter, or a key of a recipe, as a record."""
-    from pydantic_core import to_jsonable_python
-
-    required = field.is_required()
-    default = None if required else field.get_default(call_default_factory=True, validated_data={})
-    return {
-        "name": name,
-        "type": type_text(field.annotation),
-        "required": required,
-        "default": to_jsonable_python(default, fallback=repr, inf_nan_mode="strings"),
-        "constraints": list(_constraints(field.metadata)),
-        "description": field.description or "",
-    }
-
-
-def _constraints(metadata: Iterable[Any]) -> Iterable[str]:
-    for item in metadata:
-        yield from _constraints(getattr(item, "metadata", ()))  # of a FieldInfo in Annotated
-        for attribute, text in _CONSTRAINTS.items():
-            value = getattr(item, attribute, None)
-            if value is not None:
-                yield text.format(value)
-
-
-def type_text(annotation: Any) -> str:
-    """Return a type as a person would write it: ``int | None``, ``'labels' | 'all'``."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return " | ".join(map(repr, arguments))
-    if origin is Annotated:
-        return " ".join([type_text(arguments[0]), ", ".join(_constraints(arguments[1:]))]).strip()
-    if origin in (Union, UnionType):
-        return " | ".join(map(type_text, arguments))
-    if annotation is Ellipsis:
-        return "..."
-    if annotation in (None, NoneType):
-        return "None"
-    name = getattr(annotation, "__name__", str(annotation))
-    return f"{name}[{', '.join(map(type_text, arguments))}]" if arguments else name
 
 
 def _origin(target: Any) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amnesis.cli.terminal import AsJson
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -40,21 +42,21 @@ def run(
     check: Check = False,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
     """Unlearn as a recipe says, and evaluate the model before and after."""
     from amnesis.cli.cache import cache_folder
-    from amnesis.cli.terminal import console, print_notes, print_verdict, registry_of
-    from amnesis.runs.answers import REPORT
-    from amnesis.runs.preflight import prepare
+    from amnesis.cli.terminal import console, registry_of
+    from amnesis.runs.preflight import parse_recipe, prepare
     from amnesis.runs.recipe import Recipe
     from amnesis.runs.run import run as run_recipe
 
-    settings = Recipe.load(recipe, overrides or [])
     machine: dict[str, Any] = {
         "device": device,
         "trust_remote_code": trust_remote_code,
         "registry": registry_of(context),
     }
+    settings = parse_recipe(Recipe.read(recipe, overrides or ()), str(recipe), out=out, **machine)
     _check_out(out, resume=resume, overwrite=overwrite)
     if check:
         for line in prepare(settings, out=out, **machine).cost.lines():
@@ -72,17 +74,28 @@ def run(
             overwrite=overwrite,
             progress=progress,
             reference_cache=reference,
+            command=command_line(words, out, resume=resume, overwrite=overwrite),
             **machine,
         ),
     )
     if result is not None:
-        results = result.results
-        print_verdict(results.verdict)
-        console().print(phases_table(results))
-        _print_notes_of(results)
-        print_notes(answers_notes(result.folder))
-        shown = result.folder / REPORT if (result.folder / REPORT).is_file() else result.folder
-        console().print(f"{results.steps} steps, {results.seconds} s: {shown}", soft_wrap=True)
+        _show_run(result, as_json=as_json)
+
+
+def _show_run(result: RunResult, *, as_json: bool) -> None:
+    from amnesis.cli.terminal import console, print_json, print_notes, print_verdict
+    from amnesis.runs.answers import REPORT
+
+    results = result.results
+    if as_json:
+        print_json({"folder": str(result.folder), **results.document()})
+        return
+    print_verdict(results.verdict)
+    console().print(phases_table(results))
+    _print_notes_of(results)
+    print_notes(answers_notes(result.folder))
+    shown = result.folder / REPORT if (result.folder / REPORT).is_file() else result.folder
+    console().print(f"{results.steps} steps, {results.seconds} s: {shown}", soft_wrap=True)
 
 
 def finetune(
@@ -95,9 +108,10 @@ def finetune(
     check: Check = False,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a model that knows something: a target to unlearn, or a retain-only reference."""
-    from amnesis.cli.terminal import console, registry_of
+    from amnesis.cli.terminal import console, print_json, registry_of
     from amnesis.runs.finetune import finetune as finetune_recipe
     from amnesis.runs.finetune import prepare_finetuning
     from amnesis.runs.recipe import FinetuneRecipe
@@ -118,23 +132,34 @@ def finetune(
         words,
         out,
         lambda folder, progress: finetune_recipe(
-            settings, folder, resume=resume, overwrite=overwrite, progress=progress, **machine
+            settings,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+            command=command_line(words, out, resume=resume, overwrite=overwrite),
+            **machine,
         ),
     )
     if result is not None:
         results = result.results
+        if as_json:
+            print_json({"folder": str(result.folder), **results.document()})
+            return
         _print_notes_of(results)
         last = results.trajectory[-1].get("train/loss")
         loss = "" if last is None else f", last loss {last:.4f}"
         console().print(
-            f"{results.steps} steps, {results.seconds} s{loss}: {result.folder / 'model'}"
+            f"{results.steps} steps, {results.seconds} s{loss}: {result.folder / 'model'}",
+            soft_wrap=True,
         )
 
 
 def _check_out(out: Path | None, *, resume: bool, overwrite: bool) -> None:
     from amnesis.errors import OutputError
-    from amnesis.runs.folder import check_free
+    from amnesis.runs.folder import check_free, check_one_of
 
+    check_one_of(resume=resume, overwrite=overwrite)
     if resume and out is None:
         raise OutputError("--resume needs --out, the folder of the run that was cut off")
     if out is not None and not resume:
@@ -153,6 +178,14 @@ def _carry_out(
     with ProgressBars() as progress, _saying_how_to_go_on(words):
         result = start(out, progress)
     return result if world()[0] == 0 else None
+
+
+def command_line(words: Sequence[str], out: Path | None, **flags: bool) -> str:
+    """Return a command line as a shell takes it, so that it can be given again."""
+    folder = [] if out is None else ["--out", str(out)]
+    return shlex.join(
+        ["amnesis", *words, *folder, *(f"--{flag}" for flag, on in flags.items() if on)]
+    )
 
 
 @contextmanager
@@ -196,8 +229,12 @@ def answers_notes(folder: Path) -> list[str]:
     names = [name for name in (ANSWERS, REPORT) if (folder / name).is_file()]
     if ANSWERS not in names:
         return []
+    if any(folder.glob("tensorboard/*/answers")):
+        names.append("tensorboard")
+    *others, last = names
+    listed = f"{', '.join(others)} and {last}" if others else last
     return [
-        f"{' and '.join(names)} hold texts that must be forgotten, for your eyes alone; delete "
+        f"{listed} hold texts that must be forgotten, for your eyes alone; delete "
         f"them with: {shlex.join(['amnesis', 'report', str(folder), '--delete-answers'])} "
         f"(evaluate.keep_answers=false keeps none)"
     ]

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from amnesis.errors import printable
+from amnesis.progress import is_quiet
 
 if TYPE_CHECKING:
-    import typer
     from rich.console import Console
 
     from amnesis.contracts.report import Verdict
     from amnesis.discovery.registry import Registry
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the results as JSON, and nothing else there.")
+]
+_WIDE = 10_000  # columns: more than any table has
+_PHASES = ("before", "after", "retrained")
+# What a note says of something that is not as it was meant to be, and of rows that were dropped.
+_WARNING = (
+    "failed",
+    "lost what",
+    "damaged",
+    "is off from",
+    "end early",
+    "ended early",
+    "was told nothing further",
+    "forgot nothing",
+    "will not",
+    "left out",
+    "learning rate",
+    "ends nothing",
+)
+_DATA = ("were cut", "repetitions", "forget set too", "passed over", "does not fit", "copy of")
 
 
 def registry_of(context: typer.Context) -> Registry:
@@ -22,14 +49,18 @@ def registry_of(context: typer.Context) -> Registry:
 
 
 def console() -> Console:
-    """Return a console for standard output; no text is markup, for it may be a stranger's."""
+    """Return a console for standard output; no text is markup, for it may be a stranger's.
+
+    Where there is no terminal whose width it would have to fit, nothing is folded.
+    """
     from rich.console import Console
 
     class Plain(Console):
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*map(_shown, objects), **options)
 
-    return Plain(markup=False, emoji=False, highlight=False)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
+    return Plain(markup=False, emoji=False, highlight=False, width=width)
 
 
 def _shown(value: Any) -> Any:
@@ -38,10 +69,49 @@ def _shown(value: Any) -> Any:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Print each note on a line of its own, whatever the terminal's width."""
+    """Print each note on a line of its own, what matters most first; nothing where quiet."""
+    if is_quiet():
+        return
     plain = console()
+    for note in sorted_notes(notes):
+        kind = "warning" if is_warning(note) else "note"
+        plain.print(f"{kind}: {printable(note)}", soft_wrap=True)
+
+
+def sorted_notes(notes: Iterable[str]) -> list[str]:
+    """Return notes without repetitions, warnings first, then what was done to the data.
+
+    What was noted before, after and of the retrained model is said once, with all of them.
+    """
+    phases: dict[str, dict[str, None]] = {}
     for note in notes:
-        plain.print(f"note: {printable(note)}", soft_wrap=True)
+        phase, colon, text = note.partition(": ")
+        if not (colon and phase in _PHASES):
+            phase, text = "", note
+        phases.setdefault(text, {})[phase] = None
+    texts = [_of_phases([phase for phase in of if phase], text) for text, of in phases.items()]
+    return sorted(texts, key=lambda text: (not is_warning(text), not _of_data(text)))
+
+
+def is_warning(note: str) -> bool:
+    """Whether a note says that something is not as it was meant to be."""
+    return any(words in note for words in _WARNING)
+
+
+def _of_data(note: str) -> bool:
+    return any(words in note for words in _DATA)
+
+
+def _of_phases(phases: list[str], text: str) -> str:
+    if not phases:
+        return text
+    *others, last = phases
+    return f"{', '.join(others)} and {last}: {text}" if others else f"{last}: {text}"
+
+
+def print_json(document: Any) -> None:
+    """Print a document for another program: nothing else may be on standard output."""
+    print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def print_verdict(verdict: Verdict | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from amnesis.errors import RecipeError, one_line
+from amnesis.errors import RecipeError, did_you_mean, one_line
 
 MAX_BYTES = 1 << 20
 MAX_NODES, MAX_DEPTH = 100_000, 40
@@ -48,7 +48,10 @@ def read_document(path: Path) -> dict[str, Any]:
             stands in it twice; with the line, where there is one.
     """
     if not path.exists():
-        raise RecipeError(f"{path}: there is no such recipe")
+        near = []
+        if path.parent.is_dir():
+            near = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
+        raise RecipeError(f"{path}: there is no such recipe; {did_you_mean(path.name, near)}")
     if not path.is_file():
         raise RecipeError(f"{path}: is not a file that can be read to its end; give a YAML file")
     if path.stat().st_size > MAX_BYTES:

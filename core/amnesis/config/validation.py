@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from amnesis.config.problems import as_list
-from amnesis.errors import AmnesisError, RecipeError, did_you_mean, printable
+from amnesis.config.keys import fields_by_key
+from amnesis.config.problems import listed
+from amnesis.errors import AmnesisError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -20,6 +21,7 @@ Record = TypeVar("Record", bound=BaseModel)
 # Pydantic puts a union's branch into an error's location by its type, such as "Template",
 # "constrained-str" or "list[str]"; the keys of our documents are in lower case.
 _BRANCH = re.compile(r"(str|int|float|bool|constrained-\w+|[A-Z]\w*|[\w-]+\[.*\])$")
+AND = "\x1f"  # between the messages of a validator that finds several mistakes at once
 _ABOUT_A_KEY = ("extra_forbidden", "missing")
 
 
@@ -43,19 +45,23 @@ def validated(
     except ValidationError as invalid:
         messages = problems(record, invalid)
     if len(messages) == 1:
-        raise error(printable(f"{where}: {messages[0]}"))
-    raise error(as_list(where, messages))
+        messages = [f"{where}: {messages[0]}"]
+    raise listed(where, messages, error=error)
 
 
 def problems(record: type[BaseModel], error: ValidationError) -> list[str]:
-    """Return one message for each mistake in a document that pydantic refused as ``record``."""
+    """Return one message for each mistake in a document that pydantic refused as ``record``.
+
+    A validator that finds several puts :data:`AND` between them.
+    """
     tags = _tags_by_field(record)
     candidates = [
         Problem(tuple(map(str, details["loc"])), details, tags)
         for details in error.errors()
         if details["type"] != "is_instance_of"  # a branch for objects, which no document can hold
     ]
-    return [problem.described(record) for problem in _keep_likely_branches(candidates)]
+    likely = _keep_likely_branches(candidates)
+    return [line for problem in likely for line in problem.described(record).split(AND)]
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,18 @@ class Problem:
         """Return the message; ``root`` is the record that the whole document was read as."""
         where = ".".join(self.shown)
         if self.details["type"] == "extra_forbidden":
-            fields = _fields_at(root, self.location[:-1])
-            return f"{where}: unknown key; {did_you_mean(self.location[-1], fields)}"
+            fields, key = _fields_at(root, self.location[:-1]), self.location[-1]
+            keys = fields_by_key(root)
+            places = [k for k in keys if k.rpartition(".")[2] == key]
+            if where in keys:
+                return f"{where}: unknown key in this form; {did_you_mean(key, fields)}"
+            if places:
+                return f"{where}: unknown key here; say {' or '.join(places[:3])}"
+            return f"{where}: unknown key; {did_you_mean(key, fields)}"
         if self.details["type"] == "missing":
-            return f"{where}: is missing"
+            field = fields_by_key(root).get(where)
+            meaning = f" ({field.description})" if field and field.description else ""
+            return f"{where}: is missing{meaning}"
         if self.details["type"] == "union_tag_invalid":
             tags, tag = (self.details["ctx"][key] for key in ("expected_tags", "tag"))
             return f"{where}.format: must be one of {tags} (got {tag!r})"

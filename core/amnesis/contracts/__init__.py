@@ -21,6 +21,7 @@ from amnesis.contracts.combiner import (
     ElementwiseCombiner,
     FirstGradients,
     Gradients,
+    MetricCombiner,
     ProjectionCombiner,
     Scope,
     TensorState,
@@ -39,6 +40,7 @@ from amnesis.contracts.metric import (
     SetMetric,
     TokenScores,
     ValueKind,
+    metrics_of_retrained,
 )
 from amnesis.contracts.perturbation import (
     ActivationPerturbation,
@@ -102,6 +104,7 @@ __all__ = [
     "LmEvalSettings",
     "MeanOver",
     "Metric",
+    "MetricCombiner",
     "Mixture",
     "ModelError",
     "Needs",
@@ -141,5 +144,6 @@ __all__ = [
     "Weights",
     "Workbench",
     "label_logps",
+    "metrics_of_retrained",
     "score",
 ]

@@ -145,6 +145,28 @@ class Benchmark(Component):
             DataError: a file is missing, or a row cannot be used.
         """
 
+    def check(  # of a benchmark whose evaluation refuses nothing, nothing is to be checked
+        self,
+        settings: EvaluationSettings,
+        template: AnyTemplate,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        retrained: bool = False,
+    ) -> None:
+        """Refuse what :meth:`evaluate` would refuse, as far as that is known without a model.
+
+        ``template`` is the subject's, no longer than its positions; ``retrained`` says whether a
+        retrained model will be evaluated beside it.
+
+        Raises:
+            AmnesisError: listing what is wrong.
+        """
+        return
+
+    def cost(self, settings: EvaluationSettings) -> str | None:
+        """Return in words what one evaluation takes, as ``--check`` shows it; None: nothing."""
+        return None
+
     @abstractmethod
     def evaluate(
         self,

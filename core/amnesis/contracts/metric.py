@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from amnesis.contracts.component import Component
@@ -184,3 +184,18 @@ class ChosenMetric:
     metric: Metric
     set_name: str | None = None
     optional: bool = False
+
+
+def metrics_of_retrained(metrics: Iterable[ChosenMetric]) -> tuple[ChosenMetric, ...]:
+    """Return what is evaluated of a retrained model so that others can be compared with it.
+
+    A metric that compares with one is left to them; its parts stand in its place.
+    """
+    chosen: list[ChosenMetric] = []
+    for choice in metrics:
+        if isinstance(choice.metric, DerivedMetric) and choice.metric.needs_retrained:
+            parts = [(name, part) for name, of in choice.metric.parts.items() for part in of]
+            chosen += [replace(choice, metric=part, set_name=name) for name, part in parts]
+        else:
+            chosen.append(choice)
+    return tuple(chosen)

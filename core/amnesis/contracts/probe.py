@@ -79,11 +79,17 @@ class Probe(Component):
     pass completes the gradients, so that none has to stay in memory. ``logs`` are the prefixes of
     the names of its values, and ``short_names`` maps names that a recipe may use to those. A value
     that is not defined at a step is NaN: it is not logged, and limits on it wait.
+
+    TensorBoard draws the values of each of ``charts``, ``{title: names}``, together. ``one_unit``
+    are names whose values, and those of names below them, it shows in one power of ten where they
+    are small.
     """
 
     products: ClassVar[tuple[Product, ...]] = ()
     logs: ClassVar[tuple[str, ...]] = ()
     short_names: ClassVar[Mapping[str, str]] = {}
+    charts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    one_unit: ClassVar[tuple[str, ...]] = ()
 
     every: int = Field(1, ge=1, description="observe the first and then every k-th step")
 

@@ -79,11 +79,13 @@ class StepPlan:
     def digest(self) -> str:
         """A digest of all examples' tokens, labels and shares, equal in a resumed run."""
         sets = [s for s in (self.forget, self.retain) if s is not None]
-        texts = [
-            text.key for s in sets for e in s.examples for _, text in sorted(e.sequences.items())
-        ]
-        texts += [f"{weight}:{size}" for s in sets for weight, size in s.parts]
-        return hashlib.blake2b("".join(texts).encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(digest_size=16)
+        for one in sets:
+            for key in one.digests():
+                digest.update(key.encode())
+        parts = [f"{weight}:{size}" for one in sets for weight, size in one.parts]
+        digest.update("".join(parts).encode())
+        return digest.hexdigest()
 
     def _micro_batches(
         self, stream: str, examples: ExampleSet, step: int, size: int

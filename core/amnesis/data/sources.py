@@ -9,6 +9,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from amnesis.config.settings import Settings
+from amnesis.config.validation import validated
+from amnesis.data.examples import Mixture
 from amnesis.data.files import read_rows
 from amnesis.data.templates import Row
 from amnesis.errors import DataError, did_you_mean, first_line
@@ -74,6 +76,43 @@ class Source(Settings):
         if self.set not in sets:
             raise DataError(f"there is no set {self.set!r}; {did_you_mean(str(self.set), sets)}")
         return list(sets[str(self.set)])
+
+
+def mixture_of(rows: Any) -> Mixture:
+    """Return rows as a mixture: rows themselves, or where they are, as a recipe says it.
+
+    That is a file, a :class:`Source` or a mapping of its fields, or a list of any of these.
+
+    Raises:
+        DataError: a file or data set cannot be read.
+        RecipeError: a mapping has fields that a source has not.
+    """
+    if isinstance(rows, Mixture):
+        return rows
+    if isinstance(rows, _PLACES):
+        rows = [rows]
+    listed = list(rows)
+    if not all(isinstance(one, str | Path | Source) or _is_source(one) for one in listed):
+        return Mixture(((1.0, listed),))
+    sources = [_source_of(one) for one in listed]
+    return Mixture(tuple((source.weight, source.rows({})) for source in sources))
+
+
+_PLACES = (str, Path, Mapping, Source)
+
+
+def _is_source(value: Any) -> bool:
+    """Whether a mapping says where rows are, rather than being one."""
+    if not (isinstance(value, Mapping) and set(value) <= set(Source.model_fields)):
+        return False
+    return len({"set", "path", "hub"} & set(value)) == 1
+
+
+def _source_of(value: Any) -> Source:
+    if isinstance(value, Source):
+        return value
+    document = value if isinstance(value, Mapping) else {"path": str(value)}
+    return validated(Source, document, "rows")
 
 
 def from_hub(hub: str, name: str | None, split: str) -> list[Row]:

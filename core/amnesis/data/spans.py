@@ -48,7 +48,7 @@ def only_spans(
     Raises:
         DataError: a span does not occur in the answer.
     """
-    text, ends = _text_and_ends(encoded.input_ids[encoded.prompt_length :], tokenizer)
+    text, ends = text_and_ends(encoded.input_ids[encoded.prompt_length :], tokenizer)
     counted: set[int] = set()
     for span in spans:
         start = text.find(span)
@@ -63,7 +63,7 @@ def only_spans(
     return replace(encoded, counted=tuple(sorted(encoded.prompt_length + i for i in counted)))
 
 
-def _text_and_ends(
+def text_and_ends(
     labels: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[str, list[int]]:
     """Return the text of the label tokens, and where each of them ends in it.

@@ -6,8 +6,9 @@ returns nothing. It is called once, when a registry is built.
 
 For each of its components the hook calls ``register(name, target, summary=...)``. Prefer a lazy
 target, ``"package.module:Class"``, to the class itself: listing names then imports nothing, and
-the class is loaded when it is first used. Where two plugins register one name of one kind, neither
-can be used by it; a name of amnesis itself stays with amnesis.
+the class is loaded when it is first used. Where two plugins register one name of one kind, either
+is used as ``distribution:name``, and neither by the name alone; a name of amnesis itself stays with
+amnesis.
 
 A fault stays where it is. If a hook raises, what it has registered so far remains usable, as do
 all other hooks and plugins; ``amnesis plugins`` shows what is not in use, and why.

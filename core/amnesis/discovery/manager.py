@@ -41,10 +41,14 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a plugin or a part of it is not in use, and what to do about it, in one line."""
+    """Why a plugin or a part of it is not in use, and what to do about it, in one line.
+
+    ``name`` is the one name that it is about; empty where more may be missing for it.
+    """
 
     plugin: Plugin
     reason: str
+    name: str = ""
 
     def __str__(self) -> str:
         return f"plugin {self.plugin}: {self.reason}"
@@ -124,18 +128,18 @@ def _plugin_of(point: EntryPoint) -> Plugin:
 
 def _select_blocked(candidates: Sequence[Plugin], blocked: Collection[str]) -> list[Plugin]:
     """Return the plugins whose distribution or entry point is among the names in ``blocked``."""
-    aliases = {p: {_normalize(p.distribution), _normalize(p.entry_point)} for p in candidates}
+    aliases = {p: {normalized(p.distribution), normalized(p.entry_point)} for p in candidates}
     for name in blocked:
-        if not any(_normalize(name) in names for names in aliases.values()):
+        if not any(normalized(name) in names for names in aliases.values()):
             spellings = {n for p in candidates for n in (p.distribution, p.entry_point)}
             raise PluginError(
                 f"no plugin {name!r} is there to be left out; {did_you_mean(name, spellings)}"
             )
-    exclusions = {_normalize(name) for name in blocked}
+    exclusions = {normalized(name) for name in blocked}
     return [plugin for plugin, names in aliases.items() if names & exclusions]
 
 
-def _normalize(name: str) -> str:
+def normalized(name: str) -> str:
     """Return a distribution's name as package indexes compare it: case and separators are equal."""
     return re.sub(r"[-_.]+", "-", name).lower()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from amnesis.config.validation import validated
 from amnesis.discovery.entry import KINDS, Entry, check_kind
 from amnesis.discovery.hookspecs import PROJECT
-from amnesis.discovery.manager import Fault, Manager, Plugin, build_manager
+from amnesis.discovery.manager import Fault, Manager, Plugin, build_manager, normalized
 from amnesis.errors import PluginError, did_you_mean, one_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class Registry:
     """The names that the plugins of a manager register; iterating yields every :class:`Entry`.
 
-    ``faults`` are the reasons why plugins, or parts of them, are not in use.
+    A name that several register is told apart as ``distribution:name``; without a distribution it
+    is amnesis's own, or nobody's. ``faults`` are the reasons why plugins, or parts of them, are
+    not in use.
     """
 
     def __init__(self, manager: Manager) -> None:
@@ -59,19 +61,22 @@ class Registry:
             self._entries[kind].setdefault(entry.name, []).append(entry)
 
     def _reserve_builtin_names(self) -> None:
-        """Drop, with a fault, what a plugin registers under a name of amnesis itself."""
+        """Leave a name of amnesis itself to it; a plugin's is kept as ``distribution:name``."""
         for entries in self._entries.values():
-            for name, owners in entries.items():
+            for name, owners in list(entries.items()):
                 builtins = [entry for entry in owners if _is_builtin(entry)]
                 if not builtins:
                     continue
                 entries[name] = builtins
                 for entry in owners:
                     if not _is_builtin(entry):
+                        full = full_name(entry)
+                        entries.setdefault(full, []).append(replace(entry, name=full))
                         problem = (
-                            f"its {entry.kind} {name!r} is amnesis's own; give it another name"
+                            f"its {entry.kind} {name!r} is amnesis's own; give it another name, "
+                            f"or say {full!r}"
                         )
-                        self._unusable.append(Fault(entry.plugin, problem))
+                        self._unusable.append(Fault(entry.plugin, problem, name))
 
     def _resolve_aliases(self) -> None:
         """Point every further name of a component at that component's target."""
@@ -91,7 +96,7 @@ class Registry:
                 f"its {entry.kind} {entry.name!r} stands for {entry.target!r}, but no {entry.kind} "
                 f"is called so; correct the name"
             )
-            self._unusable.append(Fault(entry.plugin, problem))
+            self._unusable.append(Fault(entry.plugin, problem, entry.name))
             return None
         return replace(entry, target=target.target, alias_of=target.alias_of or target.name)
 
@@ -102,7 +107,9 @@ class Registry:
                 yield Fault(
                     entry.plugin,
                     f"registers {entry.kind} {entry.name!r}, as plugin {first.plugin} does, so "
-                    f"neither can be used by that name; rename it, or leave one plugin out",
+                    f"neither can be used by that name alone; say {full_name(entry)!r}, rename "
+                    f"it, or leave one plugin out",
+                    entry.name,
                 )
 
     def __iter__(self) -> Iterator[Entry]:
@@ -119,12 +126,25 @@ class Registry:
         return sorted(self._entries[check_kind(kind)])
 
     def find(self, name: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[Entry]:
-        """Return the entries called ``name``, in the order of ``kinds``.
+        """Return the entries called ``name``, or ``distribution:name``, in the order of ``kinds``.
 
         Raises:
             PluginError: a kind does not exist.
         """
-        return [entry for kind in kinds for entry in self._entries[check_kind(kind)].get(name, [])]
+        return [entry for kind in kinds for entry in self._owners(check_kind(kind), name)]
+
+    def _owners(self, kind: str, name: str) -> list[Entry]:
+        entries = self._entries[kind]
+        if name in entries or ":" not in name:
+            return entries.get(name, [])
+        distribution, _, plain = name.partition(":")
+        owners = entries.get(plain, [])
+        theirs = [entry for entry in owners if _is_of(entry, distribution)]
+        if not theirs:
+            kept = (es for full, es in entries.items() if full.endswith(f":{plain}"))
+            return [entry for es in kept for entry in es if _is_of(entry, distribution)]
+        # What two plugins call the same is called by its full name wherever it is shown, too.
+        return [replace(e, name=full_name(e)) for e in theirs] if len(owners) > 1 else theirs
 
     def get(self, kind: str, name: str) -> Entry:
         """Return the entry of a kind and name.
@@ -133,31 +153,35 @@ class Registry:
             PluginError: the name is unknown (the message suggests similar ones), or several
                 plugins register it (the message names them).
         """
-        owners = self._entries[check_kind(kind)].get(name, [])
+        owners = self._owners(check_kind(kind), name)
         if len(owners) == 1:
             return owners[0]
         if owners:
             raise PluginError(
                 f"{kind} {name!r} is registered by {' and by '.join(str(e.plugin) for e in owners)}"
-                f"; rename it in one of them, uninstall one, or leave one out "
+                f"; say {full_name(owners[-1])!r}, rename it in one of them, or leave one out "
                 f"(--without-plugin {owners[-1].plugin.entry_point})"
             )
-        raise self.unknown(f"no {kind} is called {name!r}", name, self.names(kind))
+        problem = f"no {kind} is called {name!r}"
+        if (first := name.partition(":")[0]) != name and first in self._entries[kind]:
+            problem += f" (for a hyper-parameter of {first!r}, write name:key=value)"
+        raise self.unknown(problem, name, self.names(kind))
 
     def unknown(self, problem: str, name: str, candidates: list[str]) -> PluginError:
         """Return the error for a name that no plugin registers, with the faults as possible causes.
 
-        ``problem`` begins the message; ``candidates`` are the names to suggest from.
+        A fault that is about another name is none. ``problem`` begins the message; ``candidates``
+        are the names to suggest from.
         """
         reasons = [f"left out: plugin {plugin}" for plugin in self._blocked]
-        reasons += [str(fault) for fault in self._unusable]
-        notes = "".join(f"; note: {reason}" for reason in reasons)
+        reasons += [str(fault) for fault in self._unusable if fault.name in ("", name)]
         if not any(self) and not self._blocked:
             return PluginError(
                 f"{problem}, for no plugin is installed, not even amnesis's own: "
-                f"reinstall amnesis with pip{notes}"
+                f"reinstall amnesis with pip",
+                reasons,
             )
-        return PluginError(f"{problem}; {did_you_mean(name, candidates)}{notes}")
+        return PluginError(f"{problem}; {did_you_mean(name, candidates)}", reasons)
 
     def create(self, kind: str, name: str, /, **hyper: Any) -> Any:
         """Return a new component of a kind and name, with these hyper-parameters.
@@ -173,6 +197,17 @@ class Registry:
         cls: type[Component] = entry.load()
         component = validated(cls, hyper, f"{kind} {name!r}", context={"registry": self})
         return component.registered_as(entry.registration)
+
+
+def full_name(entry: Entry) -> str:
+    """Return ``distribution:name``, which no two plugins of different distributions share."""
+    if ":" in entry.name:
+        return entry.name
+    return f"{entry.plugin.distribution}:{entry.name}"
+
+
+def _is_of(entry: Entry, distribution: str) -> bool:
+    return normalized(entry.plugin.distribution) == normalized(distribution)
 
 
 def _check_registration(name: Any, target: Any, summary: Any) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from amnesis.config.settings import Settings
-from amnesis.errors import ModelError, first_line
+from amnesis.config.settings import Settings, SpeltOut
+from amnesis.errors import ModelError, did_you_mean, first_line
 from amnesis.models.devices import default_device
 from amnesis.models.quantization import (
     Bits,
@@ -32,7 +33,7 @@ class ModelSettings(Settings):
 
     path: str = Field(min_length=1, description="a local folder or a hub name")
     revision: str | None = Field(None, description="a branch, tag or commit of the hub")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], SpeltOut] = Field(
         "auto", description="of the weights; auto: as they were saved"
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = Field(
@@ -58,9 +59,10 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    place = located(settings.path)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=trust_remote_code
+            place, revision=settings.revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # transformers and the hub raise many kinds
         raise ModelError(_loading_failure("tokenizer", settings, error)) from error
@@ -89,11 +91,12 @@ def load_model(
     if settings.quantize is not None:
         check_quantization(settings.quantize, "model.quantize")
         options |= loading_options(settings.quantize, device or default_device())
+    place = located(settings.path)
     with suppress(_UnreadableError):  # an adapter's folder, or loading says why
         check_size(_read_config(settings, trust_remote_code), settings.path)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            settings.path,
+            place,
             revision=settings.revision,
             trust_remote_code=trust_remote_code,
             **options,
@@ -107,13 +110,49 @@ def load_model(
 
 
 def _loading_failure(what: str, settings: ModelSettings, error: Exception) -> str:
-    local = Path(settings.path)
-    if local.is_dir():
+    if Path(located(settings.path)).is_dir():
         return f"the {what} in {settings.path} cannot be loaded: {first_line(error)}"
     return (
         f"the {what} {settings.path!r} is neither a folder here nor could it be had from the hub: "
         f"{first_line(error)}"
     )
+
+
+def located(path: str) -> str:
+    """Return the folder of a model, or a hub name: of a run's folder, the model in it.
+
+    Raises:
+        ModelError: it is a file, or can only mean a folder that is not there; near names are said,
+            before any hub is asked.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        inside = folder / "model"
+        holds_one = (inside / "config.json").is_file() or (inside / "adapter_config.json").is_file()
+        return str(inside if holds_one and not (folder / "config.json").is_file() else folder)
+    if folder.exists():
+        raise ModelError(f"{path}: is a file; a model is a folder, give that")
+    beside = folder.parent
+    near = [place.name for place in _folders(beside) if _looks_like_model(place)]
+    is_hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
+    close = get_close_matches(folder.name, near, n=1, cutoff=0.75)
+    if is_hub_name and not close and (beside == Path() or not beside.is_dir()):
+        return path
+    there = next(parent for parent in (beside, *beside.parents) if parent.is_dir())
+    part = folder.relative_to(there).parts[0]
+    names = near if there == beside and near else [place.name for place in _folders(there)]
+    raise ModelError(f"{path}: there is no such folder; in {there}: {did_you_mean(part, names)}")
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        return [p for p in place.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    except OSError:
+        return []
+
+
+def _looks_like_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "model/config.json"))
 
 
 def check_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedConfig:
@@ -124,10 +163,7 @@ def check_model(settings: ModelSettings, trust_remote_code: bool) -> PretrainedC
     Raises:
         ModelError: something is missing, the weights are pickled, or the model is endless.
     """
-    folder = Path(settings.path)
-    looks_local = folder.is_absolute() or settings.path.startswith(".") or len(folder.parts) > 2
-    if not folder.is_dir() and looks_local:
-        raise ModelError(f"{settings.path}: there is no such folder")
+    folder = Path(located(settings.path))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{settings.path}: is no model's folder, it holds no config.json")
@@ -151,10 +187,12 @@ def _read_config(settings: ModelSettings, trust_remote_code: bool) -> Pretrained
 
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=trust_remote_code
+            located(settings.path),
+            revision=settings.revision,
+            trust_remote_code=trust_remote_code,
         )
     except Exception as error:  # transformers and the hub raise many kinds
-        raise _UnreadableError(f"{settings.path}: {first_line(error)}") from None
+        raise _UnreadableError(_loading_failure("model", settings, error)) from None
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from amnesis.runs.results import Phase
 
 ANSWERS, REPORT = "answers.parquet", "report.html"
+BOARD = (
+    "tensorboard"  # the folder with TensorBoard's events, those of texts in folders of their own
+)
 # What every phase says of an example by itself; the rest of a record is the same in all of them.
 _OF_A_PHASE = ("generated", "logps")
 Records = list[dict[str, Any]]
@@ -58,11 +62,46 @@ def read_answers(folder: Path) -> Records:
     return _read(file) if file.is_file() else []
 
 
+def answers_texts(
+    answers: Mapping[Phase, Sequence[Mapping[str, Any]]], rows: int = 3
+) -> dict[str, str]:
+    """Return Markdown of the first ``rows`` examples of every set, and what each phase said.
+
+    The keys are the sets' names. Texts stand in blocks of code: whatever is in them is shown as it
+    is, and followed by no reader's browser.
+    """
+    sets: dict[str, dict[tuple[Any, ...], list[str]]] = {}
+    for phase, told in answers.items():
+        for key, record in _numbered(told):
+            of_set = sets.setdefault(record["set"], {})
+            if key not in of_set and len(of_set) == rows:
+                continue
+            asked = [_block("asked", record["prompt"]), _block("reference", record["reference"])]
+            lines = of_set.setdefault(key, [f"#### row {record['row']}", *asked])
+            if record["generated"] is not None:
+                lines.append(_block(phase, record["generated"]))
+    return {
+        name: "\n\n".join("\n\n".join(lines) for lines in examples.values())
+        for name, examples in sets.items()
+    }
+
+
+def _block(title: str, text: str) -> str:
+    indented = "\n".join(f"    {line}" for line in str(text).splitlines() or [""])
+    return f"{title}:\n\n{indented}"
+
+
 @first_rank_only
 def forget_phases(folder: Path) -> None:
     """Delete the answers that :func:`keep_answers` kept of every phase."""
     for file in folder.glob("answers-*.parquet"):
         file.unlink()
+
+
+def delete_shown_answers(folder: Path) -> None:
+    """Delete the answers that TensorBoard shows, from the folder of a run's events."""
+    for place in folder.glob("*/answers"):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _of_phase(folder: Path, phase: Phase) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from amnesis.data.examples import Mixture
 from amnesis.models.trainable import matching, with_lora
 from amnesis.runs.evaluations import attacks_by_name
+from amnesis.training.pacing.choice import RANGE_STEPS
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from amnesis.training.settings import TrainingSettings
 
 GIB = 1 << 30
+# How often a run is evaluated for its goal, in steps, where it does not say: often enough to end
+# near it, and seldom enough to cost less than the steps.
+GOAL_EVERY = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class Cost:
 
     ``steps_at_least`` says that ``steps`` is a lower bound: plain texts are counted as rows, and
     become more examples where they are cut into chunks. ``notes`` are further lines, such as
-    what each attack takes.
+    what each attack takes; ``remarks`` say what is slow, what is cut, and what is seldom meant.
     """
 
     steps: int
@@ -57,6 +61,7 @@ class Cost:
     memory_gib: float | None
     steps_at_least: bool = False
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return it in words, a line for each kind of cost."""
@@ -67,6 +72,7 @@ class Cost:
             f"{least}{self.steps} steps, "
             f"{self.forget_rows} forget and {self.retain_rows} retain rows",
             f"{self.forwards_per_step} forward passes a step, {self.evaluations} evaluations",
+            *self.remarks,
             f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
             *self.notes,
         ]
@@ -82,7 +88,8 @@ def cost_of(
 ) -> Cost:
     """Count steps, passes, parameters and memory of a run, and ask its attacks what they take."""
     training = recipe.training
-    steps, _ = training.length(len(streams["forget"]))
+    has_goal = recipe.until is not None
+    steps, _ = training.length(len(streams["forget"]), has_goal=has_goal)
     micro = training.micro_batch_size or training.batch_size
     sizes = [(method.forget, training.batch_size)]
     if method.retain is not None:
@@ -102,8 +109,74 @@ def cost_of(
         parameters=None if size is None else size.parameters,
         memory_gib=None if memory is None else memory / GIB,
         steps_at_least=training.steps is None and recipe.template.format == "text",
-        notes=(*method.notes(), *notes, *_attack_lines(method, benchmark, recipe)),
+        remarks=(
+            *_evaluation_lines(recipe, method, benchmark),
+            *_size_lines(recipe, method, streams, steps),
+        ),
+        notes=(
+            *method.notes(),
+            *notes,
+            *_pacing_lines(recipe, method, size),
+            *_attack_lines(method, benchmark, recipe),
+        ),
     )
+
+
+def _evaluation_lines(recipe: Recipe, method: Method, benchmark: Benchmark) -> list[str]:
+    """Return what the benchmark says that an evaluation takes."""
+    settings = recipe.evaluate.model_copy(update={"metrics": method.metrics})
+    line = benchmark.cost(settings)
+    return [line] if line else []
+
+
+def _size_lines(
+    recipe: Recipe, method: Method, streams: Mapping[str, Mixture], steps: int
+) -> list[str]:
+    """Return what of a run's sizes is allowed, yet seldom meant."""
+    training, lines = recipe.training, []
+    if method.procedure is not None:
+        return []
+    sizes = {"forget": training.batch_size}
+    if method.retain is not None:
+        sizes["retain"] = training.retain_batch_size or training.batch_size
+    for name, size in sizes.items():
+        rows = len(streams[name])
+        if size > rows and recipe.template.format != "text":
+            lines.append(
+                f"a step draws {size} {name} rows of {rows}: some of them twice; lower "
+                f"training.{'' if name == 'forget' else 'retain_'}batch_size to draw each once"
+            )
+    if training.warmup_steps >= steps:
+        lines.append(
+            f"the learning rate never reaches its height: {training.warmup_steps} warm-up steps, "
+            f"of {steps} in all (training.warmup_steps)"
+        )
+    if recipe.evaluate.every is not None and recipe.evaluate.every > steps:
+        lines.append(f"evaluate.every {recipe.evaluate.every}: never, in {steps} steps")
+    return lines
+
+
+def _pacing_lines(recipe: Recipe, method: Method, size: ModelSize | None) -> list[str]:
+    """Return what finding a learning rate and looking for the goal will take, a line each."""
+    lines = []
+    if recipe.training.learning_rate == "auto" and method.procedure is None:
+        copied = "" if size is None else f" ({_held(size) / GIB:.1f} GiB in main memory)"
+        lines.append(
+            f"learning rate: found before the run, in at most {RANGE_STEPS} steps at rising rates, "
+            f"with a copy of what trains{copied}"
+        )
+    if recipe.until is not None:
+        every = recipe.evaluate.every or GOAL_EVERY
+        goals = " and ".join(recipe.until)
+        lines.append(
+            f"the steps are the most that it makes: it ends where {goals} is reached, which a "
+            f"metric shows in an evaluation after every {every} steps"
+        )
+    return lines
+
+
+def _held(size: ModelSize) -> int:
+    return size.trained * size.dtype.itemsize
 
 
 def _attack_lines(method: Method, benchmark: Benchmark, recipe: Recipe) -> list[str]:
@@ -145,9 +218,9 @@ def _memory(
     """Return the bytes of weights, two gradients and optimizer, and notes on bfloat16 weights."""
     import torch
 
-    from amnesis.training.bfloat16 import ROUNDING, update_bytes, way_that_fits
+    from amnesis.training.optimizers.bfloat16 import ROUNDING, update_bytes, way_that_fits
 
-    moments = 2 if training.optimizer == "adamw" else 0
+    moments = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
     held = size.weights + 2 * size.trained * size.dtype.itemsize
     if size.dtype is not torch.bfloat16:
         return held + size.trained * moments * size.dtype.itemsize, ()
@@ -160,7 +233,7 @@ def _memory(
     if way == "stochastic":
         notes[0] += f" ({master / GIB:.1f} through float32 master weights)"
     rate = training.learning_rate
-    if way == "plain" and moments and rate < ROUNDING:
+    if way == "plain" and moments and rate != "auto" and rate < ROUNDING:
         notes.append(
             f"plain loses AdamW's step of about {rate:g} on every weight above "
             f"{rate / ROUNDING:.2g} (norms are about 1, others often 0.02); say "

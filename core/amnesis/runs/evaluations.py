@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,13 @@ from amnesis.contracts.benchmark import (
     Subject,
     check_values,
 )
-from amnesis.progress import ProgressCallback
-from amnesis.runs.answers import keep_answers, recall_answers
-from amnesis.runs.results import Results
+from amnesis.contracts.metric import ChosenMetric, metrics_of_retrained
+from amnesis.models.fingerprint import fingerprint
+from amnesis.progress import Prefixed, ProgressCallback
+from amnesis.runs.answers import answers_texts, keep_answers, recall_answers
+from amnesis.runs.results import PHASES, Results
 from amnesis.storage import read_record, write_json
+from amnesis.training.monitoring.board import Picture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,8 +28,22 @@ if TYPE_CHECKING:
     from amnesis.contracts.benchmark import Benchmark
     from amnesis.data.templates import AnyTemplate
     from amnesis.discovery.resolve import Method
+    from amnesis.runs.recipe import Recipe
     from amnesis.runs.results import Phase
     from amnesis.training.unlearner import FitResult
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a model is recognised by: its fingerprint, and the hub's commit, if it is of one."""
+
+    fingerprint: str
+    revision: str | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Identity:
+        """Return that of a model as it was loaded."""
+        return cls(fingerprint(model), getattr(model.config, "_commit_hash", None))
 
 
 class Evaluations:
@@ -47,7 +64,7 @@ class Evaluations:
     ) -> None:
         """Take what is evaluated by; ``folder`` keeps it for a run that is resumed."""
         self._benchmark, self._tokenizer, self._template = benchmark, tokenizer, template
-        metrics, during = method.metrics, method.during
+        metrics, during, self._registry = method.metrics, method.during, method.registry
         self._settings = settings.model_copy(update={"metrics": metrics})
         self._along = settings.model_copy(
             update={
@@ -60,6 +77,8 @@ class Evaluations:
         self._folder, self._progress = folder, progress
         self.made: dict[Phase, Evaluation] = {}
         self.attacks: dict[str, dict[str, dict[str, float]]] = {}
+        self.fingerprints: dict[str, str] = {}
+        self.revision: str | None = None
 
     def recall(self, phase: Phase) -> bool:
         """Take up an evaluation kept before the run was cut off; return whether there is one.
@@ -71,20 +90,35 @@ class Evaluations:
         if not kept.is_file():
             return False
         answers = recall_answers(self._folder, phase)
-        attacks, self.made[phase] = read_record(
+        attacks, model, self.made[phase] = read_record(
             kept,
-            lambda record: (record.pop("attacks").items(), Evaluation(**record, answers=answers)),
+            lambda record: (
+                record.pop("attacks").items(),
+                record.pop("model"),
+                Evaluation(**record, answers=answers),
+            ),
         )
+        self._recognise(phase, None if model is None else Identity(**model))
         for name, values in attacks:
             self.attacks.setdefault(name, {})[phase] = values
         return True
 
-    def evaluate(self, phase: Phase, model: PreTrainedModel) -> None:
-        """Evaluate a model, unless it is the retrained one under attack too, and keep it all."""
+    def evaluate(
+        self, phase: Phase, model: PreTrainedModel, identity: Identity | None = None
+    ) -> None:
+        """Evaluate a model, unless it is the retrained one under attack too, and keep it all.
+
+        ``identity`` is what the model is recognised by, where the phase has one that was loaded.
+        """
         subject = Subject(model, self._tokenizer, self._template)
+        self._recognise(phase, identity)
         progress = self._of_phase(phase)
         retrained = self.made.get("retrained")
-        made = self._benchmark.evaluate(subject, self._settings, progress, retrained=retrained)
+        settings = self._settings
+        if phase == "retrained" and settings.metrics is not None:
+            own = metrics_of_retrained(m for m in settings.metrics if isinstance(m, ChosenMetric))
+            settings = settings.model_copy(update={"metrics": own})
+        made = self._benchmark.evaluate(subject, settings, progress, retrained=retrained)
         check_values(made)
         attacked: dict[str, dict[str, float]] = {}
         under_attack = self._settings.model_copy(update={"keep_answers": False})
@@ -98,7 +132,15 @@ class Evaluations:
         keep_answers(self._folder, phase, made.answers)
         document = asdict(replace(made, answers=[]))
         del document["answers"]  # texts are not among the scores
-        write_json(self._folder / f"{phase}.json", {**document, "attacks": attacked})
+        known = None if identity is None else asdict(identity)
+        record = {**document, "attacks": attacked, "model": known}
+        write_json(self._folder / f"{phase}.json", record)
+
+    def _recognise(self, phase: Phase, identity: Identity | None) -> None:
+        if identity is not None:
+            self.fingerprints[phase] = identity.fingerprint
+            if phase == "before":
+                self.revision = identity.revision
 
     def along(self, model: PreTrainedModel) -> Mapping[str, float]:
         """Return the values of the model as it stands during the run."""
@@ -110,6 +152,11 @@ class Evaluations:
     def results(self, fitted: FitResult) -> Results:
         """Return what a run came to: all evaluations, and what the fit went through."""
         notes = [f"{phase}: {note}" for phase, made in self.made.items() for note in made.notes]
+        further = {
+            "revision": self.revision,
+            "goal": fitted.goal,
+            "range_test": fitted.range_test,
+        }
         return Results.of(
             self.made,
             self.attacks,
@@ -117,10 +164,44 @@ class Evaluations:
             trajectory=fitted.trajectory,
             steps=fitted.steps,
             data=fitted.data,
+            fingerprints=self.fingerprints,
+            **{key: value for key, value in further.items() if value is not None},
         )
 
+    def picture(self, phase: Phase, recipe: Recipe) -> Picture:
+        """Return what TensorBoard shows of a phase, and how the recipe led there."""
+        made, retrained = self.made[phase], self.made.get("retrained")
+        attacked = {
+            f"attacks/{attack}/{name}": value
+            for attack, phases in self.attacks.items()
+            for name, value in phases.get(phase, {}).items()
+        }
+        told = {one: self.made[one].answers for one in PHASES if one in self.made}
+        return Picture(
+            values={**made.values, **attacked},
+            retrained={} if retrained is None else retrained.values,
+            texts={} if phase == "after" else {"recipe": f"```yaml\n{recipe.without_rows()}```"},
+            answers=answers_texts(told) if made.answers else {},
+            descriptions=self._descriptions([*made.values, *attacked]),
+            hyper_parameters=recipe.hyper_parameters(),
+        )
+
+    def _descriptions(self, names: Sequence[str]) -> dict[str, str]:
+        """Return what metrics measure, where the registry says it."""
+        summaries: dict[str, str] = {}
+        for name in names:
+            set_name, _, metric = name.rpartition("/")
+            found = self._registry.find(metric.partition("(")[0], ("metric",))
+            where = f" on the {set_name} set" if set_name else ""
+            if found:
+                summaries[name] = f"{found[0].summary}{where}"
+                summaries[f"retrained/{name}"] = (
+                    f"{found[0].summary}{where}, of the retrained model"
+                )
+        return summaries
+
     def _of_phase(self, phase: str) -> ProgressCallback:
-        return lambda what, done, total: self._progress(f"{phase}: {what}", done, total)
+        return Prefixed(phase, self._progress)
 
 
 def attacks_by_name(attacks: Sequence[Attack]) -> dict[str, Attack]:

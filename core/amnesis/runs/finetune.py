@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,19 @@ from amnesis.discovery.resolve import Method
 from amnesis.models.creation import new_model, train_tokenizer
 from amnesis.models.devices import check_device
 from amnesis.models.loading import ModelSettings, check_model, load_model, load_tokenizer
-from amnesis.progress import ProgressCallback
+from amnesis.progress import ProgressCallback, watched
 from amnesis.runs.folder import RunFolder
 from amnesis.runs.preflight import check_sets
 from amnesis.runs.recipe import FinetuneRecipe
 from amnesis.runs.results import Results, RunResult
-from amnesis.training.callbacks import AfterFirstStep, StepProgress, TensorBoard
+from amnesis.training.callbacks import AfterFirstStep, StepProgress
+from amnesis.training.monitoring.board import Picture
+from amnesis.training.monitoring.trackers import build_trackers
+from amnesis.training.monitoring.watchers import Watchers
 from amnesis.training.unlearner import FitResult, Unlearner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from transformers.trainer_callback import TrainerCallback
 
     from amnesis.data.templates import Row
     from amnesis.discovery.registry import Registry
@@ -58,8 +60,11 @@ def finetune(
     trust_remote_code: bool = False,
     progress: ProgressCallback | None = None,
     registry: Registry | None = None,
+    command: str | None = None,
 ) -> RunResult:
     """Train a model on the sets that ``recipe`` names and leave it in ``out``.
+
+    The results name the ``command`` line, if any.
 
     Raises:
         AmnesisError: anything about the input is wrong.
@@ -68,6 +73,7 @@ def finetune(
         recipe = FinetuneRecipe.parse(recipe)
     owned = RunFolder.own(out, "finetune", resume=resume, overwrite=overwrite, device=device)
     with owned as folder:
+        folder.command = command
         prepared = prepare_finetuning(
             recipe, device=device, trust_remote_code=trust_remote_code, registry=registry
         )
@@ -75,15 +81,28 @@ def finetune(
             return finished
         rows = Mixture(((1.0, prepared.rows),)).digest()
         fitted = folder.read_fitted(rows)
+        picture = _picture(recipe)
+        watchers = Watchers.of(
+            folder.tensorboard / recipe.folder_name,
+            lambda: picture,
+            run_name=recipe.run_name,
+            report_to=recipe.report_to,
+            prefix="train/",
+        )
         if fitted is None:
             model, tokenizer = _model_of(recipe, prepared, trust_remote_code)
-            fitted = _fit(recipe, prepared, folder, model, tokenizer, progress)
+            with watchers.watching(), watched(progress) as shown:
+                fitted = watchers.noted(
+                    _fit(recipe, prepared, folder, model, tokenizer, watchers, shown)
+                )
             folder.write_fitted(model, tokenizer, fitted, rows, recipe.template)
+        fitted = watchers.finish(picture, fitted)
         results = Results(
             trajectory=fitted.trajectory,
             steps=fitted.steps,
             data=fitted.data,
             notes=fitted.notes,
+            fingerprints={"rows": rows},
         )
         return folder.finish(prepared.device, results)
 
@@ -94,13 +113,15 @@ def _fit(
     folder: RunFolder,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    progress: ProgressCallback | None,
+    watchers: Watchers,
+    progress: ProgressCallback,
 ) -> FitResult:
-    tensorboard = TensorBoard(folder.tensorboard)
-    callbacks: list[TrainerCallback] = [tensorboard, AfterFirstStep(folder.keep)]
-    if progress is not None:
-        callbacks.append(StepProgress(progress, "training"))
-    fitted = Unlearner(
+    callbacks = [
+        *watchers.callbacks,
+        AfterFirstStep(folder.keep),
+        StepProgress(progress, "training"),
+    ]
+    return Unlearner(
         model,
         tokenizer,
         method=Method(
@@ -117,7 +138,12 @@ def _fit(
         device=prepared.device,
         output=folder.checkpoints,
     ).fit(prepared.rows, progress=progress, resume=folder.resume)
-    return replace(fitted, notes=[*fitted.notes, *tensorboard.notes])
+
+
+def _picture(recipe: FinetuneRecipe) -> Picture:
+    """Return what TensorBoard shows of a finetuning beside what is logged of it."""
+    text = f"```yaml\n{recipe.without_rows()}```"
+    return Picture(texts={"recipe": text}, hyper_parameters=recipe.hyper_parameters())
 
 
 def prepare_finetuning(
@@ -137,6 +163,7 @@ def prepare_finetuning(
     names = [*recipe.sets, *(recipe.tokenizer_sets or ())]
     _, sets = check_sets(problems, recipe.benchmark, names, recipe.template, registry)
     usable = problems.attempt("device", lambda: check_device(device))
+    problems.attempt("report_to", lambda: build_trackers(recipe.report_to or ()))
     if isinstance(recipe.model, ModelSettings):
         settings = recipe.model
         problems.attempt("model", lambda: check_model(settings, trust_remote_code))

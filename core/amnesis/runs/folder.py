@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from amnesis.runs.recipe import BaseRecipe
     from amnesis.runs.results import Phase
 
+MODEL_CARD = "README.md"  # in the model's folder
 LOCK, FITTED = ".lock", "fitted.json"
 # All that a run writes into its folder, and all that --overwrite replaces.
 NAMES = (
@@ -58,13 +60,14 @@ class RunFolder:
     """The folder of a run or a finetuning, from the first look at it to the results in it.
 
     ``disposable`` says that all of a run in it is this one's beginning: a run that fails before its
-    first step leaves nothing in the way of the corrected one.
+    first step leaves nothing in the way of the corrected one. ``command`` is the command line.
     """
 
     path: Path
     resume: bool
     overwrite: bool
     disposable: bool = False
+    command: str | None = None
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -75,9 +78,10 @@ class RunFolder:
         """Own the folder ``out``, or a new ``runs/<what>-<time>``, while the run lives.
 
         Raises:
-            OutputError: another run owns it, or it is taken and this one neither resumes nor may
-                overwrite.
+            OutputError: another run owns it, it is taken and this one neither resumes nor may
+                overwrite, or this one is to do both.
         """
+        check_one_of(resume=resume, overwrite=overwrite)
         join(device)
         owner = _Owner()
         path = from_first_rank(
@@ -173,6 +177,13 @@ class RunFolder:
             record = {**asdict(fitted), "rows": rows, "files": digests(self.model)}
             write_json(self.checkpoints / FITTED, record)
 
+    def weights_digest(self) -> str:
+        """Return the SHA-256 of the file with the model's weights.
+
+        Of several files it is that of the lines that ``sha256sum *.safetensors`` prints.
+        """
+        return from_first_rank(lambda: _sha256(sorted(self.model.glob("*.safetensors"))))
+
     def read_fitted(self, rows: str) -> FitResult | None:
         """Return what training went through, if it came to its end before the run was cut off.
 
@@ -193,7 +204,9 @@ class RunFolder:
                 f"{self.path}: was trained on other rows: resume with the data that it began "
                 f"with, or start anew in another folder"
             )
-        if digests(self.model) != files:
+        written = digests(self.model)
+        written.pop(MODEL_CARD, None)  # the last that a run writes, and for its owner to rewrite
+        if written != files:
             raise DataError(
                 f"{self.model}: is not what the run wrote; delete {file}, and --resume trains it "
                 f"again from the last checkpoint"
@@ -219,6 +232,7 @@ class RunFolder:
                 "seconds": round(time.monotonic() - self.started, 2),
                 "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "environment": environment(device),
+                **({} if self.command is None else {"command": self.command}),
             }
         )
         if registry is not None:
@@ -294,6 +308,18 @@ def claim(folder: Path, *, overwrite: bool = False) -> Path:
     _make(folder)
     remove_run(folder)
     return folder
+
+
+def check_one_of(*, resume: bool, overwrite: bool) -> None:
+    """Refuse what would both go on with a folder's run and replace it.
+
+    Raises:
+        OutputError: both are asked for.
+    """
+    if resume and overwrite:
+        raise OutputError(
+            "resume goes on with what a folder holds, and overwrite replaces it: leave one out"
+        )
 
 
 def check_free(folder: Path, *, overwrite: bool = False) -> None:
@@ -386,6 +412,17 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    digests_of = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests_of[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    if len(digests_of) == 1:
+        return next(iter(digests_of.values()))
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests_of.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _owner_in(lock: Path) -> str:

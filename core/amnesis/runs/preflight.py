@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis.config.problems import Problems
+from amnesis.contracts.metric import ChosenMetric
 from amnesis.contracts.stream import StreamLoss, check_columns
-from amnesis.data.examples import Mixture
+from amnesis.data.examples import ExampleSet, Mixture
 from amnesis.discovery.registry import default_registry
 from amnesis.discovery.resolve import Method, build, build_metrics, build_stream
 from amnesis.errors import AmnesisError, PluginError, RecipeError, did_you_mean
@@ -18,9 +19,14 @@ from amnesis.models.devices import check_device
 from amnesis.models.loading import check_model, empty_model
 from amnesis.models.quantization import check_quantization
 from amnesis.models.trainable import check_targets, matching
-from amnesis.runs.cost import GIB, Cost, ModelSize, cost_of, size_of
+from amnesis.runs.checks.draft import draft_of
+from amnesis.runs.checks.texts import check_texts
+from amnesis.runs.cost import GIB, GOAL_EVERY, Cost, ModelSize, cost_of, size_of
+from amnesis.runs.recipe import Recipe
+from amnesis.training.monitoring.trackers import build_trackers
 from amnesis.training.report import STEP_VALUES
-from amnesis.training.stopping import limits_of
+from amnesis.training.stopping import goals_of, limits_of
+from amnesis.training.unlearner import check_dtype
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
     from amnesis.data.sources import Source
     from amnesis.data.templates import AnyTemplate, Row
     from amnesis.discovery.registry import Registry
-    from amnesis.runs.recipe import Recipe
 
 Sets = Mapping[str, Sequence["Row"]]
 
@@ -46,6 +51,8 @@ class Prepared:
         retain: what the retain stream draws from; empty where there is none.
         device: where to compute.
         cost: what the run will take.
+        evaluate_every: after how many steps the run is evaluated; None: never along the way.
+        examples: both streams' rows as tokens, by the stream's name.
     """
 
     method: Method
@@ -54,6 +61,8 @@ class Prepared:
     retain: Mixture
     device: str
     cost: Cost
+    evaluate_every: int | None
+    examples: Mapping[str, ExampleSet]
 
 
 def prepare(
@@ -69,62 +78,158 @@ def prepare(
     Raises:
         RecipeError: listing every problem.
     """
-    registry = registry or default_registry()
     problems = Problems()
-    benchmark, sets = check_sets(problems, recipe.benchmark, (), recipe.template, registry)
-    method = _build_method(problems, recipe, benchmark, registry)
+    machine = _Machine(device, out, trust_remote_code, registry or default_registry())
+    prepared = _checked(problems, recipe, machine)
+    problems.raise_any("the run cannot start")
+    assert prepared is not None  # noqa: S101  # no problem
+    return prepared
+
+
+def parse_recipe(
+    document: Mapping[str, Any],
+    where: str = "recipe",
+    *,
+    device: str | None = None,
+    out: Path | None = None,
+    trust_remote_code: bool = False,
+    registry: Registry | None = None,
+) -> Recipe:
+    """Return a document as a recipe; of an invalid one, say all that :func:`prepare` would say too.
+
+    Raises:
+        RecipeError: listing every problem, those of names, files and models among them.
+    """
+    try:
+        return Recipe.parse(document, where)
+    except RecipeError as error:
+        if not error.problems:  # it is no run's recipe at all
+            raise
+        problems = Problems(found=[text.removeprefix(f"{where}: ") for text in error.problems])
+        draft, faulty = draft_of(document)
+        first = len(problems.found)
+        if faulty and not faulty & _FITTED and faulty <= set(Recipe.model_fields):
+            problems.found += draft.misfits()
+        machine = _Machine(device, out, trust_remote_code, registry or default_registry())
+        _checked(problems, draft, machine, faulty)
+        problems.notes.update(dict.fromkeys(_misplaced(draft, faulty, machine.registry)))
+        if len(problems.found) == first and not problems.notes:
+            raise
+        problems.raise_any(where)
+        raise
+
+
+def _misplaced(draft: Recipe, faulty: frozenset[str], registry: Registry) -> Iterator[str]:
+    """Yield where unknown keys belong that are hyper-parameters of a component of the recipe."""
+    for kind in ("objective", "procedure", "regularizer", "combiner", "robust", "benchmark"):
+        choice = getattr(draft, kind)
+        for one in choice if isinstance(choice, list) else [choice]:
+            name = one.get("name") if isinstance(one, Mapping) else one
+            for entry in registry.find(str(name)) if name else ():
+                hypers: Mapping[str, Any] = getattr(entry.load(), "model_fields", {})
+                for key in sorted(faulty - set(Recipe.model_fields)):
+                    if key in hypers:
+                        yield f"{key!r} is of {name}: {kind}: {{name: {name}, {key}: …}}"
+
+
+# The keys that are fitted to one another: where one is wrong, the others may well be right.
+_FITTED = {"model", "objective", "procedure", "regularizer", "combiner", "lora", "trainable"}
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """Where and with what a run is to take place."""
+
+    device: str | None
+    out: Path | None
+    trust_remote_code: bool
+    registry: Registry
+
+
+def _checked(
+    problems: Problems, recipe: Recipe, machine: _Machine, faulty: frozenset[str] = frozenset()
+) -> Prepared | None:
+    """Collect every problem of a recipe, and return the run where there is none.
+
+    ``faulty`` are the keys of a draft that are wrong already: nothing that hangs on them is said.
+    """
+    registry, device, out = machine.registry, machine.device, machine.out
+    before = len(problems.found)
+    benchmark: Benchmark | None = None
+    sets: Sets = {}
+    if recipe.benchmark is not None:
+        benchmark, sets = check_sets(problems, recipe.benchmark, (), recipe.template, registry)
+    method = _build_method(problems, recipe, benchmark, registry, faulty)
+    if method is not None and sets:
+        problems.attempt("until", _check_goal_sets, recipe, method, sets)
     streams = {
         name: _check_sources(problems, name, sources, sets, recipe.template)
         for name, sources in (("forget", recipe.forget), ("retain", recipe.retain))
         if sets and (name == "forget" or recipe.regularizer is not None or recipe.procedure)
+        if not {name, "template", "benchmark"} & faulty
     }
     _check_columns(problems, method, streams)
+    rows_are_right = len(problems.found) == before
     usable = problems.attempt("device", check_device, device)
+    problems.attempt("report_to", build_trackers, recipe.report_to or ())
     if usable is not None:
         problems.attempt("training.precision", recipe.training.check_on, usable)
-    size = _check_models(problems, recipe, method, trust_remote_code)
+    config, size = _check_models(problems, recipe, method, machine.trust_remote_code)
     if out is not None and size is not None:
         problems.attempt("disk", _check_disk, out, size.parameters, recipe)
-    problems.raise_any("the run cannot start")
-    assert benchmark is not None  # noqa: S101  # no problem
-    assert method is not None  # noqa: S101
-    assert usable is not None  # noqa: S101
+    notes: list[str] = []
+    examples: dict[str, ExampleSet] = {}
+    can_tokenize = rows_are_right and "forget" in streams and "evaluate" not in faulty
+    if config is not None and benchmark is not None and method is not None and can_tokenize:
+        notes, examples = check_texts(
+            problems, recipe, method, benchmark, streams, config, machine.trust_remote_code
+        )
+    if faulty or len(problems.found) > before or not (benchmark and method and usable):
+        return None
+    cost = cost_of(recipe, method, streams, size, usable, benchmark)
     return Prepared(
         method=method,
         benchmark=benchmark,
         forget=streams["forget"],
         retain=streams.get("retain", Mixture(())),
         device=usable,
-        cost=cost_of(recipe, method, streams, size, usable, benchmark),
+        cost=replace(cost, remarks=(*cost.remarks, *notes)),
+        evaluate_every=evaluated_every(recipe, method),
+        examples=examples,
     )
 
 
+# The keys of which each names one component, and of which kind: a method's field.
+_SINGLE = {"procedure": "procedure", "combiner": "combiner", "robust": "perturbation"}
+
+
 def _build_method(
-    problems: Problems, recipe: Recipe, benchmark: Benchmark | None, registry: Registry
+    problems: Problems,
+    recipe: Recipe,
+    benchmark: Benchmark | None,
+    registry: Registry,
+    faulty: frozenset[str] = frozenset(),
 ) -> Method | None:
     """Build every component that the recipe names, each once; None where one cannot be built."""
     before = len(problems.found)
     forget: StreamLoss | None = StreamLoss("forget", ())
-    retain = combiner = procedure = None
+    retain = None
     if recipe.objective is not None:
         forget = problems.attempt(
             "objective", build_stream, "forget", "objective", recipe.objective, registry
         )
-    if recipe.procedure is not None:
-        procedure = problems.attempt("procedure", build, "procedure", recipe.procedure, registry)
     if recipe.regularizer is not None:
         retain = problems.attempt(
             "regularizer", build_stream, "retain", "regularizer", recipe.regularizer, registry
         )
-    if recipe.combiner is not None:
-        combiner = problems.attempt("combiner", build, "combiner", recipe.combiner, registry)
-    perturbation = None
-    if recipe.robust is not None:
-        perturbation = problems.attempt("robust", build, "perturbation", recipe.robust, registry)
-    probes = [problems.attempt("probes", build, "probe", one, registry) for one in recipe.probes]
-    attacks = [
-        problems.attempt("attacks", build, "attack", one, registry) for one in recipe.attacks
-    ]
+    single = {
+        kind: problems.attempt(key, build, kind, choice, registry)
+        for key, kind in _SINGLE.items()
+        if (choice := getattr(recipe, key)) is not None
+    }
+    tried = [problems.attempt("probes", build, "probe", one, registry) for one in recipe.probes]
+    built = [probe for probe in tried if probe is not None]
+    attacks = [problems.attempt("attacks", build, "attack", a, registry) for a in recipe.attacks]
     metrics = during = None
     if recipe.evaluate.metrics is not None:
         metrics = problems.attempt(
@@ -138,22 +243,82 @@ def _build_method(
         during = problems.attempt(
             "evaluate.during", build_metrics, recipe.evaluate.during, registry
         )
-    built = [probe for probe in probes if probe is not None]
-    problems.attempt("stop_when", _check_limits, recipe, built, registry)
+    if not faulty:  # what gives a value may be what is wrong
+        problems.attempt("stop_when", _check_limits, recipe, built, registry)
+        during = problems.attempt(
+            "until", _metrics_along, recipe, built, metrics or (), during, registry
+        )
     if len(problems.found) > before or forget is None:
         return None
     return Method(
         forget=forget,
         retain=retain,
-        combiner=combiner,
-        perturbation=perturbation,
-        procedure=procedure,
+        combiner=single.get("combiner"),
+        perturbation=single.get("perturbation"),
+        procedure=single.get("procedure"),
         probes=tuple(built),
         registry=registry,
         attacks=tuple(attack for attack in attacks if attack is not None),
         metrics=metrics,
         during=during,
     )
+
+
+def evaluated_every(recipe: Recipe, method: Method) -> int | None:
+    """Return after how many steps a run is evaluated: as it says, or as its goal needs it."""
+    if recipe.evaluate.every is not None or not _measured_goals(recipe, method.probes):
+        return recipe.evaluate.every
+    return GOAL_EVERY
+
+
+def _measured_goals(recipe: Recipe, probes: Sequence[Probe]) -> list[str]:
+    """Return the goals on values that no step and no probe gives: metrics."""
+    prefixes = (*STEP_VALUES, *(prefix for probe in probes for prefix in probe.logs))
+    return [name for name in goals_of(recipe.until, probes) if not name.startswith(prefixes)]
+
+
+def _metrics_along(
+    recipe: Recipe,
+    probes: Sequence[Probe],
+    metrics: Sequence[ChosenMetric],
+    during: Sequence[ChosenMetric] | None,
+    registry: Registry,
+) -> tuple[ChosenMetric, ...] | None:
+    """Return the metrics of evaluations along the run, those of its goals among them.
+
+    A goal alone is evaluated alone. None: all metrics are.
+
+    Raises:
+        RecipeError: a goal is on what nothing in the run gives.
+    """
+    names = _measured_goals(recipe, probes)
+    for name in names:
+        if "/" not in name and (giving := _probes_that_log(name, registry)):
+            raise RecipeError(f"until: a probe gives {name!r}: probes: [{giving[0]}]")
+    if recipe.evaluate.every is not None and during is None:
+        return None
+    chosen = list(during or ())
+    for name in names:
+        set_name, _, key = name.rpartition("/")
+        match = [one for one in (*chosen, *metrics) if one.metric.key == key]
+        fitting = [one for one in match if one.set_name in (None, set_name)]
+        if any(one in chosen for one in fitting):
+            continue
+        if fitting:
+            chosen.append(ChosenMetric(metric=fitting[0].metric, set_name=set_name or None))
+        else:
+            chosen += build_metrics([name], registry)
+    return tuple(chosen) or None
+
+
+def _check_goal_sets(recipe: Recipe, method: Method, sets: Sets) -> None:
+    """Refuse a goal on a set that the benchmark does not have."""
+    for name in _measured_goals(recipe, method.probes):
+        set_name = name.rpartition("/")[0]
+        if set_name and set_name not in sets:
+            raise RecipeError(
+                f"until: {name!r}: no set is called {set_name!r}; {did_you_mean(set_name, sets)}"
+            )
 
 
 def _check_limits(recipe: Recipe, probes: Sequence[Probe], registry: Registry) -> None:
@@ -187,8 +352,10 @@ def _probes_that_log(name: str, registry: Registry) -> list[str]:
 
 def _check_models(
     problems: Problems, recipe: Recipe, method: Method | None, trust_remote_code: bool
-) -> ModelSize | None:
-    """Check all models that the recipe names; return the size of the one that it trains."""
+) -> tuple[PretrainedConfig | None, ModelSize | None]:
+    """Check all models that the recipe names; return configuration and size of the trained one."""
+    if recipe.model is None:  # of a draft
+        return None, None
     for where, bits in (
         ("model.quantize", recipe.model.quantize),
         ("training.reference_copy", recipe.training.reference_copy),
@@ -198,19 +365,23 @@ def _check_models(
     if recipe.retrained is not None:
         problems.attempt("retrained", check_model, recipe.retrained, trust_remote_code)
     if config is None:
-        return None
+        return None, None
     for loss in (method.forget, method.retain) if method is not None else ():
         if loss is not None:
             problems.attempt(loss.name, _check_blocks, loss, config)
     skeleton = empty_model(config)
     if skeleton is None:
-        return None
+        return config, None
     faults = len(problems.found)
     if recipe.trainable is not None:
         problems.attempt("trainable", matching, skeleton, recipe.trainable)
     if recipe.lora is not None:
         problems.attempt("lora", check_targets, skeleton, recipe.lora)
-    return size_of(recipe, config, skeleton) if len(problems.found) == faults else None
+    if len(problems.found) > faults:
+        return config, None
+    size = size_of(recipe, config, skeleton)
+    problems.attempt("model.dtype", check_dtype, size.dtype, recipe.training.optimizer)
+    return config, size
 
 
 def check_sets(
@@ -266,10 +437,18 @@ def _row_problems(name: str, rows: Sequence[Row], template: AnyTemplate) -> list
         try:
             template.check(row)
         except AmnesisError as error:
-            faults.append(f"{name}, row {index}: {error}")
+            faults.append(f"{name}, row {index}: {error}{_other_form(row, template)}")
     if len(faults) > 1:
         faults = [f"{faults[0]} ({len(faults) - 1} more rows there have faults)"]
     return faults if rows else [f"{name}: is empty"]
+
+
+def _other_form(row: Row, template: AnyTemplate) -> str:
+    """Return a hint where a row has the field of another template's."""
+    for key, form in (("messages", "chat"), ("text", "text")):
+        if isinstance(row, Mapping) and key in row and template.format != form:
+            return f"; of rows with {key!r} say template.format={form}"
+    return ""
 
 
 def _check_blocks(loss: StreamLoss, config: PretrainedConfig) -> None:

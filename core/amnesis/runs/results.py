@@ -24,6 +24,8 @@ from amnesis.config.validation import validated
 from amnesis.contracts.report import Verdict
 from amnesis.errors import DataError
 from amnesis.storage import write_json, write_table
+from amnesis.training.pacing.choice import RangeTest
+from amnesis.training.pacing.goal import GoalReport
 
 if TYPE_CHECKING:
     from amnesis.contracts.benchmark import Evaluation
@@ -101,6 +103,12 @@ class Results(BaseModel):
     lm_eval: dict[str, Values] = Field(
         default_factory=dict, description="lm-eval's values by `task/metric`, by phase"
     )
+    goal: GoalReport | None = Field(
+        None, description="whether the run reached what `until` names, and when"
+    )
+    range_test: RangeTest | None = Field(
+        None, description="how `training.learning_rate: auto` found the rate, with its curve"
+    )
     steps: Count | None = Field(None, description="optimizer steps")
     seconds: Number | None = Field(None, description="duration")
     finished: str | None = Field(None, description="when, in ISO 8601 with the offset from UTC")
@@ -113,6 +121,16 @@ class Results(BaseModel):
     )
     model: str | None = Field(None, description="the model that was evaluated")
     benchmark: dict[str, Any] | None = Field(None, description="what it was evaluated by")
+    command: str | None = Field(None, description="the command line that made it")
+    revision: str | None = Field(
+        None, description="commit of the hub that the model before was loaded from"
+    )
+    fingerprints: dict[str, str] = Field(
+        default_factory=dict,
+        description="digests by which to recognise what was used: the models `before` and "
+        "`retrained`; of `after` the SHA-256 of the file with its weights; `forget rows` and "
+        "`retain rows` of the two streams, or a finetuning's `rows`",
+    )
 
     @classmethod
     def of(
@@ -167,6 +185,10 @@ class Results(BaseModel):
     def write(self, folder: Path) -> None:
         """Write ``results.json`` into a folder, atomically; what was not found is not in it."""
         write_json(folder / RESULTS, self.document())
+
+    def recognisable(self, fingerprints: Mapping[str, str]) -> Results:
+        """Return the results with further fingerprints."""
+        return self.model_copy(update={"fingerprints": {**self.fingerprints, **fingerprints}})
 
     def document(self) -> dict[str, Any]:
         """Return the record as plain values, as ``results.json`` holds it."""

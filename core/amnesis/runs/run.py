@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
 from amnesis.models.trainable import is_adapter, merged, train_only, with_adapter, with_lora
-from amnesis.progress import ProgressCallback
-from amnesis.runs.evaluations import Evaluations
+from amnesis.progress import ProgressCallback, watched
+from amnesis.runs.evaluations import Evaluations, Identity
 from amnesis.runs.folder import RunFolder
-from amnesis.runs.preflight import Prepared, prepare
+from amnesis.runs.preflight import Prepared, parse_recipe, prepare
 from amnesis.runs.recipe import Recipe
 from amnesis.runs.results import RunResult
 from amnesis.runs.workbench import RunWorkbench
-from amnesis.training.callbacks import AfterFirstStep, StepProgress, TensorBoard
+from amnesis.training.callbacks import AfterFirstStep, StepProgress
+from amnesis.training.monitoring.watchers import Watchers
 from amnesis.training.unlearner import FitResult, Unlearner
 
 if TYPE_CHECKING:
@@ -37,21 +38,23 @@ def run(
     reference_cache: Path | None = None,
     progress: ProgressCallback | None = None,
     registry: Registry | None = None,
+    command: str | None = None,
 ) -> RunResult:
     """Unlearn as ``recipe`` says and leave model, numbers and logs in ``out``.
 
     ``out`` defaults to a new ``runs/run-<time>`` in the working directory. ``resume`` goes on with
     a run in ``out`` that was cut off; its recipe must be the same. Names are looked up once, in
-    ``registry`` or among all that is installed.
+    ``registry`` or among all that is installed. The results name the ``command`` line, if any.
 
     Raises:
         AmnesisError: anything about the input is wrong; all that can be known before a weight is
             loaded is said then, at once.
     """
     if not isinstance(recipe, Recipe):
-        recipe = Recipe.parse(recipe)
+        recipe = parse_recipe(recipe, device=device, registry=registry)
     owned = RunFolder.own(out, "run", resume=resume, overwrite=overwrite, device=device)
     with owned as folder:
+        folder.command = command
         prepared = prepare(
             recipe,
             device=device,
@@ -63,9 +66,10 @@ def run(
         if (finished := folder.begin(recipe)) is not None:
             return finished
         load = partial(load_model, device=prepared.device, trust_remote_code=trust_remote_code)
-        return _Run(
-            recipe, folder, prepared, tokenizer, load, progress or _silent, reference_cache
-        ).carry_out()
+        with watched(progress) as shown:
+            return _Run(
+                recipe, folder, prepared, tokenizer, load, shown, reference_cache
+            ).carry_out()
 
 
 @dataclass(frozen=True)
@@ -93,34 +97,54 @@ class _Run:
             self.progress,
         )
         if recipe.retrained is not None and not evaluations.recall("retrained"):
-            evaluations.evaluate("retrained", self.load(recipe.retrained))
+            retrained = self.load(recipe.retrained)
+            evaluations.evaluate("retrained", retrained, Identity.of(retrained))
+        watchers = Watchers.of(
+            folder.tensorboard / recipe.folder_name,
+            lambda: evaluations.picture("before", recipe),
+            run_name=recipe.run_name,
+            report_to=recipe.report_to,
+            probes=self.prepared.method.probes,
+        )
         rows = f"{self.prepared.forget.digest()} {self.prepared.retain.digest()}"
         fitted = folder.read_fitted(rows)
         recalled = evaluations.recall("before")
         if fitted is None:
-            model = _trainable(recipe, self.load(recipe.model))
+            model = self.load(recipe.model)
+            identity = None if recalled else Identity.of(model)  # before an adapter is in it
+            model = _trainable(recipe, model)
             if not recalled:
-                evaluations.evaluate("before", model)
-            fitted = self._fit(model, evaluations)
+                evaluations.evaluate("before", model, identity)
+            with watchers.watching():
+                fitted = watchers.noted(self._fit(model, evaluations, watchers))
             if recipe.merges:
                 model = merged(model)
             folder.write_fitted(model, self.tokenizer, fitted, rows, recipe.template)
         else:
             if not recalled:
-                evaluations.evaluate("before", self.load(recipe.model))
+                before = self.load(recipe.model)
+                evaluations.evaluate("before", before, Identity.of(before))
             model = self._written()
         if not evaluations.recall("after"):
             evaluations.evaluate("after", model)
+        fitted = watchers.finish(evaluations.picture("after", recipe), fitted)
         return folder.finish(
             self.prepared.device,
-            evaluations.results(fitted),
+            evaluations.results(fitted).recognisable(
+                {
+                    "after": folder.weights_digest(),
+                    "forget rows": self.prepared.forget.digest(),
+                    "retain rows": self.prepared.retain.digest(),
+                }
+            ),
             evaluations.made,
             self.prepared.method.registry,
         )
 
-    def _fit(self, model: PreTrainedModel, evaluations: Evaluations) -> FitResult:
+    def _fit(
+        self, model: PreTrainedModel, evaluations: Evaluations, watchers: Watchers
+    ) -> FitResult:
         recipe, folder, method = self.recipe, self.folder, self.prepared.method
-        tensorboard = TensorBoard(folder.tensorboard, method.probes)
         if method.procedure is not None:
             tools = RunWorkbench(
                 recipe=recipe,
@@ -134,7 +158,7 @@ class _Run:
             )
             method.procedure.apply(model, tools)
             return tools.result()
-        fitted = Unlearner(
+        return Unlearner(
             model,
             self.tokenizer,
             method=method,
@@ -143,22 +167,23 @@ class _Run:
             seed=recipe.seed,
             reference_cache=self.reference_cache,
             callbacks=[
-                tensorboard,
+                *watchers.callbacks,
                 StepProgress(self.progress, "unlearning"),
                 AfterFirstStep(folder.keep),
             ],
             device=self.prepared.device,
             output=folder.checkpoints,
             stop_when=recipe.stop_when,
+            until=recipe.until,
+            warns=True,
             evaluate=evaluations.along,
-            evaluate_every=recipe.evaluate.every,
+            evaluate_every=self.prepared.evaluate_every,
         ).fit(
-            self.prepared.forget,
-            self.prepared.retain,
+            self.prepared.examples.get("forget", self.prepared.forget),
+            self.prepared.examples.get("retain", self.prepared.retain),
             progress=self.progress,
             resume=folder.resume,
         )
-        return replace(fitted, notes=[*fitted.notes, *tensorboard.notes])
 
     def _written(self) -> PreTrainedModel:
         """Return the trained model that the run wrote before it was cut off."""
@@ -176,7 +201,3 @@ def _trainable(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:
     if recipe.trainable is not None:
         train_only(model, recipe.trainable)
     return model
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +18,7 @@ from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import as_own, evaluating, score
 from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.scores import Needs, Scores, unpack
-from amnesis.storage import clear_scratch, write_tensors
+from amnesis.scoring.stored import read_scores, write_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +133,7 @@ def cached(
 ) -> Cached:
     """Return a reference over these examples, scored now or read from the folder ``cache``.
 
-    Only log-probabilities are stored there, a tensor for each example key; logits stay in memory.
+    Only log-probabilities are stored there, by example key; logits stay in memory.
     The model as it is now, by its fingerprint, and ``precision``, in which the caller's autocast
     computes, have a folder of their own: a model that has changed reads no stale scores. New ones
     become a new file, which is renamed into place, so that runs side by side do no harm; a file
@@ -145,25 +144,26 @@ def cached(
     model_needs = replace(as_own(needs), sequences=frozenset({"answer"}))
     device = next(model.parameters()).device
     folder = _folder_of(model, precision, cache) if cache and model_needs.logps else None
-    stored = _read(folder, note) if folder is not None else {}
+    # Of a text that several examples share the last is scored; all of them are too many to hold.
     texts = {
-        (name, example.sequences[name].key): example
+        (name, example.sequences[name].key): (name, example.length, place)
+        for place, example in enumerate(examples)
         for name in sorted(needs.sequences)
-        for example in examples
     }
-    logps = {key: stored[key] for _, key in texts if key in stored}
+    logps = {} if folder is None else read_scores(folder, {key for _, key in texts}, note)
     todo = [
-        (name, example)
-        for (name, key), example in texts.items()
-        if model_needs.logits or (model_needs.logps and key not in stored)
+        text
+        for (_, key), text in texts.items()
+        if model_needs.logits or (model_needs.logps and key not in logps)
     ]
-    todo.sort(key=lambda item: (item[0], item[1].length))
+    todo.sort(key=lambda text: text[:2])
     new_logps: dict[str, Tensor] = {}
     logits: dict[str, Tensor] = {}
     top: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     head, count = ChunkedHead(model), 0
     with torch.no_grad(), evaluating(model):
-        for name, group in _groups(todo, batch_size):
+        for name, places in _groups(todo, batch_size):
+            group = [examples[place] for place in places]
             # Each text is scored in a batch of its own, whose answer it is.
             batch = collate(group, pad_token_id).of(name).to(device)
             scores = score(model, batch, model_needs, head=head)
@@ -178,7 +178,7 @@ def cached(
             if progress is not None:
                 progress("reference scores", count, len(todo))
     if folder is not None and new_logps:
-        _write(folder, new_logps)
+        write_scores(folder, new_logps)
     return Cached(logps | new_logps, logits, top)
 
 
@@ -265,12 +265,12 @@ def _folder_of(model: PreTrainedModel, precision: str, cache: Path) -> Path:
     return cache / f"{fingerprint(model)}{suffix}"
 
 
-def _groups(items: Sequence[tuple[str, Example]], size: int) -> Iterator[tuple[str, list[Example]]]:
-    """Yield the examples of each text's name, ``size`` at a time."""
-    for name in sorted({name for name, _ in items}):
-        examples = [example for other, example in items if other == name]
-        for start in range(0, len(examples), size):
-            yield name, examples[start : start + size]
+def _groups(items: Sequence[tuple[str, int, int]], size: int) -> Iterator[tuple[str, list[int]]]:
+    """Yield the places of the examples of each text's name, ``size`` at a time."""
+    for name, group in itertools.groupby(items, key=lambda item: item[0]):
+        places = [place for *_, place in group]
+        for start in range(0, len(places), size):
+            yield name, places[start : start + size]
 
 
 def _concatenate(by_key: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -285,43 +285,3 @@ def _by_key(keys: Sequence[str], rows: Tensor, places: Tensor) -> dict[str, Tens
 
     parts = torch.split(rows.cpu(), places.sum(-1).tolist())
     return {key: part.clone() for key, part in zip(keys, parts, strict=True)}
-
-
-def _read(folder: Path, note: Callable[[str], None] | None) -> dict[str, Tensor]:
-    """Return all scores in a model's folder; a damaged file is deleted, and its scores are not."""
-    from safetensors import SafetensorError, safe_open
-
-    clear_scratch(folder)
-    logps: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        scores: dict[str, Tensor] = {}
-        digest = None
-        try:
-            with safe_open(file, "pt") as stored:
-                scores = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-                digest = (stored.metadata() or {}).get("digest")
-        except FileNotFoundError:
-            continue  # deleted meanwhile
-        except (SafetensorError, OSError):
-            pass
-        if digest == _digest(scores):
-            logps |= scores
-            continue
-        with suppress(OSError):
-            file.unlink()
-        if note is not None:
-            note(f"cached reference scores were damaged, and are computed anew: {file}")
-    return logps
-
-
-def _digest(logps: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for key in sorted(logps):
-        digest.update(key.encode())
-        digest.update(logps[key].contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _write(folder: Path, logps: Mapping[str, Tensor]) -> None:
-    digest = _digest(logps)
-    write_tensors(folder / f"{digest}.safetensors", logps, {"digest": digest})

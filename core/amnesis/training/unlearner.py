@@ -158,11 +158,8 @@ class Unlearner:
         self.method = method
         self.limits = limits_of(stop_when, method.probes)
         self.goals = goals_of(until, method.probes)
-        training = (
-            training
-            if isinstance(training, TrainingSettings)
-            else validated(TrainingSettings, training or {}, "training")
-        )
+        if not isinstance(training, TrainingSettings):
+            training = validated(TrainingSettings, training or {}, "training")
         suited = training.suited_to(method.combiner)
         self.training = suited.resolved(has_goal=bool(self.goals))
         self._warns = warns or bool(self.goals)
@@ -184,11 +181,9 @@ class Unlearner:
     ) -> FitResult:
         """Unlearn ``forget`` while keeping ``retain``; rows have the template's fields.
 
-        They are rows, or where rows are: a file, ``{"path": ..., "fields": ...}`` as in a recipe,
-        or a list of such sources; or examples that were encoded for this method before. The model
-        changes in place. ``resume`` goes on from ``output``'s last whole checkpoint as if nothing
-        had happened, or starts where there is none. ``reference`` gives the frozen scores that
-        losses read, in place of the model as it is now.
+        Or they are where rows are: a file, a mapping as in a recipe, or a list of such; or encoded
+        examples. The model changes in place. ``resume`` goes on from ``output``'s last checkpoint,
+        or starts where there is none. ``reference`` gives the frozen scores that losses read.
 
         Raises:
             DataError: a row lacks a field, a set is empty, or the checkpoint is of another run.

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from amnesis.cli.terminal import AsJson
+
 if TYPE_CHECKING:
     from amnesis.contracts import ChangeMetric
     from amnesis_evaluation.reports.comparison import Group
@@ -57,6 +59,7 @@ def compare(  # long for its options: each is a line of --help
     form: Annotated[
         str, typer.Option("--format", help="table, markdown, csv, latex or json.")
     ] = "table",
+    as_json: AsJson = False,
 ) -> None:
     """Show runs in one table: seeds as mean ± standard error, the Pareto front marked.
 
@@ -69,6 +72,7 @@ def compare(  # long for its options: each is a line of --help
     from amnesis_evaluation.reports.comparison import Run, grouped
     from amnesis_evaluation.reports.equal_forgetting import Target
 
+    form = "json" if as_json else form
     if form not in FORMATS:
         raise RecipeError(f"--format {form!r} is none; {did_you_mean(form, FORMATS)}")
     target = None if at is None else Target.parse(at)
@@ -87,8 +91,8 @@ def compare(  # long for its options: each is a line of --help
         shown = _at_equal(groups, target, columns)
     else:
         front = (forgetting or "forget/probability", retention or "retain/probability")
-        shown = _side_by_side(groups, columns, front, chance, pairs=pairs)
-    _show(shown, [note for group in groups for note in group.notes], form)
+        shown = side_by_side(groups, columns, front, chance, pairs=pairs)
+    show(shown, [note for group in groups for note in group.notes], form)
 
 
 def _check_alone(options: Mapping[str, object]) -> None:
@@ -103,7 +107,7 @@ def _check_alone(options: Mapping[str, object]) -> None:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A table, what is to be noted of it, and of every two methods the test and its sentence."""
 
     table: Table
@@ -129,35 +133,44 @@ class _Shown:
         }
 
 
-def _show(shown: _Shown, notes: Sequence[str], form: str) -> None:
+def show(shown: Shown, notes: Sequence[str], form: str) -> None:
     """Print what is shown; in the forms for other programs the sentences are notes."""
-    from rich.console import Console
+    from amnesis.cli import console
+    from amnesis.cli.terminal import is_warning, sorted_notes
+    from amnesis.progress import is_quiet
 
     if form == "json":
         print(json.dumps(shown.document(notes), indent=2, ensure_ascii=False))
         return
     if form == "table":
-        console = Console()
+        plain = console()
         print(shown.table.title)
-        for part in shown.table.rich(console.width):
+        for part in shown.table.rich(plain.width):
             print()
-            console.print(part)
+            plain.print(part)
         if shown.sentences:
             print("", *shown.sentences, sep="\n")
     else:
         print(shown.table.written(cast("Format", form)), end="")
-    for note in [*notes, *shown.notes, *(() if form == "table" else shown.sentences)]:
-        print(f"note: {note}", file=sys.stderr)
+    if is_quiet():
+        return
+    said = [*notes, *shown.notes, *(() if form == "table" else shown.sentences)]
+    for note in sorted_notes(said):
+        print(f"{'warning' if is_warning(note) else 'note'}: {note}", file=sys.stderr)
 
 
-def _side_by_side(
+def side_by_side(
     groups: Sequence[Group],
     columns: Sequence[str],
     sides: tuple[str, str],
     chance: float | None,
     *,
     pairs: bool,
-) -> _Shown:
+) -> Shown:
+    """Return the groups beside each other, with the front of the two ``sides``, low and high.
+
+    ``chance`` is the retention metric's; ``pairs`` shows every two groups in place of the groups.
+    """
     from amnesis_evaluation.metrics.recovery import Recovery
     from amnesis_evaluation.reports.comparison import forgot_nothing, mean_and_error, pareto_front
     from amnesis_evaluation.reports.tables import Number, Table
@@ -198,7 +211,7 @@ def _side_by_side(
     if pairs:
         table = _pairs_table(groups, tested)
     sentences = [pair.sentence(*sides) for pair in tested]
-    return _Shown(table, notes + untested, tested, sentences)
+    return Shown(table, notes + untested, tested, sentences)
 
 
 def _recoveries(group: Group, metric: str, measure: ChangeMetric) -> list[float]:
@@ -209,7 +222,7 @@ def _recoveries(group: Group, metric: str, measure: ChangeMetric) -> list[float]
     ]
 
 
-def _at_equal(groups: Sequence[Group], target: Target, columns: Sequence[str]) -> _Shown:
+def _at_equal(groups: Sequence[Group], target: Target, columns: Sequence[str]) -> Shown:
     from amnesis_evaluation.reports.comparison import mean_and_error
     from amnesis_evaluation.reports.equal_forgetting import NotReachedError, at_target
     from amnesis_evaluation.reports.tables import Number, Table
@@ -253,7 +266,7 @@ def _at_equal(groups: Sequence[Group], target: Target, columns: Sequence[str]) -
             f"while a run goes on (evaluate.every, evaluate.during)"
         )
     title = f"At {target}, interpolated along the trajectories"
-    return _Shown(Table(title, ["run", "reached", "steps", *columns], rows), notes)
+    return Shown(Table(title, ["run", "reached", "steps", *columns], rows), notes)
 
 
 def _tested_pairs(groups: Sequence[Group], metrics: Sequence[str]) -> tuple[list[Pair], list[str]]:

@@ -113,11 +113,13 @@ def make_demo(
     unlearning run into the folder itself.
 
     Raises:
-        OutputError: ``folder`` is not empty, and neither ``overwrite`` nor ``resume`` is true.
+        OutputError: ``folder`` is not empty, and neither ``overwrite`` nor ``resume`` is true, or
+            both are.
     """
     import amnesis
-    from amnesis.runs.folder import claim
+    from amnesis.runs.folder import check_one_of, claim
 
+    check_one_of(resume=resume, overwrite=overwrite)
     if not resume:
         claim(folder, overwrite=overwrite)
     benchmark = {"name": "fictional", "seed": seed}
@@ -137,8 +139,12 @@ def make_demo(
                 "metrics": list(METRICS),
                 "generate_rows": 40,
                 "max_new_tokens": 64,
-                "every": 20,
-                "during": ["forget/extraction_strength", "retain/extraction_strength"],
+                "every": 10,
+                "during": [
+                    f"{name}/{metric}"
+                    for name in ("forget", "retain")
+                    for metric in ("extraction_strength", "probability")  # of one forward pass
+                ],
             },
             "seed": seed,
         },
@@ -162,11 +168,8 @@ def _train(
     registry: Registry | None,
 ) -> None:
     """Train the model that is called as its folder, unless an earlier demo has."""
+    from amnesis.progress import Prefixed
     from amnesis.runs.finetune import finetune
-
-    def tell(what: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(f"{folder.name}: {what}", done, total)
 
     finetune(
         {
@@ -183,7 +186,7 @@ def _train(
         resume=_goes_on(folder, resume),
         overwrite=overwrite and not resume,
         device="cpu",
-        progress=tell,
+        progress=None if progress is None else Prefixed(folder.name, progress),
         registry=registry,
     )
 

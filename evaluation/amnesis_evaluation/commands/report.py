@@ -20,7 +20,7 @@ def report(
 ) -> None:
     """Write report.html of a run or an evaluation again, by today's rules, from its results."""
     from amnesis.cli import console, print_notes, print_verdict, registry_of
-    from amnesis.runs.answers import ANSWERS, REPORT, forget_phases
+    from amnesis.runs.answers import ANSWERS, REPORT, delete_shown_answers, forget_phases
     from amnesis.runs.reporting import reported
     from amnesis.runs.results import RESULTS, Results
 
@@ -31,6 +31,7 @@ def report(
         for name in (ANSWERS, REPORT):
             (folder / name).unlink(missing_ok=True)
         forget_phases(folder / "checkpoints")
+        delete_shown_answers(folder / "tensorboard")
     whole = reported(folder, results, registry_of(context))
     if whole.verdict != results.verdict:
         whole.model_copy(update={"notes": results.notes}).write(folder)

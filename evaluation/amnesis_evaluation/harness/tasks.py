@@ -23,6 +23,7 @@ from amnesis_evaluation.harness.items import read_items
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
+    from transformers import PreTrainedTokenizerBase
 
 
 def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, float]:
@@ -37,7 +38,7 @@ def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, floa
         RecipeError: a task's name is unknown, or its data lack a split that it reads.
         DataError: a file cannot be used, or a task's own data cannot be obtained.
     """
-    _check_settings(subject, settings)
+    _check_settings(subject.tokenizer, settings)
     # Standard output belongs to the caller, which may be printing JSON.
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -50,14 +51,44 @@ def lm_eval_values(subject: Subject, settings: LmEvalSettings) -> dict[str, floa
     return dict(_flat_values(results))
 
 
-def _check_settings(subject: Subject, settings: LmEvalSettings) -> None:
+def check_tasks(settings: LmEvalSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse tasks that :func:`lm_eval_values` would refuse, before there is a model.
+
+    Whether the hub has a task's data, or its cache here while there is no network, is asked of each
+    task that is a single definition and has no local files.
+
+    Raises:
+        RecipeError: a task's name is unknown, or its data lack a split that it reads.
+        DataError: a file cannot be used, or a task's own data cannot be obtained.
+    """
+    _check_settings(tokenizer, settings)
+    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(sys.stderr):
+        _tasks(settings, Path(scratch))
+    for name in settings.tasks:
+        path = definition(name)
+        if path is not None and name not in settings.data:
+            with _errors_in_one_line(settings, name):
+                _find_data(path)
+
+
+def _find_data(path: Path) -> None:
+    from datasets import load_dataset_builder
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config = load_yaml(path, resolve_func=False)
+    if config.get("dataset_path"):
+        options = config.get("dataset_kwargs") or {}
+        load_dataset_builder(config["dataset_path"], config.get("dataset_name"), **options)
+
+
+def _check_settings(tokenizer: PreTrainedTokenizerBase, settings: LmEvalSettings) -> None:
     unknown = set(settings.data) - set(settings.tasks)
     if unknown:
         name = sorted(unknown)[0]
         raise RecipeError(
             f"lm_eval.data: {name!r} is not among the tasks; {did_you_mean(name, settings.tasks)}"
         )
-    if settings.chat_template and not getattr(subject.tokenizer, "chat_template", None):
+    if settings.chat_template and not getattr(tokenizer, "chat_template", None):
         raise RecipeError("lm_eval.chat_template: the tokenizer has no chat template")
 
 
@@ -195,12 +226,13 @@ def _evaluate(
 
 
 @contextmanager
-def _errors_in_one_line(settings: LmEvalSettings) -> Iterator[None]:
+def _errors_in_one_line(settings: LmEvalSettings, task: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # lm-eval, datasets and the hub raise many kinds
+        what = task or ", ".join(settings.tasks)
         raise DataError(
-            f"lm_eval: {', '.join(settings.tasks)}: {type(error).__name__}: {first_line(error)}; "
+            f"lm_eval: {what}: {type(error).__name__}: {first_line(error)}; "
             f"without the hub give local files: lm_eval.data: {{task: {{split: file}}}}"
         ) from error
 

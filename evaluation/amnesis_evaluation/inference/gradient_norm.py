@@ -14,7 +14,10 @@ from amnesis.scoring.scores import Needs
 from amnesis_evaluation.inference.batching import in_batches
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+BLOCK = 1 << 20  # elements that are widened at once
 
 
 def gradient_norms(
@@ -41,7 +44,7 @@ def gradient_norms(
         gradients = torch.autograd.grad(
             scores.logps.sum() / scores.count("tokens"), parameters, allow_unused=True
         )
-        squares = [g.double().square().sum().cpu() for g in gradients if g is not None]
+        squares = [_square_of(g) for g in gradients if g is not None]
         return [float(torch.stack(squares).sum().sqrt())]
 
     with evaluating(model):
@@ -54,3 +57,11 @@ def gradient_norms(
             what="gradient norms",
             progress=progress,
         )
+
+
+def _square_of(gradient: Tensor) -> Tensor:
+    """Return ``‖g‖²`` in float64, without a float64 copy of the whole gradient."""
+    import torch
+
+    parts = torch.split(gradient.reshape(-1), BLOCK)
+    return torch.stack([part.double().square().sum() for part in parts]).sum().cpu()

@@ -106,7 +106,7 @@ def content_of(
         tasks=_tasks(results),
         attacks=_attacks(results),
         effects=_effects(results),
-        recipe="" if recipe is None else _without_rows(recipe),
+        recipe="" if recipe is None else recipe.without_rows(),
         method=method,
         facts=_facts(results, recipe),
         gaps=unmeasured(results, has_answers=bool(answers)),
@@ -276,7 +276,9 @@ def _facts(results: Results, recipe: PartialRecipe | None) -> list[tuple[str, An
     extra = {} if recipe is None else recipe.model_dump(mode="json")
     model = results.model or _path_of(extra.get("model"))
     facts: list[tuple[str, Any]] = [
+        ("command", results.command),
         ("model", model),
+        ("revision of the model", results.revision),
         ("retrained model", _path_of(extra.get("retrained"))),
         ("benchmark", _benchmark(results, recipe)),
         ("finished", results.finished),
@@ -284,6 +286,7 @@ def _facts(results: Results, recipe: PartialRecipe | None) -> list[tuple[str, An
         ("seconds", results.seconds),
     ]
     facts += [(name, value) for name, value in results.environment.items()]
+    facts += [(f"fingerprint: {name}", digest) for name, digest in results.fingerprints.items()]
     facts += [(f"rows of {name}, digest", digest) for name, digest in results.sets.items()]
     return [(name, value) for name, value in facts if value is not None]
 
@@ -299,24 +302,6 @@ def _benchmark(results: Results, recipe: PartialRecipe | None) -> str | None:
     if choice is None:
         return None
     return choice if isinstance(choice, str) else str(choice.get("name"))
-
-
-def _without_rows(recipe: PartialRecipe) -> str:
-    """Return the recipe as YAML, with the number of rows in place of rows that it holds itself."""
-    import yaml
-
-    document = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    if isinstance(benchmark := document.get("benchmark"), dict):
-        document["benchmark"] = {
-            name: f"({len(value)} rows)" if _holds_rows(value) else value
-            for name, value in benchmark.items()
-        }
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _holds_rows(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
 
 
 # -- what is not there ----------------------------------------------------------------------------

@@ -51,6 +51,9 @@ def _more(results: Results, verdict: Verdict) -> Iterator[str]:
             "G-effect is not negative): try another objective; amnesis suggest ranks them"
         )
         return
+    if results.goal is not None and results.goal.advice is not None:
+        yield results.goal.advice  # which knows the run's settings too
+        return
     factor = _factor(results, verdict)
     if verdict.forgetting == "not_at_all":
         moved = "nothing moved" if factor is None else "hardly anything moved"
@@ -119,8 +122,8 @@ def _less(results: Results) -> Iterator[str]:
     rate = learning_rate_of(results)
     goal = _goal(results, "forget/probability")
     yield (
-        f"its absence shows: stop earlier, evaluate.every=10 and "
-        f"stop_when: {{forget/probability: {{below: {_rounded(goal):g}}}}}"
+        f"its absence shows: stop earlier, "
+        f"until: {{forget/probability: {{below: {_rounded(goal):g}}}}}"
         + ("" if rate is None else f", or halve the rate, training.learning_rate={rate / 2:.2g}")
     )
 

@@ -49,6 +49,11 @@ def load_evaluation(path: Path, phase: Phase = "after") -> Evaluation:
     Raises:
         DataError: the results or their examples are missing or cannot be read.
     """
+    if (path / "config.json").is_file() and not (path / RESULTS).is_file():
+        raise DataError(
+            f"{path}: is a model, not the results of one; to evaluate it beside the run say "
+            f"retrained: {path} (of results, give the folder that amnesis evaluate --out wrote)"
+        )
     results = Results.read(path)
     folder = path if path.is_dir() else path.parent
     file = folder / EXAMPLES

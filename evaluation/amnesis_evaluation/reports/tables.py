@@ -69,6 +69,20 @@ class Table:
             room -= size + _COLUMN_GAP
         return [self._band(band, label) for band in bands]
 
+    def upright(self) -> RichTable:
+        """Return the table as it stands, for a terminal; no number is broken."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table as RichTable
+
+        table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name in self.columns:
+            table.add_column(_text(name), overflow="fold")
+        for column, cells in zip(table.columns, zip(*self.rows, strict=True), strict=False):
+            column.no_wrap = any(isinstance(cell, Number) for cell in cells)
+        for row in self.rows:
+            table.add_row(*map(_text, row))
+        return table
+
     def _band(self, band: Sequence[tuple[Sequence[Cell], int]], label: int) -> RichTable:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table as RichTable

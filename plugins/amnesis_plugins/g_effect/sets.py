@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from amnesis.contracts.stream import StreamLoss, further_texts
 from amnesis.data.batches import Batch, collate, pad_token_id
 from amnesis.data.examples import Example, encode_rows
+from amnesis.data.spans import text_and_ends
 from amnesis.data.templates import Template
 from amnesis.errors import ContractError
 
@@ -153,11 +155,22 @@ def token_texts(
 def _pieces(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return what each token adds to the text of the tokens before it.
 
-    Tokens are not decoded one by one, because a decoder drops the space before a lone token. A
-    character of several tokens belongs to the last of them, and the others add nothing.
+    Tokens are not decoded one by one, because a decoder drops the space before a lone token, but
+    each behind a few of those before it. A character of several tokens belongs to the last of them,
+    and the others add nothing.
     """
     if not ids:
         return []
+    text, ends = text_and_ends(ids, tokenizer)
+    whole = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    rises = all(a <= b for a, b in pairwise(ends))
+    if not (rises and text == whole and ends[-1] == len(text)):
+        return _pieces_of_beginnings(ids, tokenizer)
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _pieces_of_beginnings(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return what :func:`_pieces` does, from every beginning: where few tokens do not tell."""
     decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
     text, pieces, start = decode(list(ids)), list[str](), 0
     for k in range(1, len(ids)):

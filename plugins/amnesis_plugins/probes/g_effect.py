@@ -45,6 +45,19 @@ class GEffect(Probe):
     short_names: ClassVar[Mapping[str, str]] = {
         "retain_over_unlearn": "g_effect/retain_over_unlearn"
     }
+    charts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "G-effect of the objective": ("g_effect/unlearn", "g_effect/retain"),
+        "G-effect of the regularizer": (
+            "g_effect/regularizer/unlearn",
+            "g_effect/regularizer/retain",
+        ),
+        "harm per unit of forgetting": ("g_effect/retain_over_unlearn",),
+    }
+    one_unit: ClassVar[tuple[str, ...]] = (
+        "g_effect/unlearn",
+        "g_effect/retain",
+        "g_effect/regularizer",
+    )
 
     every: int = Field(5, ge=1, description="observe the first and then every k-th step")
 

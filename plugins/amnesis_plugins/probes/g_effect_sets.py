@@ -26,6 +26,10 @@ class SetGEffect(Probe):
     source: ClassVar[str] = "Wang et al. 2025, arXiv 2502.19301"
 
     logs: ClassVar[tuple[str, ...]] = ("g_effect/sets/",)
+    charts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "G-effect on fixed examples": ("g_effect/sets/unlearn", "g_effect/sets/retain"),
+    }
+    one_unit: ClassVar[tuple[str, ...]] = ("g_effect/sets/unlearn", "g_effect/sets/retain")
 
     every: int = Field(10, ge=1, description="measure the first and then every k-th step")
     examples: int = Field(16, ge=1, description="how many of each set, from its beginning")

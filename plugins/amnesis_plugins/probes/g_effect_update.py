@@ -50,6 +50,22 @@ class UpdateGEffect(Probe):
         "g_effect/retain_over_unlearn/",
         "risk/",
     )
+    charts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "effective G-effect of the update, in nats": (
+            "g_effect/unlearn/effective",
+            "g_effect/retain/effective",
+        ),
+        "measured change of the risks, in nats": (
+            "g_effect/unlearn/measured",
+            "g_effect/retain/measured",
+        ),
+    }
+    one_unit: ClassVar[tuple[str, ...]] = (
+        "g_effect/unlearn/effective",
+        "g_effect/retain/effective",
+        "g_effect/unlearn/measured",
+        "g_effect/retain/measured",
+    )
 
     on: Literal["next", "sets"] = Field("next", description="the next batches, or fixed examples")
     examples: int = Field(16, ge=1, description="of each set, where on is 'sets'")

@@ -12,7 +12,8 @@ import pytest
 from pydantic import Field
 
 import amnesis
-from amnesis.cli.plugins import described, listed, show_plugins, type_text
+from amnesis.cli.plugins import described, listed, show_plugins
+from amnesis.config.keys import type_text
 from amnesis.contracts import LikelihoodTerm
 from amnesis.discovery.manager import Plugin, build_manager
 from amnesis.discovery.registry import Registry, default_registry

@@ -201,7 +201,7 @@ def test_ctrl_c_says_the_line_that_goes_on_from_there(
     registry = registry_with(stranger(probe={"ctrl_c": CtrlC}))
     recipe = str(written("run", probes=["ctrl_c"]))
     line = ["run", recipe, "training.steps=3", "--out", str(tmp_path / "a folder")]
-    assert main(line, registry=registry) == 130
+    assert main([*line, "--quiet"], registry=registry) == 130
     said = one_line(capsys)
     stopped, _, again = said.partition("; go on with: ")
     assert stopped == "interrupted after step 2 of 3"
@@ -241,3 +241,19 @@ def test_the_table_shows_every_phase_and_what_has_no_value() -> None:
     assert ["metric", "before", "after", "retrained"] in rows
     assert ["forget/probability", "0.988", "0.010", "0.020"] in rows
     assert ["[b]", "1.000", "–", "3.000"] in rows
+
+
+def test_a_retrained_model_is_compared_with_by_a_metric_that_is_named(
+    written: Written, tmp_path: Path, tiny_folder: Path, qa_rows: Any
+) -> None:
+    rows = [{**row, "perturbed_answer": ["No."], "paraphrased_answer": "So."} for row in qa_rows]
+    recipe = written(
+        "run",
+        retrained=str(tiny_folder),
+        benchmark={"name": "own", "forget": rows[:4], "retain": rows[4:]},
+        evaluate={"metrics": ["forget_quality"], "bootstrap": 0},
+    )
+    assert main(["run", str(recipe), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    results = Results.read(tmp_path / "out")
+    assert (results.before or {})["forget_quality"] == 1
+    assert "forget_quality" not in (results.retrained or {})

@@ -6,20 +6,22 @@ import csv
 import json
 import math
 from fractions import Fraction
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import amnesis
 from amnesis.data.batches import collate
 from amnesis.data.examples import Mixture, encode_mixture, encode_rows, shared_examples
+from amnesis.data.packed import PackedTexts
 from amnesis.data.sampling import StepPlan, draw_of, shuffled, steps_of
 from amnesis.data.sources import Source
-from amnesis.data.templates import ChatTemplate, Template, TextTemplate, encode
+from amnesis.data.templates import ChatTemplate, Encoded, Template, TextTemplate, encode
 from amnesis.errors import AmnesisError, DataError
 
 
@@ -371,3 +373,119 @@ def test_sources_rename_fields_and_say_what_is_missing(tmp_path: Path) -> None:
         Source(set="forgot").rows(sets)
     with pytest.raises(AmnesisError, match="there is no such file"):
         Source(path=tmp_path / "no.jsonl").rows({})
+
+
+# -- many at once ---------------------------------------------------------------------------------
+
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t.é😀ﬁ\u0301"), max_size=24
+).filter(lambda text: bool(text.strip()))
+
+
+def tokenizers_of(tiny_tokenizer: Any) -> list[Any]:
+    """Byte-level as it is, with what transformers' tokenizers do around it, and one that strips."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    wordy = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    wordy.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    wordy.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special)
+    wordy.train_from_iterator(["who wrote it", "she was born in porto", "aé fi"], trainer)
+    wordy.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return [
+        tiny_tokenizer,
+        PreTrainedTokenizerFast(tokenizer_object=wordy, eos_token="</s>", bos_token="<s>"),
+    ]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=5),
+    st.sampled_from(["{question}", "Q: {question}\nA: ", "{question} "]),
+    st.integers(2, 30),
+    st.booleans(),
+    st.booleans(),
+)
+def test_many_rows_at_once_have_the_tokens_of_one_by_one(
+    tiny_tokenizer: Any, texts: Any, prompt: str, max_length: int, eos: bool, plain: bool
+) -> None:
+    rows = [{"question": q, "answer": a, "text": a, "other": o} for q, a, o in texts]
+    template: Any = (
+        TextTemplate(max_length=max_length, eos=eos, stride=max(1, max_length // 2))
+        if plain
+        else Template(prompt=prompt, max_length=max_length, eos=eos)
+    )
+    further: Any = {"other": lambda row: row["other"]}
+    for tokenizer in tokenizers_of(tiny_tokenizer):
+        expected: list[tuple[int, dict[str, Encoded]]] = []
+        for index, row in enumerate(rows):
+            own = template.chunks(template.whole(row, tokenizer)) if plain else None
+            for one in own or [template.encode(row, tokenizer)]:
+                other = template.encode(row, tokenizer, row["other"])
+                expected.append((index, {"answer": one, "other": other}))
+        usable = [
+            (index, sequences)
+            for index, sequences in expected
+            if min(one.label_count for one in sequences.values()) > 0
+        ]
+        if not usable:
+            continue
+        found = encode_rows(rows, tokenizer, template, answers=further)
+        assert [(e.index, dict(e.sequences)) for e in found.examples] == usable
+        assert found.dropped == len(expected) - len(usable)
+        assert found.cut_tokens == sum(o.cut for _, s in expected for o in s.values())
+        assert [key.hex() for key in found.answer_keys()] == [s["answer"].key for _, s in usable]
+        keys = [s[name].key for _, s in usable for name in ("answer", "other")]
+        assert list(found.digests()) == keys
+        assert found.duplicates == len(usable) - len({s["answer"].key for _, s in usable})
+
+
+def test_packed_texts_are_the_texts_that_were_packed() -> None:
+    texts = [
+        Encoded((1, 2, 3), 1),
+        Encoded((70000,), 1, cut=5),
+        Encoded((4, 5), 1, counted=(1,)),
+        Encoded((6,), 1, counted=()),
+    ]
+    packed = PackedTexts()
+    for text in texts:
+        packed.append(text)
+    assert list(packed) == texts
+    assert packed[-1] == texts[-1]
+    assert packed[1:3] == tuple(texts[1:3])
+    with pytest.raises(IndexError):
+        packed[4]
+
+
+def test_a_text_that_no_tokenizer_takes_is_its_own_rows_fault(tiny_tokenizer: Any) -> None:
+    rows = [{"question": "Who?", "answer": "Somebody."}, {"question": "\ud800", "answer": "x"}]
+    with pytest.raises(Exception) as alone:  # noqa: PT011  # whatever it is
+        Template().encode(rows[1], tiny_tokenizer)
+    with pytest.raises(type(alone.value)):
+        encode_rows(rows, tiny_tokenizer, Template())
+
+
+def test_the_key_of_a_text_is_that_of_earlier_releases() -> None:
+    assert Encoded((5,), 1).key == blake2b(b"1:5", digest_size=16).hexdigest()
+    text = Encoded((1, 20, 300), 2, counted=(2,))
+    assert text.key == blake2b(b"2:1,20,300:2", digest_size=16).hexdigest()
+
+
+def test_rows_beyond_one_call_keep_their_numbers(tiny_tokenizer: Any, monkeypatch: Any) -> None:
+    from amnesis.data import encoding, examples
+
+    monkeypatch.setattr(examples, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(encoding, "MAX_CHARACTERS", 40)
+    rows = [{"question": f"Who is {i}?", "answer": f"Number {i}."} for i in range(8)]
+    found = encode_rows(iter(rows), tiny_tokenizer, Template())
+    assert [example.index for example in found.examples] == list(range(8))
+    assert [example.row for example in found.examples] == rows
+    rows[6] = {"question": "Who?"}
+    with pytest.raises(DataError, match="row 6: a row has no field 'answer'"):
+        encode_rows(rows, tiny_tokenizer, Template())

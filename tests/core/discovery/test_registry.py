@@ -96,8 +96,14 @@ def test_duplicate_name_names_both_owners_and_stops_nothing_else(install: Any) -
     message = str(raised.value)
     assert "first-methods 1.0, entry point 'first_methods_entry'" in message
     assert "second-methods 1.0, entry point 'second_methods_entry'" in message
-    assert "rename it" in message
+    assert "say 'second-methods:halved', rename it" in message
     assert "--without-plugin second_methods_entry" in message
+    for distribution, spelling in (("first-methods", "First_Methods"), ("second-methods",) * 2):
+        term = registry.create("objective", f"{spelling}:halved")
+        assert term.factor == 0.5
+        assert term.registered_name == f"{distribution}:halved"
+    with pytest.raises(PluginError, match="no objective is called 'third:halved'; did you mean"):
+        registry.get("objective", "third:halved")
     (fault,) = registry.faults
     assert fault.plugin.distribution == "second-methods"
     assert "as plugin first-methods 1.0" in str(fault)
@@ -143,10 +149,11 @@ def test_failing_hook_is_a_fault_that_keeps_what_came_before(
 def test_the_core_s_commands_are_registered_by_the_hook_as_a_stranger_s_are() -> None:
     plugin = Plugin(amnesis.cli, "core", "amnesis", "0")
     registry = Registry(build_manager([], modules=[plugin]))
-    assert registry.names("command") == ["cache", "finetune", "plugins", "run"]
+    names = ["cache", "finetune", "help", "new-plugin", "plugins", "recipe", "run"]
+    assert registry.names("command") == names
     for entry in registry:
         assert entry.plugin is plugin
-        assert entry.load().__name__ == entry.name
+        assert entry.load().__module__.startswith("amnesis.cli.")
         assert entry == replace(default_registry().get("command", entry.name), plugin=plugin)
     without = Registry(build_manager(blocked=["core"]))
     assert not {"run", "plugins"} & set(without.names("command"))
@@ -169,8 +176,11 @@ def test_a_name_of_amnesis_s_own_stays_its_own(
     assert fault.plugin.distribution == "shadow-plugin"
     assert str(fault) == (
         "plugin shadow-plugin 1.0, entry point 'shadow_plugin_entry': its "
-        f"{kind} {name!r} is amnesis's own; give it another name"
+        f"{kind} {name!r} is amnesis's own; give it another name, or say 'shadow-plugin:{name}'"
     )
+    theirs = registry.get(kind, f"Shadow_Plugin:{name}")
+    assert (theirs.name, theirs.target) == (f"shadow-plugin:{name}", "a:B")
+    assert registry.get(kind, f"amnesis:{name}") == registry.get(kind, name)
     assert registry.get(kind, name) == default_registry().get(kind, name)
     assert registry.get(kind, name).load() is default_registry().get(kind, name).load()
     assert registry.get(kind, "mine").plugin.distribution == "shadow-plugin"  # its others stay

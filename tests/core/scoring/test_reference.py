@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from amnesis.data.batches import collate
 from amnesis.data.examples import encode_rows
@@ -19,6 +20,7 @@ from amnesis.models.trainable import LoraSettings, with_lora
 from amnesis.scoring.forward import evaluating, score
 from amnesis.scoring.reference import FrozenCopy, cached
 from amnesis.scoring.scores import Needs
+from amnesis.scoring.stored import read_scores, write_scores
 from amnesis.training.unlearner import Unlearner
 
 
@@ -263,3 +265,58 @@ def test_evaluating_puts_every_mode_back(tiny_llama: Any) -> None:
     with evaluating(tiny_llama):
         assert not any(m.training for m in tiny_llama.modules())
     assert [m.training for m in tiny_llama.modules()] == modes
+
+
+def test_files_without_a_text_that_is_asked_for_are_not_read(
+    tiny_llama: Any, examples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a fit reads does not grow with all that other runs have stored."""
+    needs = Needs(ref_logps=True)
+
+    def scores(chosen: Any) -> Any:
+        known = cached(tiny_llama, chosen, needs, pad_token_id=1, cache=tmp_path)
+        return known.scores(collate(chosen, 1), needs).logps
+
+    first, second = scores(examples[:3]), scores(examples[3:7])
+    opened: list[tuple[str, str]] = []
+
+    def watching(file: Path, framework: str) -> Any:
+        stored: Any = safe_open(file, framework)
+
+        class Watched:
+            def __enter__(self) -> Any:
+                stored.__enter__()
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                stored.__exit__(*error)
+
+            def get_tensor(self, name: str) -> Any:
+                opened.append((file.name, name))
+                return stored.get_tensor(name)
+
+            keys, metadata = stored.keys, stored.metadata
+
+        return Watched()
+
+    monkeypatch.setattr("safetensors.safe_open", watching)
+    assert torch.equal(scores(examples[:3]), first)
+    assert len({name for name, _ in opened}) == 1  # found by its name
+    opened.clear()
+    assert torch.equal(scores(examples[4:6])[0, : second.shape[1]][:3], second[1][:3])
+    whole = {name for name, tensor in opened if tensor == "scores"}
+    assert len(whole) == 1  # of the other only the keys, if anything
+
+
+def test_many_texts_are_few_tensors(tmp_path: Path) -> None:
+    """A tensor for each of a million texts would be more than a file's header may hold."""
+    scores = {f"{k:032x}": torch.full((k % 3,), float(k)) for k in range(2000)}
+    write_scores(tmp_path, scores)
+    (file,) = tmp_path.iterdir()
+    with safe_open(file, "pt") as stored:
+        assert len(list(stored.keys())) == 3
+    some = {f"{k:032x}" for k in (0, 7, 1999, 5000)}
+    found = read_scores(tmp_path, some, None)
+    assert found.keys() == some & scores.keys()
+    for key, tensor in found.items():
+        assert torch.equal(tensor, scores[key])

@@ -122,7 +122,7 @@ class Fragile(amnesis.Unlearner):
     """Breaks at once where the rate is high."""
 
     def fit(self, *rows: Any, **options: Any) -> Any:
-        if self.training.learning_rate > 1:
+        if float(self.training.learning_rate) > 1:
             raise NonFiniteError("step 1: the loss is nan")
         return super().fit(*rows, **options)
 

@@ -160,7 +160,7 @@ def test_a_note_is_shown_as_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Probability, "value", fail)
     shown = evaluate(*OWN, "--metrics", "probability,exact_memorization", "--no-cache")
-    assert "note: metric forget/probability failed: ValueError: [bold]no[/red]" in shown
+    assert "warning: metric forget/probability failed: ValueError: [bold]no[/red]" in shown
 
 
 def test_a_runs_folder_brings_its_benchmark_and_template(place: Path) -> None:
@@ -351,7 +351,24 @@ def test_an_original_log(place: Path, shared_data: Path) -> None:
         ([*OWN, "--batch-size", "0"], "--batch-size"),
         ([*OWN, "--batch-size", "many"], "--batch-size"),
         ([*OWN, "--limit", "0"], "--limit"),
-        ([*OWN, "--retrained", "nowhere"], "there is no results.json here"),
+        ([*OWN, "--retrained", "nowhere"], "the tokenizer 'nowhere' is neither a folder here"),
+        ([*OWN, "--retrained", "./modle"], "./modle: there is no such folder; in .: did you mean"),
+        (
+            [*OWN, "--forget", "forget.jsonl"],
+            "give --benchmark, or --forget and --retain, not both",
+        ),
+        (["model", "--forget", "forget.jsonl"], "benchmark 'own': retain: is missing"),
+        (
+            ["model", "--forget", "{pth: x}", "--retain", "x"],
+            "pth: unknown key; did you mean 'path'",
+        ),
+        (["model", "--lm-eval", "wmdp_bio:test"], "no task 'wmdp_bio:test'"),
+        (["model", "--lm-eval", "wmdp_bio:a=[:b=c"], "lm-eval task 'wmdp_bio:a=[:b=c': '['"),
+        (
+            ["model", "--lm-eval", "wmdp_bio", "--attack", "paraphrase"],
+            "name a --benchmark: metrics",
+        ),
+        ([*OWN, "--attack", "relearning:stps=3"], "did you mean 'steps'"),
         ([*OWN, "--lm-eval", "wmdp_bo"], "lm-eval has no task 'wmdp_bo'"),
         ([*OWN, "--attack", "relerning"], "no attack is called 'relerning'"),
         (["no-such-model", *OWN[1:]], "no-such-model"),
@@ -373,3 +390,62 @@ def test_wrong_input_is_one_line(
         evaluate(*arguments)
     assert line in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_own_files_are_named_as_every_command_names_them(place: Path) -> None:
+    quick = ["--metrics", "probability", "--json"]
+    wanted = json.loads(evaluate(*OWN, *quick))["values"]
+    files = ["--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+    assert json.loads(evaluate("model", *files, *quick))["values"] == wanted
+    rows = [json.loads(line) for line in (place / "forget.jsonl").read_text().splitlines()]
+    for name, part in (("one", rows[:1]), ("rest", rows[1:])):
+        renamed = [{"frage": row["question"], "answer": row["answer"]} for row in part]
+        (place / f"{name}.jsonl").write_text("\n".join(map(json.dumps, renamed)))
+    sources = [f"{{path: {name}.jsonl, fields: {{question: frage}}}}" for name in ("one", "rest")]
+    split = [word for text in sources for word in ("--forget", text)]
+    evaluate("model", *split, *files[2:], *quick, "--out", "out")
+    results = Results.read(place / "out")
+    assert results.after == pytest.approx(wanted)
+    assert (results.benchmark or {})["forget"] == f"{len(rows)} rows", "no text of them is kept"
+
+
+def test_metrics_are_listed_with_commas_or_one_by_one(place: Path) -> None:
+    commas = evaluate(*OWN, "--metrics", "probability,perplexity", "--json")
+    assert evaluate(*OWN, "--metrics", "probability", "--metrics", "perplexity", "--json") == commas
+
+
+def test_a_retrained_model_is_as_good_as_its_results(place: Path) -> None:
+    holdout = ["--with", "holdout=holdout.jsonl", "--max-new-tokens", "2"]
+    evaluated = evaluate(
+        *OWN,
+        *holdout,
+        "--retrained",
+        "model",
+        "--metrics",
+        "forget_quality",
+        "--out",
+        "out",
+        "--json",
+    )
+    values = json.loads(evaluated)["values"]
+    assert values["forget_quality"] == pytest.approx(1)
+    assert (Results.read(place / "out").retrained or {}).keys() >= {"forget/truth_ratio"}
+
+
+def test_lm_eval_needs_no_benchmark_and_takes_files(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def values(subject: Subject, settings: Any) -> dict[str, float]:
+        seen.append(settings)
+        return {"lm_eval/wmdp_bio/acc": 0.25}
+
+    monkeypatch.setattr(tasks, "lm_eval_values", values)
+    files = "wmdp_bio:test=bio.jsonl:dev=dev.jsonl,mmlu"
+    shown = evaluate("model", "--lm-eval", files, "--lm-eval", "arc_easy", "--out", "out", "--json")
+    assert json.loads(shown)["values"] == {"lm_eval/wmdp_bio/acc": 0.25}
+    assert Results.read(place / "out").benchmark is None
+    (settings,) = seen
+    assert settings.tasks == ("wmdp_bio", "mmlu", "arc_easy")
+    assert settings.data == {"wmdp_bio": {"test": Path("bio.jsonl"), "dev": Path("dev.jsonl")}}

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from tests.evaluation.commands.page_reader import Page
 from tests.evaluation.pages.reading import as_number
 
@@ -78,7 +79,8 @@ def test_everything_is_written_and_says_the_same(command: Command, files: dict[s
     code, shown, error = command(
         "--objectives", "ga,npo,rmu:layer=0:coefficient=2.0,nll", "--entanglement", "2"
     )
-    assert (code, error) == (0, "")
+    assert code == 0
+    assert all(" of " in line for line in error.splitlines()), "progress, and nothing else"
     coarse = EffectTable.read_parquet(files["out"] / "g_effect.parquet")
     fine = EffectTable.read_parquet(files["out"] / "tokens.parquet")
     assert coarse.objectives == ["ga", "npo", "rmu(coefficient=2.0, layer=0)", "nll"]
@@ -311,8 +313,10 @@ def test_without_matplotlib_the_picture_is_left_out_and_it_says_so(
 def test_objectives_on_the_command_line() -> None:
     assert choice_of(" wga:beta=5 ") == {"name": "wga", "beta": 5}
     assert choice_of("npo") == {"name": "npo"}
+    theirs = {"name": "their-methods:wga", "beta": 5}
+    assert choice_of("their-methods:wga:beta=5", "objective") == theirs
     with pytest.raises(RecipeError, match="wga:beta=5"):
-        choice_of("wga:beta")
+        choice_of("wga:beta=5:gamma")
 
 
 def test_the_sets_must_be_named(files: dict[str, Path], capsys: Any) -> None:
@@ -332,3 +336,30 @@ def test_a_runs_folder_brings_its_model_and_its_template(files: dict[str, Path])
         loaded(folder)
     recipe.unlink()
     assert loaded(folder).template == Template()
+
+
+def test_a_run_s_folder_brings_the_rows_of_the_run(
+    command: Command, files: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    assert command("--objectives", "ga", "--entanglement", "0")[0] == 0
+    wanted = (files["out"] / "g_effect.json").read_text(encoding="utf-8")
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "model").rename(run / "model")
+    own = {name: str(files[name]) for name in ("forget", "retain")}
+    recipe = {"objective": "ga", "benchmark": {"name": "own", **own}}
+    line = ["probe", str(run), "--objectives", "ga", "--entanglement", "0", "--device", "cpu"]
+
+    def of_the_run(out: str, *options: str, **changes: Any) -> str:
+        (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, **changes}), encoding="utf-8")
+        assert main([*line, "--out", str(tmp_path / out), *options]) == 0, capsys.readouterr().err
+        return (tmp_path / out / "g_effect.json").read_text(encoding="utf-8")
+
+    assert of_the_run("as-it-is") == wanted
+    swapped = {"forget": {"set": "retain"}, "retain": [{"path": own["forget"]}]}
+    other = of_the_run("swapped", **swapped)
+    assert other != wanted
+    named = ["--forget", own["forget"], "--retain", own["retain"]]
+    assert of_the_run("named", *named, **swapped) == wanted
+    half = ["--forget", own["retain"]]
+    assert of_the_run("half", *half, retain={"path": own["forget"]}) == other

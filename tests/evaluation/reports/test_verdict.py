@@ -190,6 +190,18 @@ def test_where_nothing_moved_the_learning_rate_is_named_by_how_far_it_went() -> 
     )
 
 
+def test_a_goal_that_was_missed_says_what_to_set() -> None:
+    goal = {
+        "reached": False,
+        "cap": 120,
+        "limits": {"forget/probability": {"below": 0.1}},
+        "values": {"forget/probability": 0.95},
+        "advice": "set training.steps=360",
+    }
+    told_of = told(run_of((0.96, 0.98, 0.94), RETENTION["kept"], goal=goal))
+    assert told_of.advice == ("set training.steps=360",)
+
+
 def test_an_objective_that_does_not_raise_the_risk_is_not_helped_by_larger_steps() -> None:
     trajectory = [{"step": k, "learning_rate": 1e-5, "g_effect/unlearn": 0.1} for k in range(1, 21)]
     results = run_of(FORGETTING["not_at_all"], RETENTION["kept"], trajectory=trajectory)
@@ -221,7 +233,7 @@ def test_where_retention_turned_it_says_when_and_how_to_combine() -> None:
 
 def test_too_much_is_answered_by_stopping_earlier() -> None:
     (advice,) = told(run_of(FORGETTING["too_much"], RETENTION["kept"])).advice
-    assert "stop_when: {forget/probability: {below: 0.01}}" in advice
+    assert "until: {forget/probability: {below: 0.01}}" in advice
     assert "training.learning_rate=5e-06" in advice
 
 

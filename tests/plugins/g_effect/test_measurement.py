@@ -20,7 +20,7 @@ from amnesis.discovery.resolve import Choice
 from amnesis.errors import DataError, RecipeError
 from amnesis_plugins.g_effect.layers import in_order, layers_of
 from amnesis_plugins.g_effect.measurement import measure
-from amnesis_plugins.g_effect.sets import token_texts
+from amnesis_plugins.g_effect.sets import _pieces, _pieces_of_beginnings, token_texts
 from amnesis_plugins.g_effect.table import EffectTable
 
 RowSets = tuple[list[Any], list[Any]]
@@ -170,6 +170,44 @@ def test_texts_of_tokens_joined_are_the_text(decoder: str, kind: Any, tiny_token
     assert [text for text in texts if not text.isascii()] == ["ë", "東", "京"]
     before = texts.index("ë")
     assert texts[before - 1] == ""  # its first byte, of which there is no text yet
+
+
+def word_pieces() -> Any:
+    """A tokenizer that decodes as BERT's does: ## joins, and punctuation takes its space away."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "she", "was", "born", "##n", "in", "port", "##o", ".", ",", "'", "s", "n't"]
+    tokenizer = Tokenizer(models.WordPiece({w: k for k, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_texts_of_tokens_are_those_of_every_beginning(tiny_tokenizer: Any, data: Any) -> None:
+    for tokenizer in (tiny_tokenizer, sentencepiece_like(), word_pieces()):
+        ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), min_size=1, max_size=40))
+        pieces = _pieces(ids, tokenizer)
+        assert "".join(pieces) == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        assert len(pieces) == len(ids)
+        text = " ".join(data.draw(st.lists(st.sampled_from(["she", "born", "Zoë", "東京", "."]))))
+        ids = tokenizer(text).input_ids
+        assert _pieces(ids, tokenizer) == (_pieces_of_beginnings(ids, tokenizer) if ids else [])
+
+
+def test_texts_of_tokens_take_decodings_of_few_tokens(tiny_tokenizer: Any) -> None:
+    ids, sizes = tiny_tokenizer("Mirela Dantes wrote. " * 60).input_ids, []
+
+    class Counting:
+        def decode(self, tokens: Any, **options: Any) -> str:
+            sizes.append(len(tokens))
+            return str(tiny_tokenizer.decode(tokens, **options))
+
+    tokenizer: Any = Counting()
+    _pieces(ids, tokenizer)
+    assert sum(sizes) < 40 * len(ids) < sum(range(len(ids)))
 
 
 def test_a_regularizer_at_its_own_reference_vanishes_and_it_says_so(

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.core.training.events import images, picture
+
 from amnesis.contracts import Probe, StepContext
-from amnesis.training.callbacks import TensorBoard
+from amnesis.training.monitoring.board import TensorBoard
 
 
 class Curve(Probe):
-    """A stranger's probe: reports a number each step, and draws all of them at the end."""
+    """A stranger's probe: reports a number each step, and draws all of them so far."""
 
     drawn: list[list[float]]
 
@@ -46,20 +48,21 @@ class Scribbler(Clumsy):
 
 
 def test_a_figure_is_written_and_one_that_fails_stops_nothing(fit: Any, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     curve = Curve(drawn=[], every=2)
     probes = [Clumsy(), Scribbler(), curve]
     tensorboard = TensorBoard(tmp_path, probes)
-    result = fit(probes=probes, callbacks=[tensorboard], training={"steps": 4})
-    assert [values.get("curve/height") for values in result.trajectory] == [0.0, 1.0, None, 9.0]
-    assert curve.drawn == [[0.0, 1.0, 9.0]], "once, at the end, of all that was logged"
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert events.Tags()["images"] == ["curve/heights"]
-    (picture,) = events.Images("curve/heights")
-    assert picture.step == 4
-    assert picture.encoded_image_string.startswith(b"\x89PNG")
-    assert [event.value for event in events.Scalars("clumsy/step")] == [0.0, 1.0, 2.0, 3.0]
+    result = fit(probes=probes, callbacks=[tensorboard], training={"steps": 8})
+    assert [values.get("curve/height") for values in result.trajectory] == [
+        *(0.0, 1.0, None, 9.0),
+        *(None, 25.0, None, 49.0),
+    ]
+    heights = [0.0, 1.0, 9.0, 25.0, 49.0]
+    assert curve.drawn == [heights[:count] for count in (2, 3, 4, 5)], "four times along the run"
+    shown, pictures = picture(tmp_path), images(tmp_path, "curve/heights")
+    assert [step for step, _ in pictures] == [2, 4, 6, 8]
+    assert all(image.startswith(b"\x89PNG") for _, image in pictures)
+    assert shown["clumsy/step"] == [(k + 1, float(k)) for k in range(8)]
+    assert not [tag for tag in shown if tag.startswith("scribbler/scribble")]
     clumsy, scribbler = tensorboard.notes
     assert clumsy == f"{Clumsy().label} drew no figure: no pencil"
     assert "'str' object has no attribute" in scribbler

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amnesis.training.callbacks import TensorBoard
+from amnesis.training.monitoring.board import TensorBoard
 from amnesis_plugins.g_effect import measure
 
 

@@ -249,7 +249,7 @@ class TensorBoard(TrainerCallback):  # type: ignore[misc]  # transformers is not
             metric: [*names, *(goals[name] for name in names if name in goals)]
             for metric, names in metrics.items()
         }
-        charts = {
+        charts: dict[str, Mapping[str, Sequence[str]]] = {
             "Does it forget, and keep the rest?": evaluated,
             "Effects on both sets": {t: n for p in self._probes for t, n in p.charts.items()},
             "The two streams": _CHARTS,

@@ -61,7 +61,7 @@ class EventFile:
         from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
         from torch.utils.tensorboard.summary import scalar
 
-        summary = scalar(tag, value)
+        summary = scalar(tag, value)  # type: ignore[no-untyped-call]
         if tag not in self._described:
             self._described.add(tag)
             plugin = SummaryMetadata.PluginData(plugin_name="scalars")
@@ -69,7 +69,7 @@ class EventFile:
                 plugin_data=plugin, summary_description=self._description_of(tag)
             )
             summary.value[0].metadata.CopyFrom(metadata)
-        self._writer().file_writer.add_summary(summary, step)
+        self._add(summary, step)
 
     def histogram(self, tag: str, values: Sequence[float], step: int) -> None:
         """Write the distribution of values."""
@@ -103,9 +103,10 @@ class EventFile:
         """Write what the run was told, and which tags' last values are what came of it."""
         from torch.utils.tensorboard.summary import hparams
 
-        experiment, started, ended = hparams(dict(values), dict.fromkeys(metrics, 0.0))
+        told: Any = hparams
+        experiment, started, ended = told(dict(values), dict.fromkeys(metrics, 0.0))
         for summary in (ended,) if done else (experiment, started):
-            self._writer().file_writer.add_summary(summary, 0)
+            self._add(summary, 0)
 
     def flush(self) -> None:
         """Have everything so far on disk, whatever happens to this process."""
@@ -131,6 +132,10 @@ class EventFile:
         newest = max((int(name) for name in names if name.isdecimal()), default=0)
         if newest == int(time.time()):
             time.sleep(newest + 1 - time.time())
+
+    def _add(self, summary: Any, step: int) -> None:
+        file: Any = self._writer().file_writer
+        file.add_summary(summary, step)
 
     def _description_of(self, tag: str) -> str:
         beginnings = [name for name in self._descriptions if tag.startswith(name)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amnesis.cli.terminal import AsJson
 from amnesis_evaluation.commands import inputs
 from amnesis_evaluation.commands.inputs import choice_of
 
@@ -38,14 +39,22 @@ def probe(  # long for its options: each is a line of --help
     retain: inputs.Retain = None,
     benchmark: inputs.BenchmarkName = None,
     objectives: Annotated[
-        str, typer.Option(help="Names, separated by commas; hyper-parameters as in wga:beta=5.")
-    ] = DEFAULT,
+        list[str] | None,
+        typer.Option(
+            help="Names, separated by commas or repeated; hyper-parameters as in wga:beta=5.",
+            show_default=DEFAULT,
+        ),
+    ] = None,
     reference: Annotated[
         str | None, typer.Option(help="The model before unlearning, if MODEL is not it.")
     ] = None,
     by: Annotated[
-        str, typer.Option(help="Any of layer, example, token and position, separated by commas.")
-    ] = "layer,example,token",
+        list[str] | None,
+        typer.Option(
+            help="Any of layer, example, token and position, separated by commas or repeated.",
+            show_default="layer,example,token",
+        ),
+    ] = None,
     joint: Annotated[
         bool,
         typer.Option("--joint", help="One table of layer × token, for one more pass per layer."),
@@ -60,17 +69,23 @@ def probe(  # long for its options: each is a line of --help
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier probe's results.")] = False,
     device: inputs.Device = None,
     trust_remote_code: inputs.TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what objectives do to the risk on both sets, by layer, example and token."""
+    """Show what objectives do to the risk on both sets, by layer, example and token.
+
+    The sets are files, those of a benchmark, or, of a run's folder, those that the run was of.
+    """
     from amnesis.cli import (
         ProgressBars,
         console,
         load_subject,
         make_new_folder,
+        print_json,
         print_notes,
         quiet_libraries,
         registry_of,
     )
+    from amnesis.runs.subject import ModelPlace
     from amnesis.storage import write_json, write_text
     from amnesis_evaluation.commands.probe.page import page, record
     from amnesis_evaluation.commands.probe.picture import save_heat_maps
@@ -79,12 +94,13 @@ def probe(  # long for its options: each is a line of --help
     quiet_libraries()
     folder = out or make_new_folder("probe")
     inputs.check_place(folder, NAMES, overwrite=overwrite)
-    choices = [choice_of(text) for text in objectives.split(",")]
+    choices = [choice_of(text) for text in inputs.parts_of(objectives) or DEFAULT.split(",")]
     registry = registry_of(context)
     named_losses(choices, registry)
-    rows = inputs.sets_of(forget, retain, benchmark, limit, registry)
+    place = ModelPlace.of(model)
+    rows = inputs.sets_of(forget, retain, benchmark, limit, registry, place.recipe)
     load = partial(load_subject, device=device, trust_remote_code=trust_remote_code)
-    subject = load(model).subject
+    subject = load(place).subject
     reference_model = load(reference).subject.model if reference else None
     inputs.make_place(folder)
     with ProgressBars() as progress:
@@ -94,7 +110,7 @@ def probe(  # long for its options: each is a line of --help
             rows,
             choices,
             reference_model,
-            [part.strip() for part in by.split(",") if part.strip()],
+            inputs.parts_of(by) or ["layer", "example", "token"],
             joint=joint,
             template=subject.template,
             batch_size=batch_size,
@@ -110,14 +126,19 @@ def probe(  # long for its options: each is a line of --help
         table.to_parquet(folder / f"{name}.parquet")
     if pairs is not None:
         pairs.to_parquet(folder / "entanglement.parquet")
-    write_json(folder / "g_effect.json", record(tables))
+    document = record(tables)
+    write_json(folder / "g_effect.json", document)
     write_text(folder / "g_effect.html", page(model, tables, rows, pairs))
-    console().print(summary(next(iter(tables.values()))))
     notes = [note for table in tables.values() for note in table.notes]
     if problem := save_heat_maps(folder / "g_effect.png", tables):
         notes.append(problem)
-    print_notes(dict.fromkeys(notes))
-    console().print(f"everything is in {folder}; open {folder / 'g_effect.html'}")
+    if as_json:
+        print_json({"folder": str(folder), **document, "notes": list(dict.fromkeys(notes))})
+        return
+    console().print(summary(next(iter(tables.values()))))
+    print_notes(notes)
+    page_file = folder / "g_effect.html"
+    console().print(f"everything is in {folder}; open {page_file}", soft_wrap=True)
 
 
 def measure(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amnesis.cli.terminal import AsJson
 from amnesis_evaluation.commands import inputs
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ def suggest(  # long for its options: each is a line of --help
     retain: inputs.Retain = None,
     benchmark: inputs.BenchmarkName = None,
     candidates: Annotated[
-        str, typer.Option(help="objective[+regularizer][/combiner], separated by commas.")
-    ] = CANDIDATES,
+        list[str] | None,
+        typer.Option(
+            help="objective[+regularizer][/combiner], separated by commas or repeated.",
+            show_default=CANDIDATES,
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each candidate.")] = 20,
     learning_rate: Annotated[float, typer.Option(help="Learning rate, the same for all.")] = 1e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Forget examples per step.")] = 8,
@@ -46,17 +51,20 @@ def suggest(  # long for its options: each is a line of --help
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier suggestion.")] = False,
     device: inputs.Device = None,
     trust_remote_code: inputs.TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try candidates out in short disposable runs; rank them by damage at equal forgetting."""
     from amnesis.cli import (
         ProgressBars,
         console,
         load_subject,
+        print_json,
         print_notes,
         quiet_libraries,
         registry_of,
     )
     from amnesis.errors import RecipeError
+    from amnesis.runs.subject import ModelPlace
     from amnesis.storage import write_json
     from amnesis_evaluation.commands.suggest.trials import (
         candidate_of,
@@ -71,11 +79,12 @@ def suggest(  # long for its options: each is a line of --help
     quiet_libraries()
     if out is not None:
         inputs.check_place(out, NAMES, overwrite=overwrite)
-    methods = [candidate_of(text) for text in candidates.split(",")]
+    methods = [candidate_of(t) for t in inputs.parts_of(candidates) or CANDIDATES.split(",")]
     registry = registry_of(context)
     check_candidates(methods, registry)
-    rows = inputs.sets_of(forget, retain, benchmark, limit, registry)
-    subject = load_subject(model, device=device, trust_remote_code=trust_remote_code).subject
+    place = ModelPlace.of(model)
+    rows = inputs.sets_of(forget, retain, benchmark, limit, registry, place.recipe)
+    subject = load_subject(place, device=device, trust_remote_code=trust_remote_code).subject
     start = start_of(subject, rows, examples)
     if at is not None and at >= start:
         raise RecipeError(
@@ -112,11 +121,16 @@ def suggest(  # long for its options: each is a line of --help
         ),
         *(f"{name} is left out: {reason}" for name, reason in outcome.failed.items()),
     ]
+    document = _record(ranking, outcome, training, notes)
+    if out is not None:
+        write_json(out / NAMES[0], document)
+    if as_json:
+        print_json(document)
+        return
     console().print(_table(ranking))
     print_notes(notes)
     if out is not None:
-        write_json(out / NAMES[0], _record(ranking, outcome, training, notes))
-        console().print(f"every step of every candidate is in {out / NAMES[0]}")
+        console().print(f"every step of every candidate is in {out / NAMES[0]}", soft_wrap=True)
 
 
 def _table(ranking: Ranking) -> Any:

@@ -224,4 +224,7 @@ def test_what_is_no_effect_keeps_its_name() -> None:
     assert units.shown("effect/a", 0.0) is None, "until an effect is not 0, its unit is not known"
     units.see({"effect/a": 3e-7})
     assert units.shown("effect/abc", 1e-9) == ("effect/abc", 1e-9)
-    assert units.shown("effect/b/layer", -3e-8) == ("effect/b/layer_in_1e-8", pytest.approx(-3.0))
+    shown = units.shown("effect/b/layer", -3e-8)
+    assert shown is not None
+    assert shown[0] == "effect/b/layer_in_1e-8"
+    assert shown[1] == pytest.approx(-3.0)
