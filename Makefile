@@ -1,4 +1,4 @@
-# Two commands set everything up on a machine with git, make and Python 3.11: `make demo`, `make test`.
+# Two commands set everything up on a machine with make and Python 3.11: `make demo`, `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,10 +11,21 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PROCESSES ?= 2
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 PYTEST := -m pytest -q -n $(PROCESSES) --dist loadfile
+# What the demo needs: the package alone, or the developers' environment where there is one.
+RUNS := $(VENV)/.$(if $(wildcard $(VENV)/.installed),installed,package)
 
-.PHONY: demo test quick constraints lock audit lower-bounds check docs setup clean
+# Puts what $(1) names into the environment, with the releases of constraints.txt.
+define install
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "amnesis needs Python 3.11 or newer; say make PYTHON=python3.11")'
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python $(PIP_INSTALL) $(TORCH)
+$(BIN)/python $(PIP_INSTALL) -e '$(1)' -c constraints.txt
+touch $@
+endef
 
-demo: setup
+.PHONY: demo test quick constraints lock audit lower-bounds check docs release setup clean
+
+demo: $(RUNS)
 	$(BIN)/amnesis demo
 
 # Everything, with the coverage that pyproject.toml demands and the slowest tests by name.
@@ -57,15 +68,18 @@ check: setup
 docs: setup
 	$(MKDOCS)
 
+# sdist and wheel of the commit that is tagged, into dist/; refused where anything is amiss.
+release: setup
+	$(BIN)/python .ci/release.py
+
 setup: $(VENV)/.installed
 
 # Reinstalled whenever dependencies or entry points change.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "amnesis needs Python 3.11 or newer; say make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP_INSTALL) $(TORCH)
-	$(BIN)/python $(PIP_INSTALL) -e '.[dev]' -c constraints.txt
-	touch $@
+	$(call install,.[dev])
+
+$(VENV)/.package: pyproject.toml constraints.txt
+	$(call install,.)
 
 $(LOWEST)/.installed: pyproject.toml .ci/lowest.py
 	$(PYTHON) -m venv --clear $(LOWEST)

@@ -128,7 +128,7 @@ def measured(out: Path, name: str, recipe: str) -> dict[str, Any]:
     }
     results = amnesis.run(document, out / "run", overwrite=True, device="cpu").results
     weights = sum(p.numel() for p in _weights(model))
-    tested = results.range_test
+    tested, goal = results.range_test, results.goal
     return {
         "model": name,
         "parameters": weights,
@@ -137,13 +137,11 @@ def measured(out: Path, name: str, recipe: str) -> dict[str, Any]:
         "rate": max(step["learning_rate"] for step in results.trajectory),
         "steps": results.steps,
         "seconds": results.seconds,
-        "goal": None if results.goal is None else results.goal.reached,
+        "goal": None if goal is None else {"reached": goal.reached, "advice": goal.advice},
         "range_test": None if tested is None else {"steps": len(tested.curve) - 1,
                                                    "ended": tested.ended},
         "before": results.before,
         "after": results.after,
-        "verdict": None if results.verdict is None else results.verdict.sentence,
-        "notes": results.notes,
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from docs import hooks
+from docs.generate import components
 
 from amnesis.discovery.entry import KINDS
 from amnesis.discovery.manager import HOOKS
@@ -34,7 +34,7 @@ def _pages_of_the_site() -> set[str]:
 
 
 def test_a_hook_is_a_kind() -> None:
-    assert [f"register_{kind}s" for kind in KINDS] == list(HOOKS)
+    assert sorted(f"register_{kind}s" for kind in KINDS) == sorted(HOOKS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,5 +49,5 @@ def test_a_kind_has_tests_in_a_folder_of_its_own(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_has_a_page_in_the_reference(kind: str) -> None:
     page = f"reference/{kind}s.md"
-    assert page in hooks.pages(), f"docs/generate makes no {page}"
+    assert kind in (*components.kinds(), "command"), f"docs/generate makes no {page}"
     assert page in _pages_of_the_site(), f"mkdocs.yml: nav lacks {page}"

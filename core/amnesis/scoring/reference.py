@@ -144,12 +144,7 @@ def cached(
     model_needs = replace(as_own(needs), sequences=frozenset({"answer"}))
     device = next(model.parameters()).device
     folder = _folder_of(model, precision, cache) if cache and model_needs.logps else None
-    # Of a text that several examples share the last is scored; all of them are too many to hold.
-    texts = {
-        (name, example.sequences[name].key): (name, example.length, place)
-        for place, example in enumerate(examples)
-        for name in sorted(needs.sequences)
-    }
+    texts = _texts_of(examples, needs)
     logps = {} if folder is None else read_scores(folder, {key for _, key in texts}, note)
     todo = [
         text
@@ -180,6 +175,20 @@ def cached(
     if folder is not None and new_logps:
         write_scores(folder, new_logps)
     return Cached(logps | new_logps, logits, top)
+
+
+def _texts_of(
+    examples: Sequence[Example], needs: Needs
+) -> dict[tuple[str, str], tuple[str, int, int]]:
+    """Return each text's name, length and the place of an example that has it, by name and key.
+
+    Of a text that several examples share the last is scored; all of them are too many to hold.
+    """
+    return {
+        (name, example.sequences[name].key): (name, example.length, place)
+        for place, example in enumerate(examples)
+        for name in sorted(needs.sequences)
+    }
 
 
 def build_references(

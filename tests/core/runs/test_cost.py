@@ -11,7 +11,7 @@ import torch
 from amnesis.runs.cost import GIB, Cost
 from amnesis.runs.preflight import prepare
 from amnesis.runs.recipe import Recipe
-from amnesis.training import bfloat16
+from amnesis.training.optimizers import bfloat16
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_run_looks_every_name_up_once(
     document["benchmark"]["name"] = "my_own"
     results = amnesis.run(document, tmp_path / "out", device="cpu", registry=private).results
     names = {(kind, name) for kind, names in PRIVATE.items() for name in names}
-    assert private.lookups == dict.fromkeys({*names, ("report", "html")}, 1)
+    assert private.lookups == dict.fromkeys({*names, ("report", "html"), ("report", "model_card")}, 1)
     # All of it took part.
     assert results.before is not None
     assert set(results.before) == {"forget/my_probability"}
@@ -129,6 +129,7 @@ def test_the_benchmark_s_own_metrics_are_looked_up_once_too(
         ("metric", "surprise"): 1,
         ("metric", "probability"): 1,
         ("report", "html"): 1,
+        ("report", "model_card"): 1,
     }
     for values in (results.before, results.after, *results.trajectory):
         assert values is not None

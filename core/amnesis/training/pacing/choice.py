@@ -35,7 +35,7 @@ class RangeTest(Settings):
     """The learning rate that a range test found, and the curve that it rests on."""
 
     rate: float = Field(gt=0, description="the learning rate that was found")
-    path: float = Field(description="sum of the rates of the test's steps, up to its end")
+    path: float = Field(description="the rates of the test's steps added up, to its end")
     steps: float = Field(description="steps at the full rate that the path is divided by")
     ended: Ending = Field(
         description="what ended it: the examples were forgotten, those to keep were damaged, the "

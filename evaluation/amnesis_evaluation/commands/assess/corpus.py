@@ -13,7 +13,7 @@ import numpy as np
 from amnesis.contracts import Answer, EvaluationSettings
 from amnesis.data.files import read_rows
 from amnesis.data.templates import TextTemplate
-from amnesis.errors import DataError, did_you_mean
+from amnesis.errors import DataError, did_you_mean, printable
 from amnesis_evaluation.commands.assess.personal import NO_NAMES, NO_PRESIDIO
 from amnesis_evaluation.commands.assess.record import Candidate, Candidates
 from amnesis_evaluation.inference.answers import Asked, answers_of
@@ -115,7 +115,7 @@ def pieces(text: str) -> list[tuple[int, str]]:
 def _paragraphs(text: str) -> Iterator[tuple[int, str]]:
     """Yield what stands between blank lines, with the number of its first line, from 1."""
     lines: list[str] = []
-    for number, line in enumerate([*text.replace("\r\n", "\n").split("\n"), ""], start=1):
+    for number, line in enumerate([*re.split(r"\r\n?|\n", text), ""], start=1):
         if line.strip():
             lines.append(line)
         elif lines:
@@ -235,7 +235,7 @@ def csv_of(passages: Sequence[Passage], record: Candidates) -> str:
             Number(one.extraction_strength),
             Number(one.probability),
             " ".join(one.kinds),
-            one.file,
+            printable(one.file),
             Number(one.place),
         )
         for passage, one in zip(passages, record.candidates, strict=True)

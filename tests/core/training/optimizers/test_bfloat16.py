@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.trainer_callback import TrainerCallback
 
-from amnesis.training import bfloat16
+from amnesis.training.optimizers import bfloat16
 from amnesis.training.optimizers.bfloat16 import NOTES, Bfloat16Optimizer, joined, rounded, split
 from amnesis.training.report import StepLog
 from amnesis.training.unlearner import FitResult, Unlearner
