@@ -23,6 +23,7 @@ build-backend = "hatchling.build"
 [project]
 name = "small"
 version = "1.2.3"
+requires-python = ">=3.11"
 
 [project.entry-points.amnesis]
 core = "amnesis"

@@ -1,4 +1,4 @@
-"""The wheel, built and installed where no checkout is: it holds every file, and it works."""
+"""The wheel, made of the sdist and installed where no checkout is: it holds all, and it works."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,36 @@ def _run(*line: Any, cwd: Path) -> str:
     return done.stdout
 
 
+def _files(package: Path) -> Iterator[Path]:
+    """Yield what a package is made of: code, and the templates and data beside it."""
+    for path in package.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of a copy of the checkout."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist of a copy of what the packages are made of."""
     source = tmp_path_factory.mktemp("source")
     for package in PACKAGES:
         to = source / package.relative_to(ROOT)
         shutil.copytree(package, to, ignore=shutil.ignore_patterns("__pycache__"))
     for name in DOCUMENTS:
         shutil.copy(ROOT / name, source)
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", cwd=source)
+    (built,) = (source / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that the sdist alone makes, as an index's users without a wheel get it."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
     _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", cwd=source)
-    (built,) = (source / "dist").glob("*.whl")
+    (built,) = (source / "dist").iterdir()
     return built
 
 
@@ -68,12 +89,18 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
+def test_every_file_is_in_the_sdist_and_nothing_else(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    packed = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in _files(package)}
+    assert inside == {*packed, *DOCUMENTS, "PKG-INFO"}
+
+
 def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(wheel: Path) -> None:
     files = {
         path.relative_to(package.parent).as_posix()
         for package in PACKAGES
-        for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        for path in _files(package)
     }
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())

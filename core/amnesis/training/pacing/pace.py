@@ -34,7 +34,7 @@ def too_low_by(rise: float, needed: float, share: float) -> float:
     expected = rise * share**-POWER
     if expected <= 0:
         return MOST
-    return min(MOST, max(1.0, (needed / expected) ** (1 / POWER)))
+    return float(min(MOST, max(1.0, (needed / expected) ** (1 / POWER))))
 
 
 @dataclass(frozen=True, kw_only=True)
