@@ -69,17 +69,12 @@ def methods_of(
     """
     find = partial(_range_test, subject, sets, trying, registry, progress)
     first, _ = find(candidates[0], trying.steps, None)
-    training = {
-        "steps": trying.steps,
-        "batch_size": trying.batch_size,
-        "learning_rate": first.rate,
-        "schedule": "constant",
-    }
+    sizes = {"steps": trying.steps, "batch_size": trying.batch_size}
     outcome = try_out(
         subject,
         sets,
         candidates,
-        training=training,
+        training={**sizes, "learning_rate": first.rate, "schedule": "constant"},
         examples=trying.examples,
         lora_rank=trying.lora,
         seed=trying.seed,
