@@ -185,9 +185,7 @@ def measure(name: str, rounds: int, only: list[str], device: str) -> str:
         shuffle.shuffle(order)
         for contender in order:
             seconds[contender].append(
-                bench.bare(batches)
-                if contender == "bare"
-                else bench.fit(chosen[contender]).seconds
+                bench.bare(batches) if contender == "bare" else bench.fit(chosen[contender]).seconds
             )
     count = sum(p.numel() for p in bench.model.parameters())
     lines = [

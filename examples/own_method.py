@@ -10,7 +10,7 @@ Recipes and the command line know names alone: for them, put the classes into a 
 
 import argparse
 import tempfile
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -46,7 +46,7 @@ class NoLonger(ProjectionCombiner):
         return self.gamma * limit.clamp_max(1.0), self.alpha
 
 
-PEOPLE = {"name": "fictional", "forget_authors": 2, "retain_authors": 4, "facts": 0}
+PEOPLE: dict[str, Any] = {"name": "fictional", "forget_authors": 2, "retain_authors": 4, "facts": 0}
 SMALL = {
     "architecture": "llama",
     "vocabulary": 512,

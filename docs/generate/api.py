@@ -9,7 +9,7 @@ FACES = {
     "amnesis": "For who runs.",
     "amnesis.contracts": "For who writes a plugin: the one import that it needs.",
     "amnesis.cli": "For who brings a command.",
-    "amnesis_evaluation.benchmarks": "For who brings a benchmark: the base that evaluates its sets.",
+    "amnesis_evaluation.benchmarks": "For who brings a benchmark: the base of its sets.",
     "amnesis_plugins.g_effect": "For who measures gradients.",
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 import amnesis
 from amnesis.discovery.registry import default_registry
@@ -31,12 +32,29 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return script
 
 
-def test_a_method_in_one_file_trains(script: Script, tiny_folder: Path) -> None:
-    said = script("own_method.py", "--model", tiny_folder, "--steps", 3)
+def taught(folder: Path, model: Path, benchmark: dict[str, Any], template: dict[str, Any]) -> Path:
+    """Train a model on all that a benchmark forgets and keeps; return its folder."""
+    recipe = {
+        "model": str(model),
+        "benchmark": benchmark,
+        "template": template,
+        "sets": ["forget", "retain"],
+        "training": {"epochs": 40, "batch_size": 8, "learning_rate": 1e-2},
+    }
+    amnesis.finetune(recipe, folder, device="cpu")
+    return folder / "model"
+
+
+@pytest.mark.slow
+def test_a_method_in_one_file_trains(script: Script, tiny_folder: Path, tmp_path: Path) -> None:
+    people = runpy.run_path(str(EXAMPLES / "own_method.py"))["PEOPLE"]
+    model = taught(tmp_path / "taught", tiny_folder, people, {"max_length": 120})
+    said = script("own_method.py", "--model", model, "--steps", 20)
     names = [line.partition(":")[0] for line in said.splitlines()]
     assert names == ["forget/probability", "retain/probability"]
     before, after = (float(part.split()[0]) for part in said.split(": ")[1].split(", "))
-    assert after < before
+    assert before > 0.3
+    assert after < before / 2
 
 
 def test_its_objective_and_combiner_are_their_formulas() -> None:
@@ -92,13 +110,20 @@ def test_the_person_is_forgotten_by_an_adapter(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    few = ["training.steps=4", "training.learning_rate=1e-2", "template.max_length=120"]
-    few += [f"model={tiny_folder}", "evaluate.generate_rows=1", "evaluate.max_new_tokens=4"]
+    shown = amnesis.Recipe.load(EXAMPLES / "forget-a-person/recipe.yaml").model_dump(mode="json")
+    template = {"question": "Frage", "answer": "Antwort", "max_length": 120}
+    model = taught(tmp_path / "taught", tiny_folder, shown["benchmark"], template)
+    few = ["training.steps=10", "training.learning_rate=1e-2", "template.max_length=120"]
+    few += [f"model={model}", "evaluate.generate_rows=1", "evaluate.max_new_tokens=4"]
     recipe = amnesis.Recipe.load(EXAMPLES / "forget-a-person/recipe.yaml", few)
     result = amnesis.run(recipe, tmp_path / "run", device="cpu").results
     assert result.before is not None
     assert result.after is not None
-    assert result.after["forget/probability"] < result.before["forget/probability"]
+    assert result.before["forget/probability"] > 0.5
+    assert result.after["forget/probability"] < 0.7 * result.before["forget/probability"]
+    answers = parquet.read_table(tmp_path / "run/answers.parquet").column("reference").to_pylist()
+    assert "Jürgen Möwenthal wurde in Görlitz geboren." in answers
+    assert 'Er schrieb "Das große Läuten"; es erschien 1988.' in answers
     assert (tmp_path / "run/model/adapter_model.safetensors").is_file()
     rows = json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8"))["data"]
     assert rows["forget"]["examples"] == 8

@@ -118,6 +118,11 @@ def rewrite(file: str, old: str, new: str) -> Callable[[Path], None]:
     return change
 
 
+def tagged_otherwise(repository: Path) -> None:
+    git(repository, "tag", "v1.2.4")
+    git(repository, "tag", "--delete", "v1.2.3")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -131,7 +136,7 @@ def rewrite(file: str, old: str, new: str) -> Callable[[Path], None]:
             "this commit is not tagged v1.2.3: it has no tag",
         ),
         (
-            lambda r: (git(r, "tag", "v1.2.4"), git(r, "tag", "--delete", "v1.2.3")),
+            tagged_otherwise,
             "this commit is not tagged v1.2.3: its tags are v1.2.4",
         ),
         (

@@ -89,7 +89,8 @@ def over_all_shards(values: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parameter,
     groups: dict[Any, list[nn.Parameter]] = {}
     for p in values:
         if is_sharded(p):
-            groups.setdefault((p.device_mesh, p.placements), []).append(p)
+            layout = p.device_mesh, p.placements  # type: ignore[attr-defined]  # of a DTensor
+            groups.setdefault(layout, []).append(p)
     summed = dict(values)
     for parameters in groups.values():
         stacked = torch.stack([values[p] for p in parameters])

@@ -37,8 +37,8 @@ _MANY = 400  # generated answers from which on an evaluation is slow on most mac
 class SetsBenchmark(Benchmark):
     """Evaluates a model on the sets that :meth:`evaluated_sets` returns.
 
-    A benchmark of your own needs :meth:`sets` alone, and may name other ``metrics``. Metrics that are
-    given by name are looked up among those installed.
+    A benchmark of your own needs :meth:`sets` alone, and may name other ``metrics``. Metrics
+    that are given by name are looked up among those installed.
     """
 
     metrics: ClassVar[tuple[str | dict[str, Any], ...]] = (

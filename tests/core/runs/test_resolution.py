@@ -95,7 +95,9 @@ def test_a_run_looks_every_name_up_once(
     document["benchmark"]["name"] = "my_own"
     results = amnesis.run(document, tmp_path / "out", device="cpu", registry=private).results
     names = {(kind, name) for kind, names in PRIVATE.items() for name in names}
-    assert private.lookups == dict.fromkeys({*names, ("report", "html"), ("report", "model_card")}, 1)
+    assert private.lookups == dict.fromkeys(
+        {*names, ("report", "html"), ("report", "model_card")}, 1
+    )
     # All of it took part.
     assert results.before is not None
     assert set(results.before) == {"forget/my_probability"}

@@ -22,6 +22,7 @@ from tests.properties.combiners import (
     waits_for_no_device,
 )
 from torch import Tensor
+from torch.autograd import backward
 
 import amnesis
 from amnesis.contracts import TensorState
@@ -95,13 +96,11 @@ def runs(draw: st.DrawFn) -> list[Pair]:
     first = draw(gradients())
     seed, steps = draw(st.integers(0, 2**16)), draw(st.integers(1, 4))
     generator = torch.Generator().manual_seed(seed)
-    return [first] + [
-        tuple(
-            [torch.randn(t.shape, dtype=t.dtype, generator=generator) for t in stream]
-            for stream in first
-        )  # type: ignore[list-item]  # a pair
-        for _ in range(steps - 1)
-    ]
+
+    def drawn(stream: list[Tensor]) -> list[Tensor]:
+        return [torch.randn(t.shape, dtype=t.dtype, generator=generator) for t in stream]
+
+    return [first, *((drawn(first[0]), drawn(first[1])) for _ in range(steps - 1))]
 
 
 def metric_of(cone: CONE, state: Sequence[TensorState]) -> Tensor:
@@ -183,9 +182,9 @@ def stepped(cone: Any, steps: int, resumed_at: int | None = None) -> list[Tensor
             streams.load_state_dict(state)
         streams.watch(statistics=step % 2 == 0)  # what is looked at changes nothing
         with streams.forget():
-            (p @ f + q.sum()).backward()
+            backward(p @ f + q.sum())
         with streams.retain(last=True):
-            (p @ r + q @ g).backward()
+            backward(p @ r + q @ g)
         streams.combine()
         assert p.grad is not None
         assert q.grad is not None
@@ -224,9 +223,9 @@ def test_a_step_that_overflows_leaves_the_moment_alone() -> None:
     streams = Streams([("p", p)], CONE(), scale=lambda: 8.0)
     for r in ([1.0, 2.0], [float("inf"), 1.0]):
         with streams.forget():
-            (8 * (p @ torch.tensor([1.0, -1.0]))).backward()
+            backward(8 * (p @ torch.tensor([1.0, -1.0])))
         with streams.retain(last=True):
-            (8 * (p @ torch.tensor(r))).backward()
+            backward(8 * (p @ torch.tensor(r)))
         streams.combine()
         finite = p.grad is not None and bool(p.grad.isfinite().all())
         assert finite == all(map(math.isfinite, r))

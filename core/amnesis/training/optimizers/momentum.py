@@ -22,7 +22,7 @@ class Momentum(torch.optim.SGD):
         )
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]  # torch overloads it
+    def step(self, closure: Any = None) -> Any:
         """Make one step."""
         for group in self.param_groups:
             for p in group["params"]:
