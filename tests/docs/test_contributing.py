@@ -255,7 +255,7 @@ def test_the_test_that_is_shown_holds(shown: dict[str, Any]) -> None:
 
     def naive(rule: Any, f: list[list[float]], r: list[list[float]]) -> list[list[float]]:
         def one(a: float, b: float) -> float:
-            return rule.gamma * a if abs(a) > abs(b) else rule.alpha * b
+            return float(rule.gamma * a if abs(a) > abs(b) else rule.alpha * b)
 
         return [[one(*p) for p in zip(*rows, strict=True)] for rows in zip(f, r, strict=True)]
 
