@@ -183,7 +183,7 @@ def _print_component(console: Console, record: Mapping[str, Any]) -> None:
         allowed = "".join(f", {constraint}" for constraint in one["constraints"])
         console.print(f"{one['name']}: {one['type']} {default}{allowed}")
         if one["description"]:
-            console.print(Padding(one["description"], (0, 0, 0, 4)))
+            console.print(Padding(one["description"], (0, 0, 0, 4), expand=False))
     console.print()
 
 

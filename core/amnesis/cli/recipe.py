@@ -78,9 +78,9 @@ def recipe(
 def keys_of(of: Of) -> dict[str, FieldInfo]:
     """Return every key of a recipe by its place, ``training.steps``."""
     from amnesis.config.keys import fields_by_key
-    from amnesis.training.pacing.goal import Limit
+    from amnesis.training.pacing.goal import Goal, Limit
 
-    return fields_by_key(_record(of), {"stop_when": Limit})
+    return fields_by_key(_record(of), {"until": Goal, "stop_when": Limit})
 
 
 def explained(of: Of, key: str, registry: Registry) -> Iterator[str]:

@@ -129,7 +129,8 @@ def _csv(path: Path) -> Rows:
                 elif cells and len(cells) != len(names):
                     raise DataError(
                         f"{path}:{start}: has {len(cells)} cells, but the header names "
-                        f"{len(names)}: {', '.join(names)}"
+                        f"{len(names)}: {', '.join(names)}; a cell that holds {delimiter!r} is "
+                        f"written in quotes"
                     )
                 elif cells:
                     rows.append(dict(zip(names, map(_cell, cells), strict=True)))

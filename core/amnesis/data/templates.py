@@ -360,7 +360,12 @@ def text_of(row: Row, name: str) -> str:
     """
     value = row.get(name)
     if name not in row:
-        setting = f"; name yours, as in template.{name}=…" if name in ("question", "answer") else ""
+        setting = ""
+        if name in ("question", "answer"):
+            setting = (
+                f"; name yours, in a recipe as template.{name}=…, or beside a file as "
+                f"'{{path: FILE, fields: {{{name}: …}}}}'"
+            )
         raise DataError(f"a row has no field {name!r}; {did_you_mean(name, row)}{setting}")
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"field {name!r} must be text that is not empty, but is {value!r:.80}")

@@ -19,7 +19,6 @@ from amnesis.data.sources import Source
 from amnesis.discovery.registry import Registry
 from amnesis.discovery.resolve import build
 from amnesis.errors import OutputError, RecipeError
-from amnesis.runs.folder import check_empty
 
 if TYPE_CHECKING:
     from amnesis.contracts import Benchmark
@@ -60,6 +59,8 @@ def check_place(folder: Path, names: Sequence[str], *, overwrite: bool) -> None:
             folder of one of the names.
     """
     advice = f"name another --out, or say --overwrite to replace {', '.join(names)} there"
+    from amnesis.runs.folder import check_empty  # which imports all that a run needs
+
     check_empty(folder, advice, overwrite=overwrite)
     for file in (folder / name for name in names):
         if file.is_dir():

@@ -13,7 +13,7 @@ Sets = Mapping[str, Sequence[Row]]
 
 @dataclass
 class Selection:
-    """Reading metrics by set, derived metrics, and one note for each optional metric left out."""
+    """Reading metrics by set, derived metrics, and a note for each need that left some out."""
 
     reading: dict[str, dict[str, ReadingMetric]] = field(default_factory=dict)
     derived: list[DerivedMetric] = field(default_factory=list)
@@ -34,18 +34,26 @@ def select(sets: Sets, chosen: Sequence[ChosenMetric], *, retrained: bool) -> Se
         RecipeError: a metric that is not optional lacks a set, a field or the retrained model.
     """
     selection = Selection()
+    left_out: dict[str, list[str]] = {}  # by what they need
     for choice in chosen:
         try:
             _add(selection, sets, choice, retrained)
         except MissingNeedError as error:
             if not choice.optional:
                 raise
-            selection.notes.append(str(error))
+            left_out.setdefault(error.need, []).append(repr(error.key))
+    for need, keys in left_out.items():
+        words = f"metric {keys[0]} needs" if len(keys) == 1 else f"metrics {', '.join(keys)} need"
+        selection.notes.append(f"{words} {need}")
     return selection
 
 
 class MissingNeedError(RecipeError):
     """A metric needs a set, a field or a model that is missing."""
+
+    def __init__(self, key: str, need: str) -> None:
+        super().__init__(f"metric {key!r} needs {need}")
+        self.key, self.need = key, need
 
 
 def _add(selection: Selection, sets: Sets, choice: ChosenMetric, retrained: bool) -> None:
@@ -73,9 +81,10 @@ def _add_reading(selection: Selection, sets: Sets, metric: ReadingMetric, only: 
     if not complete:
         field_name = _missing_field(sets[candidates[0]], metric)
         raise MissingNeedError(
-            f"metric {metric.key!r} needs the field {field_name!r} in every row, which "
+            metric.key,
+            f"the field {field_name!r} in every row, which "
             f"{'no set has' if only is None else f'the set {only!r} lacks'} "
-            f"(sets: {', '.join(sets)}); add the field, or leave the metric out"
+            f"(sets: {', '.join(sets)}); add the field, or name other metrics",
         )
     for name in complete:
         selection.read(name, metric)
@@ -85,19 +94,18 @@ def _add_derived(selection: Selection, sets: Sets, metric: DerivedMetric, retrai
     for name, parts in metric.parts.items():
         if name not in sets:
             raise MissingNeedError(
-                f"metric {metric.key!r} needs the set {name!r}; the benchmark has {', '.join(sets)}"
+                metric.key, f"the set {name!r}; the benchmark has {', '.join(sets)}"
             )
         for part in parts:
             if field_name := _missing_field(sets[name], part):
                 raise MissingNeedError(
-                    f"metric {metric.key!r} needs the field {field_name!r} in every row of the set "
-                    f"{name!r}"
+                    metric.key, f"the field {field_name!r} in every row of the set {name!r}"
                 )
     if metric.needs_retrained and not retrained:
         raise MissingNeedError(
-            f"metric {metric.key!r} needs the results of a model that never saw the forget set; "
-            f"evaluate one on the same benchmark and give its folder as --retrained (in a recipe, "
-            f"evaluate.retrained)"
+            metric.key,
+            "the results of a model that never saw the forget set; evaluate one on the same "
+            "benchmark and give its folder as --retrained (in a recipe, evaluate.retrained)",
         )
     for name, parts in metric.parts.items():
         for part in parts:

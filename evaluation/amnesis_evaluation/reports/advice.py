@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
@@ -54,6 +54,9 @@ def _more(results: Results, verdict: Verdict) -> Iterator[str]:
     if results.goal is not None and results.goal.advice is not None:
         yield results.goal.advice  # which knows the run's settings too
         return
+    if results.goal is not None and results.goal.reached:
+        yield _further(verdict, results.goal.limits)
+        return
     factor = _factor(results, verdict)
     if verdict.forgetting == "not_at_all":
         moved = "nothing moved" if factor is None else "hardly anything moved"
@@ -65,6 +68,22 @@ def _more(results: Results, verdict: Verdict) -> Iterator[str]:
             f"go on for longer, training.steps={2 * steps}, or faster, "
             f"training.learning_rate={_rounded(rate * max(factor, 1.5)):g}"
         )
+
+
+def _further(verdict: Verdict, limits: Collection[str]) -> str:
+    """Return what goal to name: a longer or faster run would end at the one that was reached."""
+    from amnesis_evaluation.reports.verdict import UNSEEN
+
+    for one in verdict.because:
+        bound = UNSEEN.get(one.metric.rpartition("/")[2])
+        if one.level in ("not_at_all", "partly") and bound is not None and one.value >= bound:
+            what = (
+                ", and not all is forgotten there: name a lower one in until"
+                if one.metric in limits
+                else f", of which {one.metric} is not a part: add it to until"
+            )
+            return f"the run ended at its goal{what}, {one.metric}: {{below: {bound:g}}}"
+    return "the run ended at its goal, and not all is forgotten there: name a lower one in until"
 
 
 def _forgets_at(entry: dict[str, float]) -> bool:

@@ -395,7 +395,7 @@ def _attacked(results: Results) -> Iterator[Evidence]:
 def _sentence(verdict: Verdict, has_evidence: bool) -> str:
     head, tail = _HEADS[verdict.forgetting], _TAILS[verdict.retention]
     if has_evidence and verdict.forgetting is None:
-        head = "There was nothing to forget"
+        head = "It knew nothing that it could forget"
     word = "but" if (verdict.forgetting, verdict.retention) in _CONTRASTS else "and"
     reasons = []
     for about, lead in (("forgetting", ""), ("retention", "of the rest the worst, ")):

@@ -50,6 +50,8 @@ def unreadable(what: tuple[dict[str, int], ...]) -> None:
         ["run", "--help"],
         ["finetune", "--help"],
         ["cache", "--help"],
+        ["audit", "--help"],
+        ["init", "--help"],
         ["plugins"],
         ["plugins", "--json"],
         ["plugins", "sago"],

@@ -47,6 +47,14 @@ def test_a_package_of_all_kinds_installs_is_listed_and_passes_its_tests(
     assert f"{2 * len(KINDS) + 2} passed" in tests  # a regularizer's test has three cases
 
 
+def test_the_summary_is_english(tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    assert main(["new-plugin", "x", "--kinds", "objective,metric", "--out", str(out)]) == 0
+    hooks = (out / "x" / "__init__.py").read_text(encoding="utf-8")
+    assert '"an objective to begin with"' in hooks
+    assert '"a metric to begin with"' in hooks
+
+
 def test_some_kinds_alone_and_named_in_the_plural(tmp_path: Path) -> None:
     out = tmp_path / "x"
     assert main(["new-plugin", "x", "--kinds", "metrics,combiner", "--out", str(out)]) == 0

@@ -135,6 +135,15 @@ def test_a_contract_s_docstring_is_not_taken_for_a_component_s(registry: Registr
     assert described(registry.get("objective", "undocumented"))["docstring"] == ""
 
 
+def test_a_description_is_not_padded_to_the_width(
+    registry: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is a terminal the width is thousands of columns."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    show_plugins(registry, "shown", None, as_json=False)
+    assert "    a share, [0, 1]\n" in capsys.readouterr().out
+
+
 def test_a_name_of_several_kinds_shows_each(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:

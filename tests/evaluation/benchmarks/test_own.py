@@ -70,7 +70,8 @@ def test_any_text_survives_json_lines(tmp_path_factory: Any, rows: list[dict[str
         (
             "rows.csv",
             b"question,answer\na,b,c\n",
-            "rows.csv:2: has 3 cells, but the header names 2",
+            "rows.csv:2: has 3 cells, but the header names 2: question, answer; a cell that holds "
+            "',' is written in quotes",
         ),
         ("rows.csv", "question,answer\ncafé,b\n".encode("latin-1"), "not UTF-8"),
         ("rows.parquet", b"PAR1 but not", "not a Parquet file"),

@@ -54,7 +54,7 @@ def test_a_model_is_evaluated_and_its_results_are_written(
     )
     assert results.benchmark is not None
     assert results.benchmark["name"] == "own"
-    assert any("'mia_loss' needs the set 'holdout'" in note for note in shown["notes"])
+    assert any("'mia_loss'" in note and "need the set 'holdout'" in note for note in shown["notes"])
     import amnesis
     from amnesis.contracts import EvaluationSettings
 

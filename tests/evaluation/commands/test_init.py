@@ -41,6 +41,8 @@ def test_flags_make_a_recipe_that_passes_its_check(place: Path, capsys: Any) -> 
     recipe = Recipe.load("recipe.yaml")
     assert (recipe.template.question, recipe.template.answer) == ("Frage", "Antwort")  # type: ignore[union-attr]
     assert recipe.training.batch_size == 3
+    assert recipe.training.learning_rate == "auto"
+    assert recipe.until == {"forget/probability": {"below": 0.1}}, "it ends at a goal"
     text = (place / "recipe.yaml").read_text(encoding="utf-8")
     assert text.count("#") > 15, "commented"
     assert main(["run", "recipe.yaml", "--check", "--device", "cpu"]) == 0
@@ -135,7 +137,7 @@ def test_odd_names_and_every_branch_make_yaml(lora: bool, template: dict[str, An
     text = _text(
         file="r.yaml", model=odd, forget=odd, retain=odd, holdout=odd if lora else None,
         facts=None if lora else odd, template=template, objective="npo", regularizer="kl",
-        combiner="sago", epochs=5, batch_size=2, lora=lora, rate="1.0e-5", generate_rows=3,
+        combiner="sago", batch_size=2, lora=lora, generate_rows=3,
         counts=dict.fromkeys(("forget", "retain", "holdout", "facts"), 2),
     )  # fmt: skip
     document = yaml.safe_load(text)

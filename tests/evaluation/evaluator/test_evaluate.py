@@ -143,8 +143,9 @@ def test_the_benchmarks_own_metrics_note_what_is_missing(
     evaluated = bare.evaluate(subject, EvaluationSettings(max_new_tokens=2, bootstrap=0))
     assert {"forget/probability", "retain/rouge_l", "forget/perplexity"} <= set(evaluated.values)
     told = "\n".join(evaluated.notes)
-    assert "'truth_ratio' needs the field 'perturbed_answer'" in told
-    assert "'mia_loss' needs the set 'holdout'" in told
+    assert "metrics 'choice_probability', 'truth_ratio' need the field 'perturbed_answer'" in told
+    assert "metrics 'mia_loss', 'mia_zlib'" in told
+    assert told.count("the set 'holdout'") == 1, "what needs the same is one note"
     assert "'forget_quality' needs" in told
     assert not any("None" in note for note in evaluated.notes)
 

@@ -116,7 +116,7 @@ def test_what_was_never_known_cannot_be_forgotten() -> None:
     unknown = {"forget/probability": 0.012, "holdout/probability": 0.01, "retain/probability": 0.9}
     verdict = told(Results(before=unknown, after=unknown))
     assert verdict.forgetting is None
-    assert verdict.sentence.startswith("There was nothing to forget, and kept the rest")
+    assert verdict.sentence.startswith("It knew nothing that it could forget, and kept the rest")
     assert [one.metric for one in verdict.because] == ["forget/probability", "retain/probability"]
 
 
@@ -200,6 +200,20 @@ def test_a_goal_that_was_missed_says_what_to_set() -> None:
     }
     told_of = told(run_of((0.96, 0.98, 0.94), RETENTION["kept"], goal=goal))
     assert told_of.advice == ("set training.steps=360",)
+
+
+def test_a_run_that_ended_at_its_goal_is_told_what_to_ask_for_beside() -> None:
+    goal = {"reached": True, "step": 20, "cap": 120, "values": {"forget/probability": 0.09},
+            "limits": {"forget/probability": {"below": 0.1}}}  # fmt: skip
+    (advice,) = told(run_of((0.012, 0.5, 0.24), RETENTION["kept"], goal=goal)).advice
+    assert advice == (
+        "the run ended at its goal, of which forget/extraction_strength is not a part: add it to "
+        "until, forget/extraction_strength: {below: 0.1}"
+    ), "more steps or a higher rate would end there too"
+    limits = {"forget/probability": {"below": 0.6}, "forget/extraction_strength": {"below": 0.6}}
+    goal |= {"limits": limits}
+    (advice,) = told(run_of((0.012, 0.5, 0.24), RETENTION["kept"], goal=goal)).advice
+    assert advice.endswith("name a lower one in until, forget/extraction_strength: {below: 0.1}")
 
 
 def test_an_objective_that_does_not_raise_the_risk_is_not_helped_by_larger_steps() -> None:

@@ -39,7 +39,8 @@ NO_HOLDOUT = (
 NO_TRIALS = "no method was tried, so there is no starter recipe: leave --no-trials out"
 NO_RECIPE = (
     "no starter recipe was written: its benchmark needs each set as one plain file; put the rows "
-    "of each together in one"
+    "of each together in one, with columns called question and answer, or let amnesis init write "
+    "the recipe"
 )
 NOTHING = "no learning rate was searched for: there is nothing to forget"
 

@@ -58,7 +58,7 @@ def _outcome(
     if measured is not None:
         passed = measured <= threshold if is_upper else measured >= threshold
         sign = {(True, True): "≤", (True, False): ">", (False, True): "≥", (False, False): "<"}
-        what = "" if reference is None else f" of {requirement.of} ({reference:.4g})"
+        what = "" if reference is None else f" × {requirement.of} ({reference:.4g})"
         end = (
             ""
             if requirement.compares(key) == "value"

@@ -30,7 +30,7 @@ def init(  # long for its options: each is a line of --help
     answer: Annotated[str | None, typer.Option(help="The column that is answered.")] = None,
     objective: Annotated[str, typer.Option(help="The objective.")] = "wga",
     regularizer: Annotated[str, typer.Option(help="The regularizer.")] = "kl",
-    combiner: Annotated[str, typer.Option(help="The combiner.")] = "sago",
+    combiner: Annotated[str, typer.Option(help="The combiner.")] = "pcgrad",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a recipe that is there.")
     ] = False,
@@ -128,10 +128,8 @@ def _sizes(model: str, rows: int, trust_remote_code: bool) -> dict[str, Any]:
     parameters = 0 if skeleton is None else sum(p.numel() for p in skeleton.parameters())
     lora = parameters > LARGE
     return {
-        "epochs": 5,
         "batch_size": min(8, rows),
         "lora": lora,
-        "rate": "1.0e-4" if lora else "1.0e-5",
         "generate_rows": min(GENERATED, rows),
     }
 

@@ -146,7 +146,9 @@ def _print_plan(checked: Checked, *, as_json: bool) -> None:
         print(json.dumps(plan, indent=2, ensure_ascii=False))
         return
     plain = console()
-    plain.print(f"{count} configurations with {seeds} seeds: {count * seeds} runs")
+    parts = [(count, "configuration"), (seeds, "seed"), (count * seeds, "run")]
+    words = [f"{number} {word}{'' if number == 1 else 's'}" for number, word in parts]
+    plain.print(f"{words[0]} with {words[1]}: {words[2]}")
     plain.print(f"forgetting by {first}, retention by {second}")
     plain.print("of the first run:")
     for line in checked.first.cost.lines():
