@@ -257,12 +257,12 @@ def contents(job: Path) -> dict[str, bytes]:
 
 def _timeless(path: Path) -> bytes:
     """Return a file's bytes, less its times and its notes on checkpoints passed over."""
-    if path.name == "report.html":
-        return b""  # it shows the results, and when they were made
+    if path.name in {"report.html", "README.md"}:
+        return b""  # they show the results, and when they were made
     content = path.read_bytes()
     if path.name in {"results.json", "fitted.json"}:
         document = json.loads(content)
-        for key in ("seconds", "finished"):
+        for key in ("seconds", "finished", "command"):
             document.pop(key, None)
         notes = document.get("notes", [])
         document["notes"] = [note for note in notes if "passed over" not in note]

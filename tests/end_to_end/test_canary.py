@@ -64,8 +64,10 @@ def unpacked(path: Path) -> bytes:
 
 def kept(ran: Path) -> list[str]:
     """The files that keep texts where a run keeps any."""
-    names = ("answers.parquet", "report.html")
-    return [name for name in names if (ran / "out" / "answers.parquet").exists()]
+    if not (ran / "out" / "answers.parquet").exists():
+        return []
+    samples = sorted((ran / "out").glob("tensorboard/*/answers/*"))
+    return ["answers.parquet", "report.html", *(str(s.relative_to(ran / "out")) for s in samples)]
 
 
 def test_texts_are_left_by_a_run_where_it_is_asked_to_and_nowhere_else(

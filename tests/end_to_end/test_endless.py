@@ -50,8 +50,9 @@ def _bounded() -> Iterator[None]:
 
 
 def said(capfd: Any) -> str:
-    (words,) = capfd.readouterr().err.splitlines()
+    *progress, words = capfd.readouterr().err.splitlines()
     assert words.startswith("error: ")
+    assert not [line for line in progress if "error" in line or "Traceback" in line]
     assert len(words) < 400
     return str(words)
 

@@ -360,7 +360,8 @@ def test_a_name_of_amnesis_stays_its_own(site: Path, tmp_path: Path, python: Pyt
     listed = json.loads(python(taking, "-m", "amnesis", "plugins", "--json").stdout)
     (fault,) = listed["faults"]
     assert fault["message"] == (
-        f"plugin {OWNER}: its objective 'wga' is amnesis's own; give it another name"
+        f"plugin {OWNER}: its objective 'wga' is amnesis's own; give it another name, "
+        "or say 'amnesis-plugin-example:wga'"
     )
     owners = {(c["name"], c["distribution"]) for c in listed["components"]}
     assert ("wga", "amnesis") in owners
@@ -427,7 +428,8 @@ def test_a_command_cannot_take_the_place_of_core_s(
     listed = json.loads(python(broken, "-m", "amnesis", "plugins", "--json").stdout)
     (fault,) = listed["faults"]
     assert fault["message"] == (
-        f"plugin {OWNER}: its command 'run' is amnesis's own; give it another name"
+        f"plugin {OWNER}: its command 'run' is amnesis's own; give it another name, "
+        "or say 'amnesis-plugin-example:run'"
     )
     assert "logit_margin" in [c["name"] for c in listed["components"]]
     assert "not yours" not in python(broken, "-m", "amnesis", "--help").stdout

@@ -50,9 +50,10 @@ def line(
 
 
 def said(capfd: Any) -> str:
-    """Return the one line that was said."""
-    (words,) = capfd.readouterr().err.splitlines()
+    """Return the last line that was said, after lines of progress: the error, in one line."""
+    *progress, words = capfd.readouterr().err.splitlines()
     assert words.startswith("error: ")
+    assert not [line for line in progress if "error" in line or "Traceback" in line]
     assert "defect" not in words
     return str(words)
 

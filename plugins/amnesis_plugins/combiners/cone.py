@@ -27,7 +27,8 @@ class CONE(MetricCombiner):
 
     A tensor that the retain stream never touched has no scale: it does not move. While ‖r‖ is below
     ``threshold``·‖f‖, as at θ° with ``kl``, there is no cone, and f goes alone, ``c·√n·f/‖f‖`` over
-    all n elements: as long as the first step of c·Adam. Source: this project.
+    all n elements: as long as the first step of c·Adam. Source: this project;
+    no deviation.
     """
 
     formula: ClassVar[str] = "D(r + kf), k = c·‖r‖_D/‖f‖_D, D = 1/(√v̂ + λ·rms√v̂), v̂ = EMA(r²)"

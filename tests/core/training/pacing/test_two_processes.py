@@ -39,5 +39,5 @@ def test_two_ranks_agree(tmp_path: Path) -> None:
     assert one == two
     find(9, tmp_path)
     alone: Any = json.loads((tmp_path / "9.json").read_text())
-    assert one["rate"] == pytest.approx(alone["rate"], rel=0.02)
+    assert one["rate"] == pytest.approx(alone["rate"], rel=0.05)
     assert len(one["curve"]) == len(alone["curve"])
