@@ -22,7 +22,7 @@ def test_every_builtin_name_is_listed_and_no_other(kind: str) -> None:
         for entry in default_registry()
         if entry.kind == kind and entry.plugin.distribution == "amnesis" and not entry.alias_of
     }
-    assert set(re.findall(r"`(\w+)`", ROWS[f"{kind}s"])) == names
+    assert set(re.findall(r"`([\w-]+)`", ROWS[f"{kind}s"])) == names
 
 
 def test_it_is_short() -> None:

@@ -55,6 +55,8 @@ class EventFile:
         self._file = SummaryWriter(
             log_dir=str(self._folder), flush_secs=_FLUSH_SECONDS, purge_step=since
         )
+        for file in self._folder.glob("events.*") if private else ():
+            file.chmod(0o600)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Write a value."""
