@@ -369,8 +369,10 @@ class Campaign:
 
 
 def _is_one_line(said: str) -> bool:
-    lines = [line for line in said.splitlines() if not _is_launchers(line)]
-    return len(lines) == 1 and lines[0].startswith("error: ") and "defect" not in lines[0]
+    """Whether the end is told in one line, after those of progress."""
+    *progress, last = [line for line in said.splitlines() if not _is_launchers(line)]
+    earlier = any("error" in line or "Traceback" in line for line in progress)
+    return last.startswith("error: ") and "defect" not in last and not earlier
 
 
 def _is_launchers(line: str) -> bool:
