@@ -177,10 +177,13 @@ def test_a_limit_on_what_no_evaluation_gives_is_refused_at_the_first(
 @pytest.fixture
 def interruption() -> Any:
     """Listening for Ctrl-C, until the test is over."""
+    # A shell without job control lets what it starts in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     listening = StopWhenInterrupted()
     listening.on_train_begin(None, None, None)
     yield listening
     listening.restore()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_the_first_ctrl_c_stops_after_its_step_with_a_checkpoint(
