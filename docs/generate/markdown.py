@@ -22,6 +22,22 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |"
 
 
+def filled(text: str, name: str, content: str) -> str:
+    """Return a text with what stands between ``<!-- generated: name -->`` and its end exchanged.
+
+    Raises:
+        ValueError: the text does not have that place once.
+    """
+    start, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+    before, *rest = text.split(start)
+    if len(rest) != 1:
+        raise ValueError(f"{start.strip()} stands {len(rest)} times in the page, not once")
+    _, found, after = rest[0].partition(end)
+    if not found:
+        raise ValueError(f"{start.strip()} has no {end}")
+    return f"{before}{start}{content}{end}{after}"
+
+
 def code(text: str) -> str:
     """Return a text as code; an empty one stays empty."""
     if not text:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from docs.generate.components import builtin
-from docs.generate.markdown import table
+from docs.generate.markdown import filled, table
 
 from amnesis.discovery.entry import KINDS
 from amnesis.discovery.registry import default_registry
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-_BETWEEN = re.compile(r"(<!-- generated: names -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def readme() -> str:
     """Return the README with its list of names as they are now."""
-    text = README.read_text(encoding="utf-8")
-    return _BETWEEN.sub(lambda match: f"{match[1]}{_names()}{match[2]}", text)
+    return filled(README.read_text(encoding="utf-8"), "names", _names())
 
 
 def _names() -> str:

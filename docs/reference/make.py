@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from docs.generate import measured
 from docs.generate.readme import README, readme
 
 from amnesis.runs.results import Results
@@ -21,6 +22,7 @@ def generated() -> dict[Path, str]:
     return {
         FOLDER / "results.schema.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n",
         README: readme(),
+        **measured.pages(),
     }
 
 

@@ -21,6 +21,9 @@ TensorState = Mapping[str, "Tensor"]
 Coefficients = tuple["Tensor | float", "Tensor | float"]
 Scope = Literal["tensor", "global"]
 Pair = tuple["Tensor", "Tensor"]
+Pairs = Mapping[str, Pair]  # f and r by parameter name
+States = Mapping[str, TensorState]  # by parameter name, of the last step
+NewStates = dict[str, TensorState]  # of this one
 RETAIN = "retain"  # the name in a state of what stands in r's place
 MOMENT = "moment"  # the name in a state of what a metric is made from
 STEPS = "moment steps"  # and of how many steps went into it, a number
@@ -80,9 +83,7 @@ class Combiner(Component):
         return [combined.get(i) for i in indices], [states.get(i, {}) for i in indices]
 
     @abstractmethod
-    def _advance(
-        self, pairs: Mapping[str, Pair], states: Mapping[str, TensorState]
-    ) -> tuple[dict[str, Tensor], dict[str, TensorState]]: ...
+    def _advance(self, pairs: Pairs, states: States) -> tuple[dict[str, Tensor], NewStates]: ...
 
     def _fill_missing(
         self, index: int, f: Tensor | None, r: Tensor | None, last: TensorState
@@ -113,24 +114,17 @@ class Rule(Combiner):
         """
         return None
 
-    def _advance(
-        self, pairs: Mapping[str, Pair], states: Mapping[str, TensorState]
-    ) -> tuple[dict[str, Tensor], dict[str, TensorState]]:
-        news: dict[str, TensorState] = {}
+    def _advance(self, pairs: Pairs, states: States) -> tuple[dict[str, Tensor], NewStates]:
+        news: NewStates = {}
         seen: dict[str, Pair] = {}
         for name, (f, r) in pairs.items():
             memory = self.remember(r, states[name].get(RETAIN))
             news[name] = {} if memory is None else {RETAIN: memory}
             seen[name] = f, r if memory is None else memory
-        return self._combine(seen, states, news), news
+        return self._combine(seen, states, news) if seen else {}, news
 
     @abstractmethod
-    def _combine(
-        self,
-        pairs: Mapping[str, Pair],
-        states: Mapping[str, TensorState],
-        news: dict[str, TensorState],
-    ) -> dict[str, Tensor]: ...
+    def _combine(self, pairs: Pairs, states: States, news: NewStates) -> dict[str, Tensor]: ...
 
 
 class ElementwiseCombiner(Rule):
@@ -153,12 +147,7 @@ class ElementwiseCombiner(Rule):
         """
         return self.combine_tensor(f, r), {}
 
-    def _combine(
-        self,
-        pairs: Mapping[str, Pair],
-        states: Mapping[str, TensorState],
-        news: dict[str, TensorState],
-    ) -> dict[str, Tensor]:
+    def _combine(self, pairs: Pairs, states: States, news: NewStates) -> dict[str, Tensor]:
         combined = {}
         for name, (f, r) in pairs.items():
             combined[name], state = self.checked(name, f.clone(), r.clone(), states[name])
@@ -212,22 +201,15 @@ class ProjectionCombiner(Rule):
         a, b = self.coefficients(gram)
         return float(a), float(b)
 
-    def _combine(
-        self,
-        pairs: Mapping[str, Pair],
-        states: Mapping[str, TensorState],
-        news: dict[str, TensorState],
-    ) -> dict[str, Tensor]:
-        if not pairs:
-            return {}
+    def _combine(self, pairs: Pairs, states: States, news: NewStates) -> dict[str, Tensor]:
         grams = {name: gram_matrix(f, r) for name, (f, r) in pairs.items()}
-        coefficients: dict[str, Coefficients]
-        if self.scope == "tensor":
-            coefficients = {name: self.coefficients(gram) for name, gram in grams.items()}
-        else:
-            total = added(list(grams.values()))
-            coefficients = dict.fromkeys(pairs, self.total_coefficients(total))
+        coefficients = self._scoped_coefficients(grams)
         return {name: linear(f, r.clone(), coefficients[name]) for name, (f, r) in pairs.items()}
+
+    def _scoped_coefficients(self, grams: Mapping[str, Tensor]) -> dict[str, Coefficients]:
+        if self.scope == "tensor":
+            return {name: self.coefficients(gram) for name, gram in grams.items()}
+        return dict.fromkeys(grams, self.total_coefficients(added(list(grams.values()))))
 
 
 class MetricCombiner(ProjectionCombiner):
@@ -288,14 +270,7 @@ class MetricCombiner(ProjectionCombiner):
         scaled = f / divisor, r / divisor
         return (scaled[0].to(f.dtype), scaled[1].to(r.dtype)), gram_matrix(f, r, scaled)
 
-    def _combine(
-        self,
-        pairs: Mapping[str, Pair],
-        states: Mapping[str, TensorState],
-        news: dict[str, TensorState],
-    ) -> dict[str, Tensor]:
-        if not pairs:
-            return {}
+    def _combine(self, pairs: Pairs, states: States, news: NewStates) -> dict[str, Tensor]:
         plain = added([gram_matrix(f, r) for f, r in pairs.values()])
         free = self.free_coefficient(plain, sum(f.numel() for f, _ in pairs.values()))
         if free is not None:
@@ -307,11 +282,8 @@ class MetricCombiner(ProjectionCombiner):
             news[name] = self.renewed(r, last)
             moment = news[name][MOMENT]
             scaled[name], grams[name] = self.measured(f, r, moment, moment.mean())
-        if self.scope == "global":
-            grams = dict.fromkeys(pairs, added(list(grams.values())))
-        return {
-            name: linear(f, r, self.coefficients(grams[name])) for name, (f, r) in scaled.items()
-        }
+        coefficients = self._scoped_coefficients(grams)
+        return {name: linear(f, r, coefficients[name]) for name, (f, r) in scaled.items()}
 
 
 def _built(choice: Any, info: ValidationInfo) -> Any:
@@ -389,9 +361,7 @@ class CombinerWrapper(Combiner):
         """The name of the mask in a parameter's state."""
         return f"mask by {self.registered_name}"
 
-    def _advance(
-        self, pairs: Mapping[str, Pair], states: Mapping[str, TensorState]
-    ) -> tuple[dict[str, Tensor], dict[str, TensorState]]:
+    def _advance(self, pairs: Pairs, states: States) -> tuple[dict[str, Tensor], NewStates]:
         slot = self.mask_slot
         masks = {name: states[name][slot] for name in pairs if slot in states[name]}
         if self.reads_first_gradients and not masks:
@@ -399,7 +369,7 @@ class CombinerWrapper(Combiner):
         seen = {name: self._masked(name, pair, masks.get(name)) for name, pair in pairs.items()}
         if self.combiner is None:
             combined = {name: f + r for name, (f, r) in seen.items()}
-            news: dict[str, TensorState] = {}
+            news: NewStates = {}
         else:
             combined, news = self.combiner._advance(seen, states)
         for name, mask in masks.items():

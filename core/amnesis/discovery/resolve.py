@@ -168,7 +168,7 @@ def build_metrics(
             continue
         set_name: str | None = None
         if isinstance(choice, str) and "/" in choice:
-            set_name, _, choice = choice.partition("/")
+            set_name, _, choice = choice.rpartition("/")  # a set's name may have slashes
         metric = build("metric", choice, registry)
         metrics.append(ChosenMetric(metric=metric, set_name=set_name, optional=optional))
     return tuple(metrics)

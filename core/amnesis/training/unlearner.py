@@ -316,7 +316,7 @@ class Unlearner:
         return tested
 
     def _find_rate(self, inputs: _Inputs, progress: ProgressCallback | None) -> RangeTest:
-        without_probes = replace(self.method, probes=())
+        without_probes, combiner = replace(self.method, probes=()), self.method.combiner
         with self._saying_what_to_lower(lambda: "the range test of the learning rate"):
             return find_learning_rate(
                 self.model,
@@ -325,6 +325,7 @@ class Unlearner:
                 partial(self._trainer, inputs=inputs, method=without_probes, goes_on=False),
                 partial(self._risks, inputs),
                 steps=self.training.aim(inputs.plan.steps, has_goal=bool(self.goals)),
+                preconditions=combiner is not None and combiner.preconditions,
                 progress=progress,
             )
 

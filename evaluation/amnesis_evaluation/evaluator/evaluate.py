@@ -120,7 +120,7 @@ class _EvaluationBuilder:
             if isinstance(metric, ExampleMetric):
                 self._add_examples(set_name, metric, readable)
             elif isinstance(metric, SetMetric):
-                self._add_set_value(key, metric, [answer for _, answer in readable])
+                self._add_set_value(set_name, metric, [answer for _, answer in readable])
             if remark := metric.remark([answer for _, answer in readable]):
                 self.evaluation.notes.append(f"metric {key}: {remark}")
         except Exception as error:  # a plugin's metric may raise anything
@@ -160,13 +160,14 @@ class _EvaluationBuilder:
             return from_first_rank(lambda: metric.values(answers, self._settings.cache))
         return metric.values(answers, self._settings.cache)
 
-    def _add_set_value(self, key: str, metric: SetMetric, answers: Sequence[Answer]) -> None:
+    def _add_set_value(self, set_name: str, metric: SetMetric, answers: Sequence[Answer]) -> None:
+        key = f"{set_name}/{metric.key}"
         self.evaluation.values[key] = _finite(metric.value(answers))
         if self._bootstrap.resamples and metric.value_kind != "p_value":
             interval = self._bootstrap.of(
                 lambda indices: metric.value([answers[i] for i in indices]),
                 len(answers),
-                self._groups.get((key.partition("/")[0], len(answers))),
+                self._groups.get((set_name, len(answers))),
             )
             self._add_interval(key, interval)
 

@@ -59,6 +59,8 @@ class MissingNeedError(RecipeError):
 def _add(selection: Selection, sets: Sets, choice: ChosenMetric, retrained: bool) -> None:
     metric, only = choice.metric, choice.set_name
     if only is not None and only not in sets:
+        if choice.optional:  # a benchmark's own metrics may be of a set that it has at times
+            raise MissingNeedError(f"{only}/{metric.key}", _lacked_set(only, sets))
         raise RecipeError(f"metrics: no set is called {only!r}; {did_you_mean(only, sets)}")
     if isinstance(metric, DerivedMetric):
         if only is not None:
@@ -93,9 +95,7 @@ def _add_reading(selection: Selection, sets: Sets, metric: ReadingMetric, only: 
 def _add_derived(selection: Selection, sets: Sets, metric: DerivedMetric, retrained: bool) -> None:
     for name, parts in metric.parts.items():
         if name not in sets:
-            raise MissingNeedError(
-                metric.key, f"the set {name!r}; the benchmark has {', '.join(sets)}"
-            )
+            raise MissingNeedError(metric.key, _lacked_set(name, sets))
         for part in parts:
             if field_name := _missing_field(sets[name], part):
                 raise MissingNeedError(
@@ -111,6 +111,10 @@ def _add_derived(selection: Selection, sets: Sets, metric: DerivedMetric, retrai
         for part in parts:
             selection.read(name, part)
     selection.derived.append(metric)
+
+
+def _lacked_set(name: str, sets: Sets) -> str:
+    return f"the set {name!r}; the benchmark has {', '.join(sets)}"
 
 
 def _missing_field(rows: Sequence[Row], metric: ReadingMetric) -> str | None:

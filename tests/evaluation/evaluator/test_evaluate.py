@@ -150,6 +150,19 @@ def test_the_benchmarks_own_metrics_note_what_is_missing(
     assert not any("None" in note for note in evaluated.notes)
 
 
+def test_the_benchmarks_own_metrics_note_a_set_that_is_not_there(subject: Subject) -> None:
+    sizes = {"forget_authors": 1, "retain_authors": 1, "questions_per_author": 2}
+    few = amnesis.create("benchmark", "fictional", facts=0, holdout_authors=0, **sizes)
+    settings = EvaluationSettings(max_new_tokens=2, bootstrap=0)
+    few.check(settings, subject.template, subject.tokenizer)
+    evaluated = few.evaluate(subject, settings)
+    assert {"forget/rouge_l", "retain/rouge_l", "retain/probability"} <= set(evaluated.values)
+    (note,) = (one for one in evaluated.notes if "facts" in one)
+    assert note == "metric 'facts/rouge_l' needs the set 'facts'; the benchmark has forget, retain"
+    with pytest.raises(RecipeError, match="no set is called 'facts'"):
+        few.evaluate(subject, settings.model_copy(update={"metrics": ("facts/rouge_l",)}))
+
+
 @pytest.mark.parametrize(
     ("metrics", "error", "line"),
     [

@@ -10,6 +10,7 @@ import pytest
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
 from amnesis.data.templates import Template
+from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 from amnesis_evaluation.evaluator.bootstrap import Bootstrap
 
 
@@ -40,6 +41,25 @@ def test_rows_that_name_their_group_are_drawn_with_it(
     alone = unnamed.evaluate(subject, settings).intervals
     assert evaluated.intervals["forget/perplexity"] != alone["forget/perplexity"]
     assert evaluated.intervals["retain/perplexity"] == alone["retain/perplexity"]
+
+
+def test_a_sets_name_may_have_a_slash(subject: Subject, rich_rows: list[dict[str, Any]]) -> None:
+    rows = of_authors(rich_rows[:4], "a", "a", "b", "b")
+
+    class Named(SetsBenchmark):
+        formula = source = "of this test"
+        name: str
+
+        def sets(self) -> dict[str, Any]:
+            return {self.name: rows}
+
+    settings = EvaluationSettings(metrics=("perplexity", "probability"), bootstrap=50)
+    plain = Named(name="forget").evaluate(subject, settings).intervals
+    slashed = Named(name="of/two").evaluate(subject, settings).intervals
+    assert slashed == {key.replace("forget", "of/two"): ends for key, ends in plain.items()}
+    assert len(plain) == 2
+    one = settings.model_copy(update={"metrics": ("of/two/perplexity",)})
+    assert set(Named(name="of/two").evaluate(subject, one).values) == {"of/two/perplexity"}
 
 
 def test_one_group_has_no_interval_and_says_so(

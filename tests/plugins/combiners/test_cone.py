@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import strategies as st
+from tests.core.training.test_robust import Cut
 from tests.properties.claims import hold, sampled
 from tests.properties.combiners import (
     EVERY_COMBINER,
@@ -26,9 +29,11 @@ from torch.autograd import backward
 
 import amnesis
 from amnesis.contracts import TensorState
-from amnesis.errors import RecipeError
+from amnesis.errors import Interrupted, RecipeError
+from amnesis.models.trainable import LoraSettings, with_lora
 from amnesis.training.settings import TrainingSettings
 from amnesis.training.streams import Streams
+from amnesis.training.unlearner import Unlearner
 from amnesis_plugins.combiners.cone import CONE
 
 Lists = list[list[float]]
@@ -246,3 +251,48 @@ def test_training_suits_a_combiner_that_divides_already() -> None:
     assert TrainingSettings().suited_to(wrapped).optimizer == "sgd"
     with pytest.raises(RecipeError, match=r"training\.optimizer: cone divides by a scale"):
         TrainingSettings(optimizer="adamw").suited_to(amnesis.create("combiner", "cone"))
+
+
+@pytest.mark.parametrize("kind", ["whole", "lora", "bfloat16"])
+def test_a_resumed_run_is_the_whole_run_to_the_bit(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any, tmp_path: Path, kind: str
+) -> None:
+    if kind == "lora":
+        tiny_llama = with_lora(tiny_llama, LoraSettings(r=2))
+    elif kind == "bfloat16":
+        tiny_llama = tiny_llama.bfloat16()
+    training = {"steps": 6, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3}
+
+    def run(model: Any, folder: str, *callbacks: Any) -> Unlearner:
+        return Unlearner(
+            model,
+            tiny_tokenizer,
+            "npo",
+            "kl",
+            "cone",
+            training={**training, "save_every": 2},
+            output=tmp_path / folder,
+            callbacks=callbacks,
+            device="cpu",
+        )
+
+    whole, cut, resumed = (copy.deepcopy(tiny_llama) for _ in range(3))
+    rows = qa_rows[:4], qa_rows[4:]
+    run(whole, "whole").fit(*rows)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        run(cut, "cut", Cut()).fit(*rows)
+    assert run(resumed, "cut").fit(*rows, resume=True).steps == 6
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_range_test_begins_where_steps_are_as_long_as_the_rate(
+    tiny_llama: Any, tiny_tokenizer: Any, qa_rows: Any
+) -> None:
+    """As with AdamW; plain gradient descent begins a thousand times higher."""
+    training = {"steps": 8, "batch_size": 4, "learning_rate": "auto"}
+    run = Unlearner(
+        tiny_llama, tiny_tokenizer, "ga", "nll", "cone", training=training, device="cpu"
+    )
+    curve = run.find_learning_rate(qa_rows[:4], qa_rows[4:]).curve
+    assert curve[1].rate == pytest.approx(1e-7)

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from amnesis.data.sampling import StepPlan
     from amnesis.training.settings import TrainingSettings
 
-# Four rates to a factor of ten, over six such factors. AdamW's steps are as large as its rate;
-# those of plain gradient descent are as large as rate and gradient, and that is clipped to 1.
 KEPT = "learning_rate.json"
+# Four rates to a factor of ten, over six such factors. AdamW's steps are as large as its rate, and
+# so are those of a combiner that preconditions; those of plain gradient descent are as large as
+# rate and gradient, and that is clipped to 1.
 GROWTH = 10 ** (1 / 4)
-LOWEST = {"adamw": 1e-7, "sgd": 1e-4}
+LOWEST, LOWEST_OF_GRADIENTS = 1e-7, 1e-4
 
 
 class Risks(NamedTuple):
@@ -49,6 +50,7 @@ def find_learning_rate(
     measure: Callable[[], Risks],
     *,
     steps: float,
+    preconditions: bool = False,
     progress: ProgressCallback | None = None,
 ) -> RangeTest:
     """Return the learning rate for ``steps`` full steps, by the rule of :func:`.choose_rate`.
@@ -58,12 +60,14 @@ def find_learning_rate(
     first process decides on for all. Then the weights that train, their gradients, modes and every
     random state are restored, bit for bit; of the trainer nothing is left. ``build(kind,
     plan=…, settings=…, output=…, log=…, callbacks=…)`` makes a trainer. A copy of the weights that
-    train is in main memory meanwhile.
+    train is in main memory meanwhile. ``preconditions`` says that the combiner does, so that a step
+    is as long as its rate whatever the optimizer.
 
     Raises:
         RecipeError: no rate follows, or the weights are sharded (FSDP).
     """
-    lowest = LOWEST[settings.optimizer]
+    by_rate = preconditions or settings.optimizer == "adamw"
+    lowest = LOWEST if by_rate else LOWEST_OF_GRADIENTS
     rising = settings.model_copy(
         update={
             "learning_rate": lowest,
