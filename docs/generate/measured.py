@@ -1,4 +1,4 @@
-"""The tables of what was measured, of the runs in ``benchmarks/results``, as the pages show them."""
+"""The tables of what was measured, as the pages show the runs in ``benchmarks/results``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def pages() -> dict[Path, str]:
     texts: dict[Path, str] = {}
     for name, (made, page) in tables.items():
         path = DOCS / "explanation" / f"{page}.md"
-        texts[path] = filled(texts.get(path) or path.read_text(encoding="utf-8"), name, made())
+        text = texts.get(path) or path.read_text(encoding="utf-8")
+        texts[path] = filled(text, name, f"\n{made()}\n")
     return texts
 
 
@@ -84,7 +85,7 @@ def _grouped(stored: Sequence[Run], *keys: str) -> dict[tuple[Any, ...], list[Ru
 
 
 def kept_table() -> str:
-    """Return what methods keep at equal forgetting beside ``nll``; last those that do not forget."""
+    """Return what methods keep at equal forgetting; last are those that do not forget."""
     groups = _grouped(runs("methods"), "objective", "regularizer", "combiner")
     objectives = dict.fromkeys(objective for objective, regularizer, _ in groups)
     rows = [[groups[one, "nll", rule] for rule in _COMBINERS] for one in objectives]

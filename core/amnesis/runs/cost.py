@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from amnesis.contracts.benchmark import Benchmark
     from amnesis.discovery.resolve import Method
     from amnesis.runs.recipe import Recipe
-    from amnesis.training.settings import TrainingSettings
 
 GIB = 1 << 30
 # How often a run is evaluated for its goal, in steps, where it does not say: often enough to end
@@ -99,7 +98,7 @@ def cost_of(
         passes[0] *= method.perturbation.passes
     if method.procedure is not None:
         steps *= method.procedure.fits
-    memory, notes = (None, ()) if size is None else _memory(size, training, device)
+    memory, notes = (None, ()) if size is None else _memory(size, recipe, method, device)
     return Cost(
         steps=steps,
         forget_rows=len(streams["forget"]),
@@ -213,15 +212,21 @@ def size_of(recipe: Recipe, config: PretrainedConfig, skeleton: Any) -> ModelSiz
 
 
 def _memory(
-    size: ModelSize, training: TrainingSettings, device: str
+    size: ModelSize, recipe: Recipe, method: Method, device: str
 ) -> tuple[int, tuple[str, ...]]:
-    """Return the bytes of weights, two gradients and optimizer, and notes on bfloat16 weights."""
+    """Return the bytes of weights, two gradients and optimizer, and notes on bfloat16 weights.
+
+    The scale that a combiner divides by, in float32, counts as the optimizer's would.
+    """
     import torch
 
     from amnesis.training.optimizers.bfloat16 import ROUNDING, update_bytes, way_that_fits
 
+    training = recipe.training
     moments = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
     held = size.weights + 2 * size.trained * size.dtype.itemsize
+    if method.combiner is not None and method.combiner.preconditions:
+        held += size.trained * torch.float32.itemsize
     if size.dtype is not torch.bfloat16:
         return held + size.trained * moments * size.dtype.itemsize, ()
     master = size.trained * update_bytes("master", moments)

@@ -160,6 +160,9 @@ def _checked(
     if recipe.benchmark is not None:
         benchmark, sets = check_sets(problems, recipe.benchmark, (), recipe.template, registry)
     method = _build_method(problems, recipe, benchmark, registry, faulty)
+    if method is not None:
+        suited = problems.attempt("training", recipe.training.suited_to, method.combiner)
+        recipe = recipe.model_copy(update={} if suited is None else {"training": suited})
     if method is not None and sets:
         problems.attempt("until", _check_goal_sets, recipe, method, sets)
     streams = {

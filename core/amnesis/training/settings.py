@@ -147,9 +147,15 @@ class TrainingSettings(Settings):
         What was set by name stays.
 
         Raises:
-            RecipeError: AdamW was, which would divide by a scale once more.
+            RecipeError: AdamW was, which would divide by a scale once more; or AdamW is given sgd's
+                momentum.
         """
         if combiner is None or not combiner.preconditions:
+            if self.momentum and self.optimizer == "adamw":
+                raise RecipeError(
+                    "training.momentum is sgd's: say training.optimizer: sgd, or for adamw give "
+                    "its first average in training.betas"
+                )
             return self
         if self.optimizer == "adamw" and "optimizer" in self.model_fields_set:
             raise RecipeError(

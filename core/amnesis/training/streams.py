@@ -215,7 +215,7 @@ class Streams:
             for p in self._names
             if p not in self._combined and self._has_gradient(p)
         }
-        if not pairs and not self._combined:
+        if self._composition.reads_all and not pairs:
             raise RuntimeError("combine() was called before any backward pass")
         grams = self._observe(pairs)
         self._held.clear()

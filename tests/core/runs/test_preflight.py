@@ -260,3 +260,31 @@ def test_a_run_encodes_its_rows_once(
     }
     amnesis.run(recipe, tmp_path / "out", device="cpu")
     assert encoded == ["forget", "retain"]
+
+
+@pytest.mark.parametrize(
+    ("combiner", "training", "said"),
+    [
+        ("cone", {"optimizer": "adamw"}, "training.optimizer: cone divides by a scale of its own"),
+        ("sago", {"momentum": 0.9}, "training.momentum is sgd's"),
+    ],
+)
+def test_an_optimizer_that_does_not_suit_the_combiner_is_refused(
+    check: Check, combiner: str, training: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError) as raised:
+        check(combiner=combiner, training=training)
+    assert said in str(raised.value)
+
+
+def test_memory_is_that_of_the_optimizer_that_suits_the_combiner(check: Check) -> None:
+    ways: list[dict[str, Any]] = [
+        {"combiner": "sago"},  # AdamW's two moments
+        {"combiner": "cone"},  # a mean by the optimizer, a scale by the combiner
+        {"combiner": "sago", "training": {"optimizer": "sgd", "momentum": 0.9}},
+        {"combiner": "cone", "training": {"momentum": 0.0}},
+    ]
+    adamw, cone, momentum, scale = (check(**way).cost.memory_gib for way in ways)
+    assert adamw is not None
+    assert momentum is not None
+    assert cone == adamw > momentum == scale

@@ -249,6 +249,8 @@ def test_training_suits_a_combiner_that_divides_already() -> None:
     assert TrainingSettings().suited_to(sago) == TrainingSettings()
     wrapped = amnesis.create("combiner", "saliency", combiner=CONE())
     assert TrainingSettings().suited_to(wrapped).optimizer == "sgd"
+    with pytest.raises(RecipeError, match=r"training\.momentum is sgd's"):
+        TrainingSettings(momentum=0.9).suited_to(sago)
     with pytest.raises(RecipeError, match=r"training\.optimizer: cone divides by a scale"):
         TrainingSettings(optimizer="adamw").suited_to(amnesis.create("combiner", "cone"))
 
