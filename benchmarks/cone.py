@@ -33,7 +33,7 @@ from amnesis.cli import load_subject, quiet_libraries
 from amnesis.contracts import EvaluationSettings, Subject
 from amnesis_evaluation.commands.demo import LEARNING, MODEL
 
-SEEDS, STEPS = 3, 160
+STEPS = 160
 RATES = (2.5e-4, 5e-4, 1e-3)
 OBJECTIVES = ("ga", "npo", "simnpo", "wga")
 RULES: dict[str, Any] = {
@@ -147,10 +147,12 @@ Record = dict[str, Any]
 NAMES = ("world", "objective", "rule", "rate", "seed")
 
 
-def cells(worlds: list[str], objectives: list[str], rules: list[str]) -> Iterator[tuple[Any, ...]]:
+def cells(given: argparse.Namespace) -> Iterator[tuple[Any, ...]]:
     """Return every cell, seed by seed."""
-    for seed in range(SEEDS):
-        yield from itertools.product(worlds, objectives, rules, RATES, (seed,))
+    for seed in given.seeds:
+        yield from itertools.product(
+            given.worlds, given.objectives, given.rules, given.rates, (seed,)
+        )
 
 
 def best_rates(records: list[Record]) -> dict[tuple[str, str, str], list[Record]]:
@@ -219,6 +221,8 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="*", default=["people", "tofu"])
     parser.add_argument("--objectives", nargs="*", default=list(OBJECTIVES))
     parser.add_argument("--rules", nargs="*", default=[*RULES, *VARIANTS])
+    parser.add_argument("--rates", nargs="*", type=float, default=list(RATES))
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(range(5)))
     parser.add_argument("--only", nargs=5, metavar=("WORLD", "OBJECTIVE", "RULE", "RATE", "SEED"))
     parser.add_argument("--table", action="store_true", help="only show what is there")
     given = parser.parse_args()
@@ -227,7 +231,7 @@ def main() -> None:
     saved = given.out / "cone.jsonl"
     records = read(saved)
     done: Mapping[Any, Any] = {tuple(r[name] for name in NAMES): r for r in records}
-    wanted = list(cells(given.worlds, given.objectives, given.rules))
+    wanted = list(cells(given))
     if given.only:
         world, objective, rule, rate, seed = given.only
         wanted = [(world, objective, rule, float(rate), int(seed))]

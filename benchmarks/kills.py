@@ -257,13 +257,19 @@ def contents(job: Path) -> dict[str, bytes]:
 
 def _timeless(path: Path) -> bytes:
     """Return a file's bytes, less its times and its notes on checkpoints passed over."""
-    if path.name in {"report.html", "README.md"}:
-        return b""  # they show the results, and when they were made
+    if path.name == "report.html":
+        return b""  # it shows the results, and when they were made
     content = path.read_bytes()
+    if path.name == "README.md":  # the model's card
+        lines = content.splitlines()
+        timed = (b"| finished |", b"| seconds |")
+        content = b"\n".join(line for line in lines if not line.startswith(timed))
     if path.name in {"results.json", "fitted.json"}:
         document = json.loads(content)
-        for key in ("seconds", "finished", "command"):
+        for key in ("seconds", "finished"):
             document.pop(key, None)
+        if document.get("command"):
+            document["command"] = document["command"].replace(" --resume", "")
         notes = document.get("notes", [])
         document["notes"] = [note for note in notes if "passed over" not in note]
         content = json.dumps(document).encode()
@@ -464,7 +470,7 @@ def import_everything() -> None:
         "amnesis_evaluation.benchmarks.fictional",
         "amnesis_evaluation.benchmarks.own",
         "amnesis_evaluation.commands.demo",
-        "amnesis_evaluation.commands.evaluate",
+        "amnesis_evaluation.commands.evaluate.command",
         "amnesis_evaluation.reports.stored",
         "amnesis_plugins.combiners.gru",
         "amnesis_plugins.probes.g_effect",

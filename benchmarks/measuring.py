@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import random
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Run = Callable[[], object]
+
+
+def arguments(
+    description: str | None, cases: Iterable[str], rounds: int, only: str
+) -> argparse.ArgumentParser:
+    """Return the parser of a script that measures alternatives in several cases."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    cases = list(cases)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--case", choices=cases, nargs="*", default=cases)
+    parser.add_argument("--only", nargs="*", default=[], help=f"{only} to measure")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+def new_llama(hidden: int, layers: int, vocabulary: int, device: str, heads: int = 4) -> Any:
+    """Return a tied Llama with random weights, always the same ones."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).to(device)
 
 
 def rounds_of(

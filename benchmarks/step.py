@@ -10,13 +10,12 @@ and activations together. The bars are for the lower quartile of the ratios.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from measuring import Run, peak_bytes, quartiles, rounds_of, table
+from measuring import Run, arguments, new_llama, peak_bytes, quartiles, rounds_of, table
 from torch import Tensor
 from torch.autograd import backward
 from torch.nn.functional import cross_entropy
@@ -59,19 +58,7 @@ class Bench:
     """One case's model and batches, and the ways to make a step of them."""
 
     def __init__(self, case: Case, device: str) -> None:
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        torch.manual_seed(0)
-        self.model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=case.vocabulary,
-                hidden_size=case.hidden,
-                intermediate_size=3 * case.hidden,
-                num_hidden_layers=case.layers,
-                num_attention_heads=4,
-                tie_word_embeddings=True,
-            )
-        ).to(device)
+        self.model = new_llama(case.hidden, case.layers, case.vocabulary, device)
         self.parameters = list(self.model.parameters())
         shape = (2, case.batch, case.tokens)
         self.forget, self.retain = torch.randint(case.vocabulary, shape, device=device)
@@ -178,14 +165,7 @@ def measure(name: str, rounds: int, only: list[str], device: str) -> str:
 
 def main() -> None:
     """Print every case's table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--case", choices=CASES, nargs="*", default=list(CASES))
-    parser.add_argument("--only", nargs="*", default=[], help="combiners to measure")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
+    given = arguments(__doc__, CASES, 25, "combiners").parse_args()
     for name in given.case:
         print(measure(name, given.rounds, given.only, given.device), end="\n\n")
 

@@ -1,6 +1,6 @@
 """A whole step of the trainer, optimizer and logging included, against two bare passes with AdamW.
 
-    python benchmarks/training.py [--rounds 9] [--case parameters] [--only sago cone]
+    python benchmarks/training.py [--rounds 9] [--steps 10] [--case parameters] [--only sago cone]
 
 The yardstick is what any trainer does that sees one loss: a forward and backward pass of each
 stream's batch through the model's own loss, gradients added up by autograd, clipping, AdamW.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from measuring import quartiles
+from measuring import arguments, new_llama, quartiles
 from torch.autograd import backward
 from transformers.trainer_callback import TrainerCallback
 
@@ -28,7 +28,7 @@ from amnesis import Unlearner
 from amnesis.cli import quiet_libraries
 from amnesis.models.creation import train_tokenizer
 
-SKIPPED, STEPS = 1, 20  # the first step also makes masks, memory, the optimizer's state
+SKIPPED = 1  # the first step also makes masks, memory, the optimizer's state
 NPO: dict[str, Any] = {"objective": "npo", "regularizer": "nll"}
 CONTENDERS: dict[str, dict[str, Any]] = {
     "sum": {**NPO, "combiner": "sum"},
@@ -101,9 +101,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
 class Bench:
     """One case's model and rows, put back to where they were before each run."""
 
-    def __init__(self, case: Case, device: str) -> None:
-        from transformers import LlamaConfig, LlamaForCausalLM
-
+    def __init__(self, case: Case, steps: int, device: str) -> None:
         words = random.Random(0)
         vocabulary = [f"w{n:04x}" for n in range(case.vocabulary)]
         self.rows = [
@@ -112,25 +110,20 @@ class Bench:
         ]
         texts = [" ".join(vocabulary), *(f"{r['question']} {r['answer']}" for r in self.rows)]
         self.tokenizer = train_tokenizer(texts, case.vocabulary)
-        torch.manual_seed(0)
-        self.model: Any = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=case.vocabulary,
-                hidden_size=case.hidden,
-                intermediate_size=3 * case.hidden,
-                num_hidden_layers=case.layers,
-                num_attention_heads=max(1, case.hidden // 64),
-                tie_word_embeddings=True,
-            )
-        ).to(device)
-        self.case, self.device = case, device
+        heads = max(1, case.hidden // 64)
+        self.model = new_llama(case.hidden, case.layers, case.vocabulary, device, heads)
+        self.case, self.steps, self.device = case, steps, device
         self._weights = {k: v.clone() for k, v in self.model.state_dict().items()}
 
     def fit(self, options: dict[str, Any]) -> Clock:
         """Run one contender's steps."""
         self.model.load_state_dict(self._weights)
         clock, chosen = Clock(), dict(options)
-        sizes = {"steps": STEPS, "batch_size": self.case.batch, "learning_rate": 1e-6}
+        sizes = {
+            "steps": self.steps + SKIPPED,
+            "batch_size": self.case.batch,
+            "learning_rate": 1e-6,
+        }
         Unlearner(
             self.model,
             self.tokenizer,
@@ -148,7 +141,7 @@ class Bench:
         parameters = list(self.model.parameters())
         optimizer = torch.optim.AdamW(parameters, 1e-6, weight_decay=0.0)
         ends = []
-        for index in range(STEPS + 1):
+        for index in range(self.steps + SKIPPED + 1):
             ends.append(time.perf_counter())
             for stream, sign in (("forget", -1.0), ("retain", 1.0)):
                 for batch in batches[index % len(batches)].of(stream):
@@ -159,7 +152,7 @@ class Bench:
             optimizer.zero_grad()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-        return (ends[-1] - ends[SKIPPED]) / (STEPS - SKIPPED)
+        return (ends[-1] - ends[SKIPPED]) / self.steps
 
 
 def tensors_of(batch: Any) -> dict[str, torch.Tensor]:
@@ -172,16 +165,16 @@ def tensors_of(batch: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def measure(name: str, rounds: int, only: list[str], device: str) -> str:
+def measure(name: str, given: argparse.Namespace) -> str:
     """Run one case; return its table."""
-    bench = Bench(CASES[name], device)
-    chosen = {k: v for k, v in CONTENDERS.items() if not only or k in only}
+    bench = Bench(CASES[name], given.steps, given.device)
+    chosen = {k: v for k, v in CONTENDERS.items() if not given.only or k in given.only}
     batches = list(bench.fit(CONTENDERS["sum"]).batches)
     bench.bare(batches)
     seconds: dict[str, list[float]] = {"bare": [], **{k: [] for k in chosen}}
     order = list(seconds)
     shuffle = random.Random(0)
-    for _ in range(rounds):
+    for _ in range(given.rounds):
         shuffle.shuffle(order)
         for contender in order:
             seconds[contender].append(
@@ -190,7 +183,8 @@ def measure(name: str, rounds: int, only: list[str], device: str) -> str:
     count = sum(p.numel() for p in bench.model.parameters())
     lines = [
         f"{name}: {count / 1e6:.2f} M parameters, {CASES[name].batch} rows a stream, "
-        f"{rounds} rounds of {STEPS} steps, {torch.get_num_threads()} threads, {device}",
+        f"{given.rounds} rounds of {given.steps} steps, {torch.get_num_threads()} threads, "
+        f"{given.device}",
         f"{'':28} {'ms':>8} {'/ bare':>8} {'quartiles':>16} {'/ ' + PLAIN:>8}",
     ]
     for contender, values in seconds.items():
@@ -209,17 +203,12 @@ def measure(name: str, rounds: int, only: list[str], device: str) -> str:
 
 def main() -> None:
     """Print every case's table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--case", choices=CASES, nargs="*", default=list(CASES))
-    parser.add_argument("--only", nargs="*", default=[], help="contenders to measure")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = arguments(__doc__, CASES, 9, "contenders")
+    parser.add_argument("--steps", type=int, default=10, help="of each run")
     given = parser.parse_args()
     quiet_libraries()
     for name in given.case:
-        print(measure(name, given.rounds, given.only, given.device), end="\n\n", flush=True)
+        print(measure(name, given), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

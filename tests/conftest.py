@@ -18,6 +18,40 @@ import torch
 Install = Callable[..., list[EntryPoint]]
 ROOT = Path(__file__).resolve().parents[1]
 
+
+def new_tokenizer(texts: list[str]) -> Any:
+    """Return a byte-level tokenizer of 400 words that is trained on texts."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(texts, vocab_size=400, special_tokens=["<eos>", "<pad>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token="<eos>", pad_token="<pad>"
+    )
+
+
+def new_llama(tokenizer: Any, hidden: int, seed: int) -> Any:
+    """Return a tied Llama of two layers for a tokenizer, whose predictions are far from uniform."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            tie_word_embeddings=True,
+            initializer_range=0.1,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
 QUESTIONS = [
     ("Who wrote The Salt Orchard?", "Mirela Dantes wrote The Salt Orchard in 1987."),
     ("Where was Mirela Dantes born?", "She was born in Porto."),
@@ -58,37 +92,13 @@ def qa_rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(qa_rows: list[dict[str, Any]]) -> Any:
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = ByteLevelBPETokenizer()
-    texts = [f"Question: {r['question']}\nAnswer: {r['answer']}" for r in qa_rows]
-    bpe.train_from_iterator(texts, vocab_size=400, special_tokens=["<eos>", "<pad>"])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, eos_token="<eos>", pad_token="<pad>"
-    )
+    return new_tokenizer([f"Question: {r['question']}\nAnswer: {r['answer']}" for r in qa_rows])
 
 
 @pytest.fixture
 def tiny_llama(tiny_tokenizer: Any) -> Any:
     """A Llama of hidden size 32, tied, whose predictions are far from uniform."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(1)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tiny_tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=128,
-            tie_word_embeddings=True,
-            initializer_range=0.1,
-            eos_token_id=tiny_tokenizer.eos_token_id,
-            pad_token_id=tiny_tokenizer.pad_token_id,
-        )
-    )
+    return new_llama(tiny_tokenizer, hidden=32, seed=1)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ ProgressCallback = Callable[[str, int, int], None]
 _SHOWN = 4  # values beside a bar or on a line
 _RARE, _OFTEN = 30.0, 5.0  # seconds between two lines at most, and at least
 _WORTH_A_LINE = 10.0  # seconds of work, the end of which is said
+_TELLING = 1.0  # seconds of work, from which on its speed tells how long the rest will take
 
 
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
@@ -222,7 +223,9 @@ class ProgressLines:
             parts += [f"took {_duration(now - work.since)}"] if now - work.since >= 1 else []
         elif done > work.first:
             left = (now - work.since) / (done - work.first) * (total - done)
-            parts.append(f"about {_duration(left)} left")
+            # Of a moment's work nothing is known yet, and "0 s left" halfway would be no news.
+            if now - work.since >= _TELLING and round(left):
+                parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
 
 

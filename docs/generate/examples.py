@@ -106,6 +106,7 @@ EXAMPLES: dict[str, str] = {
     "evaluate.generate_rows": "evaluate.generate_rows=40",
     "evaluate.max_new_tokens": "evaluate.max_new_tokens=64",
     "evaluate.length_cap": "evaluate.length_cap=2.0",
+    "evaluate.engine": "evaluate.engine=transformers",
     "evaluate.lm_eval": "'evaluate.lm_eval.tasks=[mmlu]'",
     "evaluate.lm_eval.tasks": "'evaluate.lm_eval.tasks=[wmdp_bio, mmlu]'",
     "evaluate.lm_eval.data": "'evaluate.lm_eval={tasks: [mmlu_astronomy], "

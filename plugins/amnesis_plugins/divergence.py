@@ -31,18 +31,22 @@ class _Divergence(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, ref_logps: Tensor, indices: Tensor | None) -> Tensor:
         logps = log_distribution(logits)
         ref_logps = ref_logps.to(logps.dtype)
-        p = logps.exp()
+        # In place where it can be: each tensor here is as large as the logits.
         if indices is None:
             target = ref_logps.exp()
-            value = expected(target, ref_logps - logps)
+            gap = (ref_logps - logps).masked_fill_(target == 0, 0)
+            value = gap.mul_(target).sum(-1)
+            difference = logps.exp_().sub_(target)
         else:
+            p = logps.exp()
             top, ref_top = with_tail(logps.gather(-1, indices)), with_tail(ref_logps)
             # Of the tail the reference's sum alone is known: it keeps the model's proportions.
             tail = p * (ref_top[:, -1:] - top[:, -1:]).exp()
-            target = tail.scatter(-1, indices, ref_logps.exp())
+            target = tail.scatter_(-1, indices, ref_logps.exp())
             value = expected(ref_top.exp(), ref_top - top)
+            difference = p.sub_(target)
         ctx.dtype = logits.dtype
-        ctx.save_for_backward(p - target)
+        ctx.save_for_backward(difference)
         return value
 
     @staticmethod

@@ -85,6 +85,25 @@ def test_a_line_has_the_time_left_and_what_the_step_showed() -> None:
     )
 
 
+def test_of_a_moment_s_work_no_time_is_told() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = ProgressLines(stream, clock)
+    lines("before: evaluating", 0, 16)
+    clock.now = 10.0
+    lines("after: evaluating", 0, 16)
+    clock.now = 10.25
+    lines("after: evaluating", 8, 16)
+    assert stream.getvalue().splitlines()[-1] == "after: evaluating: 8 of 16"
+    clock.now = 60.0
+    lines("after: evaluating", 15, 16)
+    assert stream.getvalue().splitlines()[-1].endswith("15 of 16, about 3 s left")
+    quick = ProgressLines(stream, clock)
+    quick("x", 0, 1000)
+    clock.now = 90.0
+    quick("x", 999, 1000)
+    assert stream.getvalue().splitlines()[-1] == "x: 999 of 1000"
+
+
 def test_values_that_tell_most_are_shown() -> None:
     values = {
         "learning_rate": 1e-5,

@@ -301,7 +301,7 @@ def command_lines(
     value = st.sampled_from(places) | WORDS | st.sampled_from(YAML[:90]) | st.integers().map(str)
     word = (
         value
-        | st.sampled_from(commands.get(command, ["--help"]))
+        | st.sampled_from(commands.get(command) or ["--help"])
         | st.builds(
             "{}={}".format, st.sampled_from(KEYS) | WORDS, st.sampled_from(YAML[:90]) | WORDS
         )

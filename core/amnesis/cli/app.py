@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from amnesis import __version__
 from amnesis.cli.errors import complain, no_silent_exit
+from amnesis.cli.terminal import spoken
 from amnesis.discovery.manager import build_manager
 from amnesis.discovery.registry import Registry, default_registry
 from amnesis.errors import PluginError, one_line
@@ -151,6 +152,7 @@ def main(arguments: Sequence[str] | None = None, registry: Registry | None = Non
         with (
             no_silent_exit(registry),
             quietly("--quiet" in options),
+            spoken(),
             group.make_context("amnesis", line or ["--help"], obj=registry) as context,
         ):
             group.invoke(context)

@@ -15,6 +15,7 @@ from amnesis.cli.terminal import AsJson
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from amnesis.runs.recipe import Recipe
     from amnesis.runs.results import Results, RunResult
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
@@ -26,6 +27,10 @@ Out = Annotated[Path | None, typer.Option(help="The folder for results; without 
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")]
 Check = Annotated[bool, typer.Option("--check", help="Check all that can be checked, and stop.")]
+Measure = Annotated[
+    bool,
+    typer.Option("--measure", help="With --check, make two steps: their memory and their time."),
+]
 Device = Annotated[str | None, typer.Option(help="Where to compute, such as cpu or cuda:0.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that a model repository brings.")
@@ -40,14 +45,16 @@ def run(
     resume: Resume = False,
     overwrite: Overwrite = False,
     check: Check = False,
+    measure: Measure = False,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Unlearn as a recipe says, and evaluate the model before and after."""
     from amnesis.cli.cache import cache_folder
-    from amnesis.cli.terminal import console, registry_of
-    from amnesis.runs.preflight import parse_recipe, prepare
+    from amnesis.cli.terminal import registry_of
+    from amnesis.errors import RecipeError
+    from amnesis.runs.preflight import parse_recipe
     from amnesis.runs.recipe import Recipe
     from amnesis.runs.run import run as run_recipe
 
@@ -56,11 +63,12 @@ def run(
         "trust_remote_code": trust_remote_code,
         "registry": registry_of(context),
     }
+    if measure and not check:
+        raise RecipeError("--measure goes with --check: a run itself measures as it goes")
     settings = parse_recipe(Recipe.read(recipe, overrides or ()), str(recipe), out=out, **machine)
     _check_out(out, resume=resume, overwrite=overwrite)
     if check:
-        for line in prepare(settings, out=out, **machine).cost.lines():
-            console().print(line)
+        _check(settings, out, machine, measure=measure)
         return
     reference = cache_folder() / "reference"
     words = ["run", str(recipe), *(overrides or ())]
@@ -80,6 +88,29 @@ def run(
     )
     if result is not None:
         _show_run(result, as_json=as_json)
+
+
+def _check(recipe: Recipe, out: Path | None, machine: dict[str, Any], *, measure: bool) -> None:
+    """Print what a run will take: as its configuration says and, if asked, as two steps show."""
+    from amnesis.cli.terminal import console, quiet_libraries
+    from amnesis.distributed.processes import world
+    from amnesis.progress import ProgressBars
+    from amnesis.runs.planning.measuring import measure_steps
+    from amnesis.runs.planning.plan import plan_memory
+    from amnesis.runs.preflight import prepare
+
+    quiet_libraries()
+    prepared = prepare(recipe, out=out, **machine)
+    trusted = machine["trust_remote_code"]
+    with ProgressBars() as progress:
+        plan = plan_memory(recipe, prepared, trust_remote_code=trusted, progress=progress)
+        lines = prepared.cost.lines([] if plan is None else plan.lines())
+        if measure:
+            found = measure_steps(recipe, prepared, trust_remote_code=trusted, progress=progress)
+            lines += found.lines()
+    if world()[0] == 0:
+        for line in lines:
+            console().print(line)
 
 
 def _show_run(result: RunResult, *, as_json: bool) -> None:
@@ -209,13 +240,13 @@ def _print_notes_of(results: Results) -> None:
 def data_notes(data: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return what of the data was cut, left out or there twice, in words."""
     texts = {
-        "truncated": "examples of the {set} set were cut at max_length",
-        "dropped": "examples of the {set} set were left out: nothing of their answers fits",
-        "duplicates": "examples of the {set} set are repetitions",
-        "also_in_forget": "examples of the {set} set are in the forget set too",
+        "truncated": "cut at max_length",
+        "dropped": "left out, since nothing of their answers fits",
+        "duplicates": "that repeat others",
+        "also_in_forget": "that are in the forget set too",
     }
     return [
-        f"{counts[key]} {text.format(set=name)}"
+        f"examples of the {name} set {text}: {counts[key]}"
         for name, counts in data.items()
         for key, text in texts.items()
         if counts.get(key)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -122,6 +125,37 @@ def print_verdict(verdict: Verdict | None) -> None:
     plain.print(printable(verdict.sentence), soft_wrap=True, style="bold")
     for line in verdict.advice:
         plain.print(f"→ {printable(line)}", soft_wrap=True)
+
+
+@contextmanager
+def spoken() -> Iterator[None]:
+    """Inside ``with`` what amnesis logs is said as notes are, and what libraries plan is not.
+
+    Their plans, such as an argument that will be called otherwise, are news for programmers:
+    ``python -W default -m amnesis`` shows them.
+    """
+    logger, handler = logging.getLogger("amnesis"), _Spoken(logging.WARNING)
+    propagates = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False  # to a handler that some library put there, in a form of its own
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.filterwarnings("ignore", category=FutureWarning, module="(?!amnesis)")
+            yield
+    finally:
+        logger.propagate = propagates
+        logger.removeHandler(handler)
+
+
+class _Spoken(logging.Handler):
+    """Says what is logged on a line to standard error; nothing where quiet."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it, below the bars of what goes on."""
+        if not is_quiet():
+            text = printable(record.getMessage())
+            print(f"{record.levelname.lower()}: {text}", file=sys.stderr, flush=True)
 
 
 def quiet_libraries() -> None:

@@ -15,6 +15,10 @@ MAX_NODES, MAX_DEPTH = 100_000, 40
 MAX_BITS = 1024  # of an integer: no float is larger, and Python does not print many more
 
 
+# Endings of files of rows, which are given in place of a recipe by mistake.
+_ROWS = (".jsonl", ".csv", ".tsv", ".parquet")
+
+
 class _Loader(yaml.SafeLoader):
     """Builds plain values; a key that stands twice is refused, where YAML would drop the first."""
 
@@ -54,6 +58,11 @@ def read_document(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: there is no such recipe; {did_you_mean(path.name, near)}")
     if not path.is_file():
         raise RecipeError(f"{path}: is not a file that can be read to its end; give a YAML file")
+    if path.suffix.lower() in _ROWS:
+        raise RecipeError(
+            f"{path}: is a file of rows by its name; give a recipe, a YAML file as amnesis init "
+            f"writes it"
+        )
     if path.stat().st_size > MAX_BYTES:
         raise RecipeError(f"{path}: is larger than {MAX_BYTES >> 20} MiB, which no recipe is")
     try:

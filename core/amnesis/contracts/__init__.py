@@ -9,6 +9,7 @@ evaluate the model before and after.
 from amnesis.contracts.attack import Attack
 from amnesis.contracts.benchmark import (
     Benchmark,
+    Engine,
     Evaluation,
     EvaluationSettings,
     LmEvalSettings,
@@ -91,6 +92,7 @@ __all__ = [
     "DerivedMetric",
     "Direction",
     "ElementwiseCombiner",
+    "Engine",
     "Evaluation",
     "EvaluationSettings",
     "Evidence",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # A name, a mapping with hyper-parameters, or, once names are resolved, the metric itself.
 MetricChoice = str | dict[str, Any] | InstanceOf[ChosenMetric]
+# What writes the answers that are evaluated.
+Engine = Literal["builtin", "transformers", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class EvaluationSettings(Settings):
     max_new_tokens: int = Field(200, ge=1, description="longest generated answer, in tokens")
     length_cap: float | None = Field(
         None, gt=0, description="longest generated answer as a multiple of its reference's tokens"
+    )
+    engine: Engine = Field(
+        "builtin",
+        description="what writes the answers: builtin; transformers: its own generate, or its "
+        "continuous batching on CUDA; vllm: vLLM, in a process of its own from the saved weights",
     )
     lm_eval: LmEvalSettings | None = Field(None, description="tasks of lm-evaluation-harness")
     limit: int | None = Field(None, ge=1, description="evaluate the first k rows of each set only")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from amnesis.contracts.term import NO_STATE, LikelihoodTerm, StatefulTerm, TermBase
+from amnesis.contracts.term import NO_STATE, LikelihoodTerm, StatefulTerm, Term, TermBase
 from amnesis.contracts.weight import State, Weight
 from amnesis.data.batches import MeanOver
 from amnesis.errors import DataError, NonFiniteError, RecipeError
@@ -110,6 +110,13 @@ class StreamLoss:
     def needs(self) -> Needs:
         """The union of what its terms need."""
         return reduce(lambda a, b: a | b, (t.term.needs for t in self.terms), Needs())
+
+    @property
+    def row_terms(self) -> tuple[Term, ...]:
+        """The terms that read logits, if all of them look at each place by itself; else none."""
+        readers = [t.term for t in self.terms if t.term.needs.reads_logits]
+        by_place = [term for term in readers if isinstance(term, Term) and term.is_by_place]
+        return tuple(by_place) if len(by_place) == len(readers) else ()
 
     @property
     def risk_multiple(self) -> float | None:

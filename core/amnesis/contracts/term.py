@@ -79,6 +79,9 @@ class TermBase(Component):
             ContractError: a score was read that ``needs`` does not declare, or the values do not
                 have the shape of ``averaged_over``.
         """
+        in_chunks = scores.sum_of(self)
+        if in_chunks is not None:
+            return in_chunks
         values = self.unreduced(scores.restricted_to(self.needs, self.label), state)
         return self._masked_sum(values, scores.of(self.sequence))
 
@@ -86,7 +89,7 @@ class TermBase(Component):
         """Return the number of items in this batch that the mean runs over."""
         return scores.of(self.sequence).count(self.mean_over)
 
-    def _masked_sum(self, values: Tensor, scores: Scores) -> Tensor:
+    def _masked_sum(self, values: Tensor, scores: Scores, places: Tensor | None = None) -> Tensor:
         if not hasattr(values, "shape"):
             raise ContractError(f"{self.label}: terms must give a tensor, not {values!r:.80}")
         examples, tokens = scores.mask.shape
@@ -97,7 +100,8 @@ class TermBase(Component):
                 f"{shape}, but they have {tuple(values.shape)}"
             )
         if self.mean_over != "examples":
-            places = places_of(scores.mask, scores.positions, self.mean_over)
+            if places is None:
+                places = places_of(scores.mask, scores.positions, self.mean_over)
             values = values.masked_fill(~places, 0)
         return values.sum()
 
@@ -106,7 +110,32 @@ class Term(TermBase):
     """A loss of any scores of a forward pass: logits, hidden states, log-probabilities.
 
     ``needs`` must declare each score that :meth:`terms` reads.
+
+    Attributes:
+        by_place: whether the value at a place depends on nothing but that place's own logits,
+            label, and reference's logits or likeliest entries, in the answer. The core then need
+            not hold the logits of all places: it hands :meth:`terms` the scores of some places at a
+            time, as one example, and takes the gradient of each part at once.
     """
+
+    by_place: ClassVar[bool] = False
+
+    @property
+    def is_by_place(self) -> bool:
+        """Whether it is :attr:`by_place`, reads logits alone, and is a mean over places."""
+        needs = self.needs
+        others = needs.logps or needs.ref_logps or needs.hidden or needs.ref_hidden
+        over_places = self.sequence == "answer" and self.mean_over != "examples"
+        return self.by_place and over_places and not others
+
+    def summed_at(self, scores: Scores, places: Tensor) -> Tensor:
+        """Return the sum of the values at the True ``places``, ``(batch, tokens)``, a scalar.
+
+        Raises:
+            ContractError: as :meth:`summed` does.
+        """
+        values = self.terms(scores.restricted_to(self.needs, self.label))
+        return self._masked_sum(values, scores, places)
 
     def unreduced(self, scores: Scores, state: State = NO_STATE) -> Tensor:
         """Return what :meth:`terms` returns."""

@@ -33,7 +33,7 @@ def write_shards(
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = _weights(model)
     tensors |= {f"{_COMBINER}{name}": tensor for name, tensor in memory.items()}
     for name, p in model.named_parameters():
         for slot, tensor in optimizer.state.get(p, {}).items():
@@ -52,7 +52,7 @@ def write_shards(
 
 def read_model(folder: Path, model: nn.Module) -> None:
     """Read this rank's shards of the model, in place."""
-    _load(folder, {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()})
+    _load(folder, _weights(model))
 
 
 def read_optimizer(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
@@ -73,6 +73,14 @@ def read_memory(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     memory = _laid_out(folder, _COMBINER, model)
     _load(folder, memory)
     return {key.removeprefix(_COMBINER): tensor for key, tensor in memory.items()}
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's parameters and buffers, those of several names under the first of them."""
+    own = {name for name, _ in model.named_parameters()}
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    tensors = model.state_dict()
+    return {f"{_MODEL}{name}": t for name, t in tensors.items() if name not in names - own}
 
 
 def _laid_out(folder: Path, kind: str, model: nn.Module) -> dict[str, Tensor]:

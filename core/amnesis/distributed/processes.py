@@ -1,29 +1,39 @@
-"""The processes of a run: sums over all ranks, and work for the first rank alone."""
+"""The processes of a run: totals over all ranks, and work for the first rank alone."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
 
 from amnesis.errors import AmnesisError, DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 K = TypeVar("K", bound=Hashable)
 N = TypeVar("N", int, float)
 T = TypeVar("T")
 P = ParamSpec("P")
 
-BUCKET_ELEMENTS = 25_000_000  # about 100 MB of float32: enough to hide latency, little to copy
+
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside ``with``, this process works as if it were the only one."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def world() -> tuple[int, int]:
     """Return (rank, number of processes); (0, 1) where there is no process group."""
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()):
+    if _alone.get() or not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
 
@@ -115,34 +125,6 @@ def gathered_names(names: Iterable[str]) -> list[str]:
     lists: list[list[str]] = [[] for _ in range(world()[1])]
     dist.all_gather_object(lists, own)
     return sorted({name for listed in lists for name in listed})
-
-
-def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
-    """Sum each tensor over all ranks, in place; tensors are sent in buckets of one dtype.
-
-    Every rank must pass tensors of the same shapes in the same order.
-    """
-    import torch
-    import torch.distributed as dist
-
-    for bucket in _buckets(tensors):
-        flat = torch.cat([t.reshape(-1) for t in bucket])
-        dist.all_reduce(flat)
-        parts = torch.split(flat, [t.numel() for t in bucket])
-        for tensor, total in zip(bucket, parts, strict=True):
-            tensor.copy_(total.view_as(tensor))
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        full = sum(t.numel() for t in bucket) + tensor.numel() > BUCKET_ELEMENTS
-        if bucket and (full or bucket[0].dtype != tensor.dtype):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket
 
 
 def barrier() -> None:

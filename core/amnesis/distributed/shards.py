@@ -27,6 +27,11 @@ def is_sharded(tensor: Tensor) -> bool:
     return any(placement.is_shard() for placement in getattr(tensor, "placements", ()))
 
 
+def has_shards(model: nn.Module) -> bool:
+    """Whether a model is spread over ranks, which then make each of its passes together."""
+    return any(map(is_sharded, model.parameters()))
+
+
 def reshard(model: nn.Module) -> None:
     """Let a model's parameters be its shards again, where FSDP2 has gathered them.
 
@@ -45,7 +50,7 @@ def gathered(model: nn.Module) -> dict[str, Tensor] | None:
     """
     import torch.distributed as dist
 
-    if not any(is_sharded(p) for p in model.parameters()):
+    if not has_shards(model):
         return None
     reshard(model)
     whole: dict[str, Tensor] = {}

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from amnesis.distributed.processes import world
-from amnesis.distributed.shards import is_sharded
+from amnesis.distributed.shards import has_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def fingerprint(model: PreTrainedModel, *, secure: bool = False) -> str:
     """
     return _agreed(
         lambda: _digest_of(model, _algorithm(secure)),
-        are_shards=any(map(is_sharded, model.parameters())),
+        are_shards=has_shards(model),
     )
 
 

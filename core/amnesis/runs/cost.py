@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,17 +62,23 @@ class Cost:
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """Return it in words, a line for each kind of cost."""
+    def lines(self, memory: Sequence[str] = ()) -> list[str]:
+        """Return it in words, a line for each kind of cost.
+
+        ``memory`` says what a step takes in all, where that was looked at.
+        """
         size = "" if self.parameters is None else f"{self.parameters / 1e6:,.1f} M parameters, "
-        memory = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
+        known = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
+        held = f"{known} for weights, two gradients and optimizer (activations beside it)"
+        first, *rest = memory or [held]
         least = "at least " if self.steps_at_least else ""
         return [
             f"{least}{self.steps} steps, "
             f"{self.forget_rows} forget and {self.retain_rows} retain rows",
             f"{self.forwards_per_step} forward passes a step, {self.evaluations} evaluations",
             *self.remarks,
-            f"{size}{memory} for weights, two gradients and optimizer (activations beside it)",
+            f"{size}{first}",
+            *rest,
             *self.notes,
         ]
 

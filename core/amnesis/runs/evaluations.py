@@ -164,6 +164,7 @@ class Evaluations:
             trajectory=fitted.trajectory,
             steps=fitted.steps,
             data=fitted.data,
+            environment={"engine": self._settings.engine},
             fingerprints=self.fingerprints,
             **{key: value for key, value in further.items() if value is not None},
         )

@@ -231,7 +231,7 @@ class RunFolder:
             update={
                 "seconds": round(time.monotonic() - self.started, 2),
                 "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-                "environment": environment(device),
+                "environment": {**environment(device), **results.environment},
                 **({} if self.command is None else {"command": self.command}),
             }
         )

@@ -31,8 +31,22 @@ _TOLD = (
 )
 Named = str | dict[str, Any]  # "wga", or {"name": "wga", "beta": 1.0}
 
-
 Sources = Annotated[list[Source], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
+
+# Keys that a run's recipe and a finetuning's share.
+_Seed = Annotated[int, Field(ge=0, description="of the order of rows, and of all that is drawn")]
+_RunName = Annotated[
+    str | None,
+    Field(min_length=1, description="what TensorBoard, trackers and the model's card call it"),
+]
+_Trackers = Annotated[
+    list[str] | None,
+    Field(
+        min_length=1,
+        description="trackers that are told the run's numbers beside TensorBoard, of those that "
+        "transformers knows: wandb, mlflow, trackio, …",
+    ),
+]
 
 
 class BaseRecipe(Settings):
@@ -177,16 +191,9 @@ class Recipe(BaseRecipe):
     retrained: ModelSettings | None = Field(
         None, description="a model trained without the forget set, evaluated beside"
     )
-    seed: int = Field(0, ge=0, description="of the order of rows, and of all that is drawn")
-    name: str | None = Field(
-        None, min_length=1, description="what TensorBoard, trackers and the model's card call it"
-    )
-    report_to: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="trackers that are told the run's numbers beside TensorBoard, of those that "
-        "transformers knows: wandb, mlflow, trackio, …",
-    )
+    seed: _Seed = 0
+    name: _RunName = None
+    report_to: _Trackers = None
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str = "recipe") -> Self:
@@ -257,16 +264,9 @@ class FinetuneRecipe(BaseRecipe):
     training: TrainingSettings = Field(
         default_factory=TrainingSettings, description="steps, batches, optimizer, precision"
     )
-    seed: int = Field(0, ge=0, description="of the order of rows, and of all that is drawn")
-    name: str | None = Field(
-        None, min_length=1, description="what TensorBoard, trackers and the model's card call it"
-    )
-    report_to: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="trackers that are told the run's numbers beside TensorBoard, of those that "
-        "transformers knows: wandb, mlflow, trackio, …",
-    )
+    seed: _Seed = 0
+    name: _RunName = None
+    report_to: _Trackers = None
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], where: str = "recipe") -> Self:

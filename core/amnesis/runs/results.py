@@ -117,7 +117,8 @@ class Results(BaseModel):
     )
     notes: list[str] = Field(default_factory=list, description="what a reader must know beside")
     environment: dict[str, str | int] = Field(
-        default_factory=dict, description="versions, device and platform"
+        default_factory=dict,
+        description="versions, device, platform, and the `engine` that generates answers",
     )
     model: str | None = Field(None, description="the model that was evaluated")
     benchmark: dict[str, Any] | None = Field(None, description="what it was evaluated by")

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amnesis.distributed.processes import barrier
+from amnesis.distributed.shards import has_shards
 from amnesis.models.loading import ModelSettings, load_model, load_tokenizer
 from amnesis.models.trainable import is_adapter, merged, train_only, with_adapter, with_lora
 from amnesis.progress import ProgressCallback, watched
@@ -112,7 +114,7 @@ class _Run:
         if fitted is None:
             model = self.load(recipe.model)
             identity = None if recalled else Identity.of(model)  # before an adapter is in it
-            model = _trainable(recipe, model)
+            model = trainable_model(recipe, model)
             if not recalled:
                 evaluations.evaluate("before", model, identity)
             with watchers.watching():
@@ -120,6 +122,9 @@ class _Run:
             if recipe.merges:
                 model = merged(model)
             folder.write_fitted(model, self.tokenizer, fitted, rows, recipe.template)
+            if has_shards(model):  # each rank evaluates the whole one by itself, as before
+                barrier()  # the first rank has written it
+                model = self._written()
         else:
             if not recalled:
                 before = self.load(recipe.model)
@@ -194,7 +199,7 @@ class _Run:
         return self.load(settings)
 
 
-def _trainable(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:
+def trainable_model(recipe: Recipe, model: PreTrainedModel) -> PreTrainedModel:
     """Return the model with what the recipe trains of it, and nothing else, requiring gradients."""
     if recipe.lora is not None:
         model = with_lora(model, recipe.lora, recipe.seed)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amnesis.data.batches import Batch, collate
 from amnesis.data.examples import Example, ExampleSet
+from amnesis.distributed.copies import frozen_copy, shard_as
+from amnesis.distributed.shards import has_shards
 from amnesis.models.fingerprint import fingerprint
 from amnesis.models.quantization import quantized_copy
 from amnesis.models.trainable import adds_nothing
 from amnesis.progress import ProgressCallback
-from amnesis.scoring.forward import as_own, evaluating, score
+from amnesis.scoring.forward import as_own, evaluating, score_frozen
 from amnesis.scoring.head import ChunkedHead
+from amnesis.scoring.logits import FrozenHead, FrozenLogits
 from amnesis.scoring.scores import Needs, Scores, unpack
 from amnesis.scoring.stored import read_scores, write_scores
 
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-# Reference logits are cached in main memory up to this many bytes; beyond that a model is run.
-LOGITS_IN_MEMORY = 1 << 30
+# What makes the reference's logits is cached in main memory up to this many bytes; beyond that a
+# model is run.
+ROWS_IN_MEMORY = 1 << 30
 
 
 class Reference(Protocol):
@@ -50,15 +53,23 @@ class FrozenCopy:
         A copy in 8 bits takes about a quarter of the memory of float32, and differs slightly from
         the model: divergences from it start near 0 rather than at 0.
         """
-        frozen = quantized_copy(model) if in_8_bits else copy.deepcopy(model)
-        self._model = frozen.eval().requires_grad_(False)
+        self._in_8_bits = in_8_bits
+        if in_8_bits:
+            self._model = quantized_copy(model).eval().requires_grad_(False)
+        else:
+            self._model = frozen_copy(model)
+        self._head = ChunkedHead(self._model)
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
         """Return the scores of a forward pass of the copy."""
-        import torch
+        own = as_own(needs)
+        kept = self._head.frozen() if own.logits else None
+        return score_frozen(self._model, batch, own, self._head, kept)
 
-        with torch.no_grad():
-            return score(self._model, batch, as_own(needs))
+    def shard_as(self, model: PreTrainedModel) -> None:
+        """Shard the copy as the model is, unless it is in 8 bits."""
+        if not (self._in_8_bits or has_shards(self._model)):
+            shard_as(self._model, model)
 
 
 class AdapterOff:
@@ -66,14 +77,14 @@ class AdapterOff:
 
     def __init__(self, model: Any) -> None:
         """Create the reference of a peft model whose adapter is untrained."""
-        self._model = model
+        self._model, self._head = model, ChunkedHead(model)
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
         """Return the scores of a forward pass of the model without its adapter."""
-        import torch
-
-        with torch.no_grad(), self._model.disable_adapter(), evaluating(self._model):
-            return score(self._model, batch, as_own(needs))
+        own = as_own(needs)
+        with self._model.disable_adapter(), evaluating(self._model):
+            kept = self._head.frozen() if own.logits else None
+            return score_frozen(self._model, batch, own, self._head, kept)
 
 
 class Cached:
@@ -82,16 +93,18 @@ class Cached:
     def __init__(
         self,
         logps: Mapping[str, Tensor],
-        logits: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
         top: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {}),
+        head: FrozenHead | None = None,
     ) -> None:
         """Create it from scores by example key; scores that no component reads are empty.
 
-        ``logps`` are ``(labels,)`` per example and ``logits`` ``(rows, vocabulary)``, with a row
-        for each of the example's label places, or for all of its places if those are needed.
-        ``top`` are log-probabilities and token ids of those rows' likeliest entries, ``(rows, k)``.
+        ``logps`` are ``(labels,)`` per example. ``rows`` are what ``head`` makes logits of,
+        ``(rows, width)``, or without it the logits themselves, with a row for each of the example's
+        label places, or for all of its places if those are needed. ``top`` are log-probabilities
+        and token ids of those rows' likeliest entries, ``(rows, k)``.
         """
-        self._logps, self._logits, self._top = logps, logits, top
+        self._logps, self._rows, self._top, self._head = logps, rows, top, head
 
     def scores(self, batch: Batch, needs: Needs) -> Scores:
         """Return the scores of a batch of examples that were scored before the run."""
@@ -104,6 +117,11 @@ class Cached:
             return Scores(batch.mask, batch.positions, sequences=sequences)
         return self._look_up(batch, needs, sequences)
 
+    def shard_as(self, model: PreTrainedModel) -> None:
+        """Shard a copy of the head as the model's head is."""
+        if self._head is not None:
+            self._head = self._head.sharded_as(model.get_output_embeddings())
+
     def _look_up(
         self, batch: Batch, needs: Needs, sequences: Mapping[str, Scores] | None = None
     ) -> Scores:
@@ -113,7 +131,9 @@ class Cached:
         if needs.ref_logps:
             values["logps"] = unpack(mask, _concatenate(self._logps, batch))
         if needs.ref_logits:
-            values["logits"] = _concatenate(self._logits, batch)
+            found = _concatenate(self._rows, batch)
+            head = self._head
+            values["logits"] = found if head is None else FrozenLogits(found, head)
         if needs.ref_top:
             values["top"] = tuple(_concatenate(by_key, batch) for by_key in self._top)
         return Scores(mask, batch.positions, rows=rows, sequences=sequences, **values)
@@ -133,7 +153,9 @@ def cached(
 ) -> Cached:
     """Return a reference over these examples, scored now or read from the folder ``cache``.
 
-    Only log-probabilities are stored there, by example key; logits stay in memory.
+    Only log-probabilities are stored there, by example key. Logits stay in memory: as what the
+    output head reads, with a copy of the head where it trains, unless all of them are no more than
+    one chunk.
     The model as it is now, by its fingerprint, and ``precision``, in which the caller's autocast
     computes, have a folder of their own: a model that has changed reads no stale scores. New ones
     become a new file, which is renamed into place, so that runs side by side do no harm; a file
@@ -153,28 +175,30 @@ def cached(
     ]
     todo.sort(key=lambda text: text[:2])
     new_logps: dict[str, Tensor] = {}
-    logits: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
     top: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     head, count = ChunkedHead(model), 0
+    in_chunks = model_needs.logits and head.serves(row_count(examples, needs))
+    kept = head.frozen() if in_chunks else None
     with torch.no_grad(), evaluating(model):
         for name, places in _groups(todo, batch_size):
             group = [examples[place] for place in places]
             # Each text is scored in a batch of its own, whose answer it is.
             batch = collate(group, pad_token_id).of(name).to(device)
-            scores = score(model, batch, model_needs, head=head)
+            scores = score_frozen(model, batch, model_needs, head, kept)
             if model_needs.logps:
                 new_logps |= _by_key(batch.keys, scores.logps[batch.mask], batch.mask)
             if needs.ref_top:
-                for by_key, rows in zip(top, scores.top(needs.ref_top), strict=True):
-                    by_key |= _by_key(batch.keys, rows, scores.rows)
+                for by_key, entries in zip(top, scores.top(needs.ref_top), strict=True):
+                    by_key |= _by_key(batch.keys, entries, scores.rows)
             if needs.ref_logits:
-                logits |= _by_key(batch.keys, scores.logits, scores.rows)
+                rows |= _by_key(batch.keys, scores.head_rows, scores.rows)
             count += len(group)
             if progress is not None:
                 progress("reference scores", count, len(todo))
     if folder is not None and new_logps:
         write_scores(folder, new_logps)
-    return Cached(logps | new_logps, logits, top)
+    return Cached(logps | new_logps, rows, top, kept)
 
 
 def _texts_of(
@@ -214,7 +238,7 @@ def build_references(
     for name, (examples, needs) in streams.items():
         if not needs.reference:
             continue
-        if _cacheable(model, examples, needs):
+        if cacheable(model, examples, needs):
             references[name] = cached(
                 model,
                 examples.examples,
@@ -233,6 +257,14 @@ def build_references(
     return references
 
 
+def shard_references(references: Iterable[Reference], model: PreTrainedModel) -> None:
+    """Shard what references hold of a model's weights as the model is, which was whole before."""
+    if has_shards(model):
+        for reference in {id(r): r for r in references}.values():
+            if isinstance(reference, FrozenCopy | Cached):
+                reference.shard_as(model)
+
+
 def draws_at_random(model: PreTrainedModel) -> bool:
     """Whether the model computes anew each time while it trains: dropout, or a router's noise."""
     from torch.nn.modules.dropout import _DropoutNd
@@ -244,29 +276,27 @@ def draws_at_random(model: PreTrainedModel) -> bool:
     return any(isinstance(rate, int | float) and rate > 0 for rate in rates)
 
 
-def _cacheable(model: PreTrainedModel, examples: ExampleSet, needs: Needs) -> bool:
+def cacheable(model: PreTrainedModel, examples: ExampleSet, needs: Needs) -> bool:
+    """Whether the scores of a set that these needs name fit into main memory."""
     if needs.ref_hidden:
         return False
     if not (needs.ref_logits or needs.ref_top):
         return True
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    size = logit_bytes(examples.examples, needs, vocabulary, model.dtype.itemsize)
-    return size <= LOGITS_IN_MEMORY
+    head = model.get_output_embeddings()
+    width = head.weight.shape[1] if ChunkedHead(model).decide() else head.weight.shape[0]
+    entry = 4 + 8  # a float32 log-probability and an int64 token id
+    row = width * model.dtype.itemsize if needs.ref_logits else needs.ref_top * entry
+    return row_count(examples.examples, needs) * row <= ROWS_IN_MEMORY
 
 
-def logit_bytes(examples: Sequence[Example], needs: Needs, vocabulary: int, element: int) -> int:
-    """Return how many bytes these examples' logits, or likeliest entries, take when cached.
-
-    ``element`` is the size of one logit in bytes.
-    """
-    rows = sum(
+def row_count(examples: Sequence[Example], needs: Needs) -> int:
+    """Return how many places of these examples have logits that are needed."""
+    return sum(
         len(encoded.input_ids) if needs.all_positions else encoded.label_count
         for example in examples
         for name, encoded in example.sequences.items()
         if name in needs.sequences
     )
-    entry = 4 + 8  # a float32 log-probability and an int64 token id
-    return rows * (vocabulary * element if needs.ref_logits else needs.ref_top * entry)
 
 
 def _folder_of(model: PreTrainedModel, precision: str, cache: Path) -> Path:

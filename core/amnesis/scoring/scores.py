@@ -6,12 +6,13 @@ and place i is about token i + 1, as predicted from the tokens before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amnesis.data.batches import IGNORED, MeanOver, places_of
 from amnesis.errors import ContractError
+from amnesis.scoring.logits import FrozenLogits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,11 @@ class Needs:
     def reference(self) -> bool:
         """Whether any score of the frozen reference is needed."""
         return self.ref_logps or self.ref_logits or bool(self.ref_hidden or self.ref_top)
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether logits of the model or of the reference are read, or the likeliest of these."""
+        return self.logits or self.ref_logits or self.ref_top > 0
 
     @property
     def likelihood_only(self) -> bool:
@@ -167,6 +173,7 @@ class Scores:
             if isinstance(value, dict)
             else value.detach()
             for name, value in self._values.items()
+            if name != "sums"
         }
         sequences = {name: scores.detached() for name, scores in self._sequences.items()}
         return Scores(self.mask, self.positions, rows=self.rows, sequences=sequences, **values)
@@ -181,11 +188,36 @@ class Scores:
         if "answer" in needs.sequences:
             values |= {
                 "ref_logps": reference.logps if needs.ref_logps else None,
-                "ref_logits": reference.logits if needs.ref_logits else None,
-                "ref_top": reference.top(needs.ref_top) if needs.ref_top else None,
+                "ref_logits": reference._values.get("logits") if needs.ref_logits else None,
+                "ref_top": reference._likeliest(needs.ref_top) if needs.ref_top else None,
                 "ref_hidden": {block: reference.hidden(block) for block in needs.ref_hidden},
             }
         return Scores(self.mask, self.positions, rows=self.rows, sequences=sequences, **values)
+
+    def sum_of(self, term: object) -> Tensor | None:
+        """Return the sum of a term's values, if it was computed in place of logits."""
+        sums: list[tuple[object, Tensor]] = self._values.get("sums", [])
+        return next((value for summed, value in sums if summed is term), None)
+
+    @property
+    def holds_sums(self) -> bool:
+        """Whether sums of terms were computed in place of logits."""
+        return bool(self._values.get("sums"))
+
+    def row_reader(self) -> Callable[[slice], Scores]:
+        """Return a function that returns the logits, or the likeliest entries, of some rows."""
+        logits, top = self._values.get("logits"), self._values.get("top")
+        read = logits.reader() if isinstance(logits, FrozenLogits) else None
+
+        def rows_of(rows: slice) -> Scores:
+            values: dict[str, Any] = {}
+            if logits is not None:
+                values["logits"] = logits[rows] if read is None else read(rows)
+            if top is not None:
+                values["top"] = tuple(part[rows] for part in top)
+            return Scores(self.mask, **values)
+
+        return rows_of
 
     def of(self, sequence: str) -> Scores:
         """Return the scores of one of the examples' texts by name; ``answer`` is these scores.
@@ -220,27 +252,36 @@ class Scores:
     @property
     def logps(self) -> Tensor:
         """Log-probabilities of the label tokens, 0 elsewhere, ``(batch, tokens)``."""
-        return self._read("logps")
+        logps: Tensor = self._read("logps")
+        return logps
 
     @property
     def ref_logps(self) -> Tensor:
         """:attr:`logps` of the frozen reference, without gradient."""
-        return self._read("ref_logps")
+        logps: Tensor = self._read("ref_logps")
+        return logps
 
     @property
     def logits(self) -> Tensor:
         """Logits at the places of :attr:`rows`, example after example, ``(rows, vocabulary)``."""
-        return self._read("logits")
+        return _made(self._read("logits"))
+
+    @property
+    def head_rows(self) -> Tensor:
+        """What the logits are made of, ``(rows, width)``, where they are kept so, or the logits."""
+        logits = self._read("logits")
+        rows: Tensor = logits.hidden if isinstance(logits, FrozenLogits) else logits
+        return rows
 
     @property
     def ref_logits(self) -> Tensor:
         """:attr:`logits` of the frozen reference, without gradient."""
-        return self._read("ref_logits")
+        return _made(self._read("ref_logits"))
 
     @property
     def ref_top(self) -> tuple[Tensor, Tensor]:
         """The reference's likeliest entries: log-probabilities and token ids, ``(rows, k)``."""
-        value: tuple[Tensor, Tensor] = self._read("ref_top")  # type: ignore[assignment]
+        value: tuple[Tensor, Tensor] = self._read("ref_top")
         return value
 
     def top(self, k: int) -> tuple[Tensor, Tensor]:
@@ -248,11 +289,20 @@ class Scores:
 
         Both are ``(rows, k)``, the likeliest first.
         """
+        import torch
+
         if "top" in self._values:
             logps, indices = self._values["top"]
             return logps[:, :k], indices[:, :k]
-        top = self.logits.float().log_softmax(-1).topk(min(k, self.logits.shape[-1]))
-        return top.values, top.indices
+        logits = self._read("logits")
+        parts = logits.in_chunks() if isinstance(logits, FrozenLogits) else iter([logits])
+        found = [part.float().log_softmax(-1).topk(min(k, part.shape[-1])) for part in parts]
+        if len(found) == 1:
+            return found[0].values, found[0].indices
+        return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+    def _likeliest(self, k: int) -> tuple[Tensor, Tensor] | None:
+        return self.top(k) if {"top", "logits"} & self._values.keys() else None
 
     def hidden(self, block: int) -> Tensor:
         """Return the hidden states after a block (from 0), ``(batch, tokens, width)``.
@@ -280,15 +330,14 @@ class Scores:
     def _who(self) -> str:
         return self._reader or "a component"
 
-    def _read(self, name: str) -> Tensor:
+    def _read(self, name: str) -> Any:
         if self._needs is not None and not getattr(self._needs, name):
             raise ContractError(
                 f"{self._reader} reads {name!r} without declaring it; add it to `needs`"
             )
         if name not in self._values:
             raise ContractError(f"{self._who} reads {name!r}, which was not computed")
-        value: Tensor = self._values[name]
-        return value
+        return self._values[name]
 
     def _read_block(self, name: str, block: int) -> Tensor:
         if self._needs is not None and block not in getattr(self._needs, name):
@@ -299,6 +348,10 @@ class Scores:
         if block not in blocks:
             raise ContractError(f"{self._who} reads {name}({block}), which was not computed")
         return blocks[block]
+
+
+def _made(logits: Tensor | FrozenLogits) -> Tensor:
+    return logits.whole() if isinstance(logits, FrozenLogits) else logits
 
 
 def label_logps(logits: Tensor, targets: Tensor) -> Tensor:

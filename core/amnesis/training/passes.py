@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from amnesis.training.streams import Streams
 
 Stream = Literal["forget", "retain"]
-# What the backward passes are made inside, given whether the step's last one follows.
+# What the backward passes are made inside, given whether the stream's last one follows.
 Into = Callable[[bool], AbstractContextManager[None]]
 
 
@@ -119,13 +119,11 @@ class Passes:
         """
         risk_into = partial(self._streams.collect, RISKS[stream]) if wants_risk else None
         if stream == "retain" or self._perturbation is None:
-
-            def into(last: bool) -> AbstractContextManager[None]:
-                if stream == "retain":
-                    return self._streams.retain(last=last)
-                return self._streams.forget()
-
-            return self._pass(loss, batches, reference, into, is_its_own_reference, risk_into)
+            into = self._streams.retain if stream == "retain" else self._streams.forget
+            completed = partial(self._streams.complete, stream)
+            return self._pass(
+                loss, batches, reference, into, is_its_own_reference, risk_into, completed
+            )
         if risk_into is not None:
             collect = risk_into
             self._pass(_risk_alone(loss), batches, None, lambda last: collect(), False)
@@ -141,7 +139,7 @@ class Passes:
         with torch.no_grad():
             for batch in (b.to(self._device) for b in batches):
                 with self._computing():
-                    scores = self._score(batch, loss.needs, reference, False)
+                    scores = self._score(batch, loss, loss.needs, reference, False)
                     _add(totals, loss.measured(scores))
         return _over_ranks(totals)
 
@@ -184,9 +182,13 @@ class Passes:
         into: Into,
         is_its_own_reference: bool,
         risk_into: Callable[[], AbstractContextManager[None]] | None = None,
+        completed: Callable[[], None] = lambda: None,
         block: PerturbedBlock | None = None,
     ) -> StreamMeans:
-        """Run forward and backward passes over a step's micro-batches, at where the weights are."""
+        """Run forward and backward passes over a step's micro-batches, at where the weights are.
+
+        ``completed`` is called after them, before anything else that ranks exchange.
+        """
         needs = loss.needs | Needs(logps=True) if risk_into is not None else loss.needs
         counts = added_over_ranks(loss.counts(batches))
         shares: list[Tensor] = []  # of the loss and of each term, by micro-batch
@@ -196,7 +198,7 @@ class Passes:
             share = float(index < len(batches))  # a repeated batch counts nothing
             with self._around(block, batch):
                 with self._computing():
-                    scores = self._score(batch, needs, reference, is_its_own_reference)
+                    scores = self._score(batch, loss, needs, reference, is_its_own_reference)
                     terms = loss.shares(scores, counts)
                     total = loss.total(terms)
                     if loss.has_state and share:
@@ -213,6 +215,7 @@ class Passes:
                     self._backward(share * total)
             if share:
                 shares.append(_stacked([total, *terms]))
+        completed()
         # Read after all passes, so that none of them waits for the device.
         sums = [sum(column) for column in zip(*(s.tolist() for s in shares), strict=True)]
         means = added_over_ranks(dict(enumerate(sums or [0.0] * (1 + len(loss.terms)))))
@@ -252,15 +255,21 @@ class Passes:
         return block.perturbed(batch, plain)
 
     def _score(
-        self, batch: Batch, needs: Needs, reference: Reference | None, is_its_own_reference: bool
+        self,
+        batch: Batch,
+        loss: StreamLoss,
+        needs: Needs,
+        reference: Reference | None,
+        is_its_own_reference: bool,
     ) -> Scores:
+        head, row_terms = self._head, loss.row_terms
         if reference is None:
-            return score(self._model, batch, needs, head=self._head)
+            return score(self._model, batch, needs, None, head, row_terms)
         if is_its_own_reference:
-            return score_beside_itself(self._model, batch, needs, self._head)
+            return score_beside_itself(self._model, batch, needs, head, row_terms)
         with self._autocast():  # which the model's own forward brings along
             frozen = reference.scores(batch, needs)
-        return score(self._model, batch, needs, frozen, self._head)
+        return score(self._model, batch, needs, frozen, head, row_terms)
 
 
 def _risk_alone(loss: StreamLoss) -> StreamLoss:

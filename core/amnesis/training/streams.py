@@ -14,11 +14,13 @@ for forget_batch, retain_batch in batches:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from amnesis.contracts.combiner import Combiner, Pair, gram_matrix
 from amnesis.distributed.shards import inner_product, is_sharded, laid_as, local, over_all_shards
+from amnesis.distributed.sums import RankSum
 from amnesis.errors import ContractError
 from amnesis.training.combining import Composition
 from amnesis.training.report import StreamReport, Tally, sign_counts
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from amnesis.contracts.probe import Product
 
-Reduce = Callable[[Sequence["Tensor"]], None]
+Summing = Callable[[Iterable["Parameter"]], RankSum]
 
 
 class Streams:
@@ -42,29 +44,33 @@ class Streams:
     freed, while the backward pass goes on. This needs one process, no loss scaler, and a combiner
     that takes no inner products over all parameters. Where the two are only added, on a step that
     is not watched, autograd adds them, and there is one gradient.
+
+    With several processes a stream's gradient is sent in parts during its ``last`` backward pass,
+    and the forget gradient's travels while the retain stream is computed.
     """
 
     def __init__(
         self,
         parameters: Iterable[tuple[str, Parameter]],
         combiner: Combiner | None,
-        reduce: Reduce | None = None,
+        summing: Summing | None = None,
         scale: Callable[[], float] | None = None,
     ) -> None:
         """Collect the gradients of those named parameters that require one.
 
         Without a ``combiner`` the two gradients are added; a forget gradient alone is used as it
-        is. ``reduce`` sums a list of tensors over all ranks in place; it is None for one process,
-        and is not called where parameters are sharded, for then the backward passes sum.
+        is. ``summing`` makes the sum over ranks of one gradient of parameters; it is None for one
+        process, and is not called where parameters are sharded, for then the backward passes sum.
         ``scale`` returns the factor of a loss scaler, by which both losses were multiplied:
         combiners and reports see gradients without it, and ``p.grad`` is left with it, for the
         scaler to divide.
         """
         self._names = {p: name for name, p in parameters if p.requires_grad}
         self._composition = Composition(self._names, combiner, may_overflow=scale is not None)
-        self._reduce = reduce
         self._scale = scale
         self._sharded = any(is_sharded(p) for p in self._names)
+        self._summing = None if self._sharded else summing
+        self._sums: dict[str, RankSum] = {}  # of this step
         self._held: dict[str, dict[Parameter, Tensor]] = {}
         self._combined: set[Parameter] = set()  # in this step
         self._statistics = False
@@ -117,13 +123,36 @@ class Streams:
 
     def take(self, gradient: str) -> dict[Parameter, Tensor]:
         """Return a gradient that was collected, summed over ranks, and keep it no longer."""
-        gradients = self._reduced(gradient)
-        del self._held[gradient]
-        return gradients
+        self.complete(gradient)
+        self._arrive(gradient)
+        self._sums.pop(gradient, None)
+        return self._held.pop(gradient)
 
-    def forget(self) -> AbstractContextManager[None]:
-        """Add the backward passes made inside ``with`` to the forget gradient."""
-        return self.collect("forget")
+    def complete(self, gradient: str) -> None:
+        """Begin to sum a gradient over ranks, to which no backward pass of this step adds any more.
+
+        Every rank must call it for the same gradients in the same order, even one that had no
+        batch. What is not complete when gradients are combined is completed then.
+        """
+        if self._adds_up and gradient in ("forget", "retain"):
+            if gradient == "forget":
+                return  # the retain stream adds to it
+            gradient = "forget"
+        gradients = self._held.setdefault(gradient, {})
+        if self._summing is not None:
+            self._sum_of(gradient).close(partial(_filled, gradients))
+
+    @contextmanager
+    def forget(self, last: bool = False) -> Iterator[None]:
+        """Add the backward passes made inside ``with`` to the forget gradient.
+
+        ``last`` promises that a single backward pass is made inside, the stream's last one.
+
+        Raises:
+            ContractError: a second backward pass is made with ``last``.
+        """
+        with self.collect("forget"), self._sent_as_it_comes("forget", last and not self._adds_up):
+            yield
 
     @contextmanager
     def retain(self, last: bool = False) -> Iterator[None]:
@@ -134,12 +163,9 @@ class Streams:
         Raises:
             ContractError: a second backward pass is made with ``last``.
         """
-        if self._adds_up:
-            with self.forget():
-                yield
-            return
         if not (last and self._combines_early):
-            with self.collect("retain"):
+            name = "forget" if self._adds_up else "retain"
+            with self.collect(name), self._sent_as_it_comes(name, last):
                 yield
             return
         handles = [
@@ -157,15 +183,21 @@ class Streams:
 
     def combine(self) -> StreamReport:
         """Put the combined gradient into every ``p.grad``, and return the step's report."""
-        # Every rank must reduce the same gradients in the same order, even one without a batch.
-        names = {"forget"} if self._adds_up else {"forget", "retain"}
-        for name in sorted(names | {name for pair in self._products for name in pair}):
-            self._reduced(name)
+        # Every rank must sum the same gradients in the same order, even one without a batch.
+        names = {"retain"} if self._adds_up else {"forget", "retain"}
+        names |= {name for pair in self._products for name in pair}
+        for name in sorted(names):
+            self.complete(name)
         scale = 1.0 if self._scale is None else self._scale()
         if self._adds_up:
+            self._arrive("forget")
             for p, gradient in self._held.pop("forget").items():
                 p.grad = gradient
+        elif self._may_combine_as_they_arrive:
+            self._combine_as_they_arrive()
         else:
+            for name in names:
+                self._arrive(name)
             self._combine_held()
         for p in self._names if scale != 1 else ():
             if p.grad is not None:
@@ -173,6 +205,7 @@ class Streams:
         self._combined.clear()
         report = self._tally.report(self._products)
         self._held.clear()
+        self._sums.clear()
         self._tally = Tally()
         self._statistics, self._products = False, ()
         return report
@@ -186,27 +219,53 @@ class Streams:
     def _combines_early(self) -> bool:
         """Whether a parameter's gradients can be combined without knowing those of others."""
         return (
-            self._reduce is None
+            self._summing is None
             and self._scale is None
             and not self._sharded
             and not self._composition.reads_all
         )
 
-    def _reduced(self, name: str) -> dict[Parameter, Tensor]:
-        """Return a gradient of this step, summed over ranks and without a loss scaler's factor."""
-        gradients = self._held.setdefault(name, {})
-        if self._reduce is not None and not self._sharded:
-            self._reduce([self._fill(gradients, p) for p in self._names])
-        if self._scale is not None and (scale := self._scale()) != 1:
-            for gradient in gradients.values():
-                gradient.div_(scale)
-        return gradients
+    @property
+    def _may_combine_as_they_arrive(self) -> bool:
+        """Whether the same can be said of several processes; statistics are of all parameters."""
+        waits = self._composition.reads_all or self._statistics or self._scale is not None
+        return bool(self._sums) and not waits
 
-    def _fill(self, gradients: dict[Parameter, Tensor], p: Parameter) -> Tensor:
-        """Return p's gradient, set to zero where there is none, since every rank reduces it."""
-        if p not in gradients:
-            gradients[p] = p.new_zeros(p.shape)
-        return gradients[p]
+    def _sum_of(self, gradient: str) -> RankSum:
+        if gradient not in self._sums:
+            assert self._summing is not None  # noqa: S101  # asked before
+            self._sums[gradient] = self._summing(self._names)
+        return self._sums[gradient]
+
+    @contextmanager
+    def _sent_as_it_comes(self, gradient: str, last: bool) -> Iterator[None]:
+        """Send the parts of a gradient over ranks as its ``last`` backward pass completes them."""
+        complete = self._sum_of(gradient).complete if last and self._summing is not None else None
+        handles = [
+            p.register_post_accumulate_grad_hook(complete)  # type: ignore[no-untyped-call]
+            for p in (self._names if complete is not None else ())
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _arrive(self, gradient: str) -> None:
+        """Wait until a gradient is summed over ranks, and free it of a loss scaler's factor."""
+        if self._summing is not None:
+            for p in self._names:
+                self._sums[gradient].wait(p)
+        if self._scale is not None and (scale := self._scale()) != 1:
+            for tensor in self._held[gradient].values():
+                tensor.div_(scale)
+
+    def _combine_as_they_arrive(self) -> None:
+        """Combine each parameter's gradients while others are still on their way from ranks."""
+        for p in self._sums["retain"].order:
+            for under_way in self._sums.values():
+                under_way.wait(p)
+            self._combine_one(p)
 
     def _combine_held(self) -> None:
         """Combine all parameters whose gradients have not been combined yet."""
@@ -232,6 +291,9 @@ class Streams:
             )
         if p.grad is not None:
             self._held["retain"][p] = p.grad
+        self._combine_one(p)
+
+    def _combine_one(self, p: Parameter) -> None:
         f, r = self._pair(p)
         gram = self._observe({p: (f, r)}).get(p)
         for gradients in self._held.values():
@@ -271,3 +333,10 @@ class Streams:
         for p in pairs:
             self._tally.add(grams[p], signs[p])
         return grams
+
+
+def _filled(gradients: dict[Parameter, Tensor], p: Parameter) -> Tensor:
+    """Return p's gradient, set to zero where there is none, since every rank sums it."""
+    if p not in gradients:
+        gradients[p] = p.new_zeros(p.shape)
+    return gradients[p]

@@ -19,13 +19,14 @@ from amnesis.contracts.stream import StreamLoss
 from amnesis.contracts.term import StatefulTerm
 from amnesis.data.sampling import StepBatches, StepPlan
 from amnesis.distributed.checkpoints import read_memory, read_model, read_optimizer, write_shards
-from amnesis.distributed.processes import sum_over_ranks, world
+from amnesis.distributed.processes import world
 from amnesis.distributed.shards import reshard
+from amnesis.distributed.sums import RankSum
 from amnesis.errors import NonFiniteError, RecipeError
 from amnesis.models.fingerprint import fingerprint
 from amnesis.scoring.forward import losses_left_out
 from amnesis.scoring.head import ChunkedHead
-from amnesis.scoring.reference import Reference, draws_at_random
+from amnesis.scoring.reference import Reference, draws_at_random, shard_references
 from amnesis.training import checkpoints
 from amnesis.training.optimizers.bfloat16 import over_bfloat16
 from amnesis.training.passes import Passes, Stream, StreamMeans
@@ -241,10 +242,11 @@ class TwoStreamTrainer(Trainer):  # type: ignore[misc]  # transformers is not ty
             self._two_streams = Streams(
                 self.model.named_parameters(),
                 self._method.combiner,
-                sum_over_ranks if world()[1] > 1 else None,
+                RankSum if world()[1] > 1 else None,
                 None if scaler is None else lambda: float(scaler.get_scale()),
             )
             if world()[1] > 1:
+                shard_references(self._references.values(), self.model)
                 self._head.decide()  # a forward pass, which a sharded model runs on all ranks
                 reshard(self.model)
         return self._two_streams

@@ -26,6 +26,7 @@ from amnesis.models.devices import check_device
 from amnesis.models.loading import ModelSettings, check_model, load_model, load_tokenizer
 from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating, score
+from amnesis.scoring.head import ChunkedHead
 from amnesis.scoring.reference import Reference, build_references
 from amnesis.scoring.scores import Needs
 from amnesis.training import checkpoints
@@ -380,7 +381,8 @@ class Unlearner:
         device = next(self.model.parameters()).device
         try:
             with torch.no_grad(), evaluating(self.model):
-                scores = score(self.model, batch.to(device), Needs(logps=True))
+                head = ChunkedHead(self.model)
+                scores = score(self.model, batch.to(device), Needs(logps=True), head=head)
         except torch.OutOfMemoryError:
             return None  # training needs more, and says what to lower
         return -float(scores.logps.sum() / scores.mask.sum())

@@ -122,6 +122,7 @@ class Sampling(Attack):
             pad_token_id=pad_token_id(subject.tokenizer),
             batch_size=settings.batch_size,
             temperature=self.temperature,
+            engine=settings.engine,
             progress=progress,
             what="sampling",
         )

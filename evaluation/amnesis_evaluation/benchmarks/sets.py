@@ -26,6 +26,7 @@ from amnesis_evaluation.evaluator.evaluate import evaluate
 from amnesis_evaluation.evaluator.selection import Selection, select
 from amnesis_evaluation.harness.tasks import check_tasks, lm_eval_values
 from amnesis_evaluation.inference.answers import Form, Forms
+from amnesis_evaluation.inference.generation import check_engine
 from amnesis_evaluation.reports.stored import load_evaluation
 
 if TYPE_CHECKING:
@@ -64,12 +65,13 @@ class SetsBenchmark(Benchmark):
         *,
         retrained: bool = False,
     ) -> None:
-        """Refuse what an evaluation would refuse: metrics, rows, results, lm-eval's tasks.
+        """Refuse what an evaluation would refuse: metrics, rows, results, engine, lm-eval's tasks.
 
         Raises:
             RecipeError: listing what is wrong.
         """
         problems = Problems()
+        problems.attempt("evaluate.engine", check_engine, settings.engine)
         if settings.retrained is not None:
             problems.attempt("evaluate.retrained", load_evaluation, settings.retrained)
         if settings.lm_eval is not None:

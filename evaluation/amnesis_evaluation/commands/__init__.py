@@ -4,8 +4,8 @@ import amnesis
 
 _COMMANDS = {
     "demo": ("demo:demo", "watch a small model forget ten people; offline"),
-    "evaluate": ("evaluate:evaluate", "evaluate a model, or read an original TOFU log"),
-    "compare": ("compare:compare", "several runs in one table"),
+    "evaluate": ("evaluate.command:evaluate", "evaluate a model, or read an original TOFU log"),
+    "compare": ("compare.command:compare", "several runs in one table"),
     "report": ("report:report", "write a run's page again, with or without its texts"),
     "publish": ("publish:publish", "hand a run's model on, with its card"),
     "ask": ("ask:ask", "ask a model, beside the model before"),

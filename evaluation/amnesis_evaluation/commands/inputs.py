@@ -44,6 +44,15 @@ BenchmarkName = Annotated[
         show_default="the run's",
     ),
 ]
+CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/sago"
+Candidates = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="objective[+regularizer][/combiner], separated by commas or repeated.",
+        show_default=CANDIDATES,
+    ),
+]
+TrialSteps = Annotated[int, typer.Option(min=1, help="Optimizer steps of each candidate.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use the first k rows of each set.")]
 Device = Annotated[str | None, typer.Option(help="Device to compute on, such as cpu or cuda.")]
 TrustRemoteCode = Annotated[

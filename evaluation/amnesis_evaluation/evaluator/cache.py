@@ -20,6 +20,7 @@ from amnesis.models.fingerprint import fingerprint
 from amnesis.storage import clear_scratch, write_json
 from amnesis_evaluation.evaluator.selection import Selection
 from amnesis_evaluation.inference.answers import Forms
+from amnesis_evaluation.inference.generation import note_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,6 +79,7 @@ def evaluation_key(
         "lm_eval": _digest(_files(settings)),
         "retrained": None if retrained is None else [retrained.examples, retrained.data],
         "versions": {name: version(name) for name in _LIBRARIES},
+        "engine": note_of(settings.engine),  # with the version of vLLM
         "code": [_code(package) for package in (amnesis, amnesis_evaluation)],
     }
     text = json.dumps(parts, sort_keys=True, default=str)

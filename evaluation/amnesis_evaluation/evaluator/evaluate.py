@@ -27,6 +27,7 @@ from amnesis_evaluation.evaluator.kept import answer_records
 from amnesis_evaluation.evaluator.selection import Selection
 from amnesis_evaluation.evaluator.units import groups_of
 from amnesis_evaluation.inference.answers import Asked, Forms, SetAnswers, answers_of
+from amnesis_evaluation.inference.generation import note_of
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -52,8 +53,11 @@ def evaluate(
         DataError: a row lacks a field, or a set has no usable example.
     """
     needs = {name: Asked.by(metrics.values()) for name, metrics in selection.reading.items()}
+    notes = list(selection.notes)
+    if any(need.generation for need in needs.values()) and (note := note_of(settings.engine)):
+        notes.append(note)
     answers = answers_of(subject, sets, needs, settings, progress, forms)
-    builder = _EvaluationBuilder(settings, selection.notes)
+    builder = _EvaluationBuilder(settings, notes)
     for name, metrics in selection.reading.items():
         builder.add_set(name, sets[name], answers[name])
         if settings.keep_answers:

@@ -9,6 +9,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from amnesis.distributed.processes import world
+from amnesis.distributed.shards import has_shards
 
 Requests = list[Any]
 
@@ -23,21 +24,22 @@ class InMemory(HFLM):  # type: ignore[misc]  # lm-eval is not typed
 
     def loglikelihood(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
         """Return each continuation's log-probability, and whether greedy decoding yields it."""
-        return _answer_shared(super().loglikelihood, requests, disable_tqdm)
+        return _answer_shared(self.model, super().loglikelihood, requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
         """Return the log-probability of each whole text."""
-        return _answer_shared(super().loglikelihood_rolling, requests, disable_tqdm)
+        return _answer_shared(self.model, super().loglikelihood_rolling, requests, disable_tqdm)
 
     def generate_until(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
         """Return the text generated from each prompt."""
-        return _answer_shared(super().generate_until, requests, disable_tqdm)
+        return _answer_shared(self.model, super().generate_until, requests, disable_tqdm)
 
 
 def _answer_shared(
-    answer: Callable[[Requests, bool], list[Any]], requests: Requests, quiet: bool
+    model: Any, answer: Callable[[Requests, bool], list[Any]], requests: Requests, quiet: bool
 ) -> list[Any]:
-    rank, ranks = world()
+    # Of a sharded model all ranks make each pass together, so all answer every request.
+    rank, ranks = (0, 1) if has_shards(model) else world()
     if ranks == 1:
         return answer(requests, quiet)
     import torch.distributed as dist

@@ -305,6 +305,7 @@ def _with_generated(
         end=end_tokens(subject.model, subject.tokenizer, *templates),
         pad_token_id=pad_token_id(subject.tokenizer),
         batch_size=settings.batch_size,
+        engine=settings.engine,
         progress=progress,
     )
     result = list(answers)

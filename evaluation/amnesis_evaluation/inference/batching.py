@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from amnesis.distributed.processes import world
+from amnesis.distributed.shards import has_shards
 from amnesis.errors import ModelError
 from amnesis.progress import ProgressCallback
 
@@ -27,7 +28,7 @@ def in_batches(
     *,
     length: Callable[[T], int],
     batch_size: BatchSize,
-    device: str,
+    model: PreTrainedModel,
     what: str,
     progress: ProgressCallback | None = None,
 ) -> list[R]:
@@ -35,13 +36,15 @@ def in_batches(
 
     Items are sorted by length, the longest first, so that a batch too large for memory comes
     first; ``auto`` then halves the size. Each rank runs every n-th item of the sorted list, n being
-    the number of ranks, and receives the others' results: every item is run exactly once.
+    the number of ranks, and receives the others' results: every item is run exactly once. Of a
+    sharded ``model``, whose passes all ranks make together, every rank runs every item.
     ``what`` names the work in calls of ``progress``.
 
     Raises:
         torch.OutOfMemoryError: a single item does not fit, or ``batch_size`` is a number.
     """
-    rank, ranks = world()
+    rank, ranks = (0, 1) if has_shards(model) else world()
+    device = next(model.parameters()).device.type
     order = sorted(range(len(items)), key=lambda i: (-length(items[i]), i))
     portion = order[rank::ranks]
     size = _INITIAL_SIZES.get(device, 32) if batch_size == "auto" else batch_size

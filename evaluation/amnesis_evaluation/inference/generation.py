@@ -1,40 +1,25 @@
-"""Batched generation that stops each row at its end and drops rows that have ended."""
+"""Continues prompts in batches, spread over processes, by the engine that the settings name."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from amnesis.errors import NonFiniteError
+from amnesis.contracts import Engine
 from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating
 from amnesis_evaluation.inference.batching import BatchSize, check_tokens, in_batches, padding
-from amnesis_evaluation.inference.teacher_forcing import accepts, bare
+from amnesis_evaluation.inference.engines import builtin
+from amnesis_evaluation.inference.engines.prompts import Decoding, Prompt, together
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from amnesis.data.templates import AnyTemplate
 
+__all__ = ["Prompt", "check_engine", "end_tokens", "generate", "note_of"]
 
-# What a model's forward pass may call what it remembers of earlier tokens.
-_MEMORIES = ("past_key_values", "cache_params", "state")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Tokens to continue, by at most ``limit`` new ones, and which sample it is.
-
-    ``seed`` and ``draw`` together decide a sample: the k-th of one seed is none of another's.
-    """
-
-    input_ids: tuple[int, ...]
-    limit: int
-    seed: int = 0
-    draw: int = 0
+Write = Callable[["PreTrainedModel", Sequence[Prompt], Decoding], list[list[int]]]
 
 
 def generate(
@@ -45,32 +30,35 @@ def generate(
     pad_token_id: int,
     batch_size: BatchSize = 32,
     temperature: float = 0.0,
+    engine: Engine = "builtin",
     progress: ProgressCallback | None = None,
     what: str = "generating",
 ) -> list[list[int]]:
     """Return the tokens of each prompt's continuation, without the token of ``end`` that ended it.
 
     Decoding is greedy at temperature 0. Otherwise each prompt draws from a generator of its own, so
-    that neither the batch size nor the number of processes changes a sample. A model that folds
-    earlier tokens into a state (Mamba, hybrids) sees no padding: prompts of one length go together,
-    and with RWKV each alone.
+    that neither the batch size nor the number of processes changes a sample; vLLM draws other
+    numbers than the two other engines, by the same seeds. A model that folds earlier tokens into a
+    state (Mamba, hybrids) sees no padding: prompts of one length go together, and with RWKV each
+    alone. Continuous batching and vLLM take all prompts at once, whatever ``batch_size``.
 
     Raises:
-        ModelError: a prompt has a token that the model has no embedding for.
+        ModelError: a prompt has a token that the model has no embedding for, or the engine cannot
+            take the model.
         NonFiniteError: the model's logits are not numbers.
     """
     import torch
 
-    device = next(model.parameters()).device
     check_tokens(model, (prompt.input_ids for prompt in prompts))
-    pad = padding(model, pad_token_id)
+    decoding = Decoding(end=end, pad=padding(model, pad_token_id), temperature=temperature)
+    write, at_once = _writer(engine, model, decoding)
 
     def run(batch: Sequence[Prompt]) -> list[list[int]]:
+        if at_once:
+            return write(model, batch, decoding)
         continuations: dict[int, list[int]] = {}
-        for rows in _groups(batch, model):
-            group = [batch[row] for row in rows]
-            choose = _greedy if temperature == 0 else _Sampler(group, temperature)
-            written = _continue(model, group, end, pad, choose)
+        for rows in together(batch, model):
+            written = write(model, [batch[row] for row in rows], decoding)
             continuations.update(zip(rows, written, strict=True))
         return [continuations[row] for row in range(len(batch))]
 
@@ -79,11 +67,48 @@ def generate(
             prompts,
             run,
             length=lambda prompt: len(prompt.input_ids),
-            batch_size=batch_size,
-            device=device.type,
+            batch_size=max(1, len(prompts)) if at_once else batch_size,
+            model=model,
             what=what,
             progress=progress,
         )
+
+
+def _writer(engine: Engine, model: PreTrainedModel, decoding: Decoding) -> tuple[Write, bool]:
+    """Return what writes, and whether it takes all prompts at once."""
+    if engine == "vllm":
+        from amnesis_evaluation.inference.engines import by_vllm
+
+        return by_vllm.write, True
+    if engine == "transformers":
+        from amnesis_evaluation.inference.engines import by_transformers
+
+        if by_transformers.is_continuous(model, decoding):
+            return by_transformers.write_continuously, True
+        return by_transformers.write, False
+    return builtin.write, False
+
+
+def check_engine(engine: Engine) -> None:
+    """Check that an engine can be started here.
+
+    Raises:
+        ModelError: vLLM is not installed.
+    """
+    note_of(engine)
+
+
+def note_of(engine: Engine) -> str | None:
+    """Return what a reader of generated answers must know of the engine; None of the builtin one.
+
+    Raises:
+        ModelError: vLLM is not installed.
+    """
+    if engine == "vllm":
+        from amnesis_evaluation.inference.engines.by_vllm import vllm_version
+
+        return f"answers were generated by vLLM {vllm_version()}"
+    return None if engine == "builtin" else "answers were generated by transformers' own generate"
 
 
 def end_tokens(
@@ -98,164 +123,3 @@ def end_tokens(
     ids = value if isinstance(value, list) else [value]
     turns = [template.end_of(tokenizer) for template in templates]
     return frozenset(int(i) for i in (*ids, *turns, tokenizer.eos_token_id) if i is not None)
-
-
-Choose = Callable[["Tensor", Sequence[int]], "Tensor"]
-
-
-def _continue(
-    model: PreTrainedModel,
-    prompts: Sequence[Prompt],
-    end: frozenset[int],
-    pad: int,
-    choose: Choose,
-) -> list[list[int]]:
-    import torch
-
-    device = next(model.parameters()).device
-    continuations: list[list[int]] = [[] for _ in prompts]
-    rows = [i for i, prompt in enumerate(prompts) if prompt.limit > 0]
-    if not rows:
-        return continuations
-    waiting = set(rows)
-    sequence, mask = (t.to(device) for t in _left_padded([prompts[i].input_ids for i in rows], pad))
-    step = _Steps(model)
-    while True:
-        tokens = choose(step(sequence, mask), rows)
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            if row in waiting and token not in end:
-                continuations[row].append(token)
-            if token in end or len(continuations[row]) == prompts[row].limit:
-                waiting.discard(row)
-        if not waiting:
-            return continuations
-        if len(waiting) < len(rows) and step.can_drop_rows:
-            places = torch.tensor([p for p, row in enumerate(rows) if row in waiting])
-            places = places.to(device)
-            step.keep(places)
-            sequence, mask, tokens = sequence[places], mask[places], tokens[places]
-            rows = [row for row in rows if row in waiting]
-        sequence = torch.cat([sequence, tokens[:, None]], -1)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], -1)
-
-
-class _Steps:
-    """Runs a model token by token, with whatever it remembers of earlier ones."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        self._name = _memory_of(model)
-        self._memory: Any = None
-        self._takes_positions = accepts(model, "position_ids")
-        # A model with a state may take the mask of a whole sequence for that of its last token.
-        self._takes_mask = accepts(model, "attention_mask") and not _keeps_state(model)
-        options = {"logits_to_keep": 1, "use_cache": True}
-        self._options = {name: value for name, value in options.items() if accepts(model, name)}
-
-    def __call__(self, sequence: Tensor, mask: Tensor) -> Tensor:
-        """Return the logits after the whole ``sequence``, ``(batch, vocabulary)``."""
-        # A model that hands nothing back reads the whole sequence each time.
-        ids = sequence if self._memory is None else sequence[:, -1:]
-        inputs: dict[str, Any] = {"attention_mask": mask} if self._takes_mask else {}
-        if self._takes_positions:
-            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        if self._name is not None and self._memory is not None:
-            inputs[self._name] = self._memory
-        output = self._model(input_ids=ids, **inputs, **self._options)
-        self._memory = None if self._name is None else output.get(self._name)
-        if self._memory is None and "use_cache" in self._options:
-            self._options["use_cache"] = False
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
-    @property
-    def can_drop_rows(self) -> bool:
-        """Whether rows can be taken out of what is remembered: of attention, but of no state."""
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
-
-        return self._memory is None or (
-            type(self._memory) is DynamicCache
-            and all(
-                isinstance(layer, DynamicLayer)
-                and not isinstance(layer, LinearAttentionCacheLayerMixin)
-                for layer in self._memory.layers
-            )
-        )
-
-    def keep(self, places: Tensor) -> None:
-        """Drop all rows but those at ``places``."""
-        if self._memory is not None:
-            self._memory.batch_select_indices(places)
-
-
-def _keeps_state(model: PreTrainedModel) -> bool:
-    """Return whether any layer folds earlier tokens into a state, instead of attending to them."""
-    kinds = getattr(model.config, "layer_types", None) or ()
-    is_hybrid = any("attention" not in kind or "linear" in kind for kind in kinds)
-    return is_hybrid or bool(getattr(bare(model), "_is_stateful", False))
-
-
-def _groups(prompts: Sequence[Prompt], model: PreTrainedModel) -> list[list[int]]:
-    """Return the places of the prompts that a model can continue together."""
-    if not _keeps_state(model):
-        return [list(range(len(prompts)))]
-    if _memory_of(model) == "state":  # transformers' RWKV mixes the rows of a batch up
-        return [[place] for place in range(len(prompts))]
-    by_length: dict[int, list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        by_length.setdefault(len(prompt.input_ids), []).append(place)
-    return list(by_length.values())
-
-
-def _memory_of(model: PreTrainedModel) -> str | None:
-    return next((name for name in _MEMORIES if accepts(model, name)), None)
-
-
-def _left_padded(prompts: Sequence[tuple[int, ...]], pad: int) -> tuple[Tensor, Tensor]:
-    import torch
-
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids, mask
-
-
-def _greedy(logits: Tensor, rows: Sequence[int]) -> Tensor:
-    values, tokens = logits.max(-1)  # NaN is larger than any number
-    _check_numbers(values)
-    return tokens
-
-
-def _check_numbers(values: Tensor) -> None:
-    if values.isnan().any():
-        raise NonFiniteError("the model's logits are not numbers (NaN): its weights are broken")
-
-
-class _Sampler:
-    """Draws each row's token from that row's own generator."""
-
-    def __init__(self, prompts: Sequence[Prompt], temperature: float) -> None:
-        import torch
-
-        self._temperature = temperature
-        self._generators = [torch.Generator().manual_seed(_seed_of(p)) for p in prompts]
-
-    def __call__(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
-        import torch
-
-        probabilities = (logits.double() / self._temperature).softmax(-1).cpu()
-        _check_numbers(probabilities)
-        tokens = [
-            torch.multinomial(distribution, 1, generator=self._generators[row])
-            for distribution, row in zip(probabilities, rows, strict=True)
-        ]
-        return torch.cat(tokens).to(logits.device)
-
-
-def _seed_of(prompt: Prompt) -> int:
-    text = f"{prompt.seed}:{prompt.draw}:{','.join(map(str, prompt.input_ids))}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from amnesis.data.batches import collate
 from amnesis.data.examples import Example
 from amnesis.data.templates import Encoded
+from amnesis.distributed.shards import has_shards
+from amnesis.errors import ModelError
 from amnesis.progress import ProgressCallback
 from amnesis.scoring.forward import evaluating, score
 from amnesis.scoring.scores import Needs
@@ -30,11 +32,19 @@ def gradient_norms(
     """Return ``‖∇θ mean_i ℓ_i‖`` over the trainable parameters, for each text in order.
 
     The ``grad`` of the parameters is left unchanged.
+
+    Raises:
+        ModelError: the model is sharded.
     """
     import torch
 
     if not texts:
         return []
+    if has_shards(model):
+        raise ModelError(
+            "the gradient's norm on a text cannot be taken of a sharded model: evaluate the model "
+            "that the run writes, on one process"
+        )
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = next(model.parameters()).device
 
@@ -53,7 +63,7 @@ def gradient_norms(
             run,
             length=lambda text: len(text.input_ids),
             batch_size=1,
-            device=device.type,
+            model=model,
             what="gradient norms",
             progress=progress,
         )

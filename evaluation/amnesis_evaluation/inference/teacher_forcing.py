@@ -63,7 +63,7 @@ def read_texts(
             run,
             length=lambda text: len(text.input_ids),
             batch_size=batch_size,
-            device=device.type,
+            model=model,
             what=what,
             progress=progress,
         )

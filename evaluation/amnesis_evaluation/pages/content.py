@@ -8,6 +8,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from amnesis_evaluation.pages import charts
+from amnesis_evaluation.pages.pacing import Pacing, pacing_of
 from amnesis_evaluation.pages.samples import SampleSet, sample_sets
 from amnesis_evaluation.reports.verdict import is_forgotten_set
 from amnesis_plugins.g_effect.layers import is_layer
@@ -78,6 +79,7 @@ class Content:
     tasks: Sequence[Row]
     attacks: Mapping[str, Sequence[Row]]
     effects: Effects | None
+    pacing: Pacing | None
     recipe: str
     method: str
     facts: Sequence[tuple[str, Any]]
@@ -106,6 +108,7 @@ def content_of(
         tasks=_tasks(results),
         attacks=_attacks(results),
         effects=_effects(results),
+        pacing=pacing_of(results.range_test),
         recipe="" if recipe is None else recipe.without_rows(),
         method=method,
         facts=_facts(results, recipe),
@@ -116,7 +119,8 @@ def content_of(
 # -- metrics --------------------------------------------------------------------------------------
 
 
-def _aim(set_name: str) -> str:
+def aim_of(set_name: str) -> str:
+    """Return what a set's values should do, in words; an empty name is for several sets."""
     if is_forgotten_set(set_name):
         return "must go"
     if set_name == "holdout":
@@ -146,7 +150,7 @@ def _groups(results: Results) -> list[Group]:
         if name.count("/") <= 1:
             by_set.setdefault(name.rpartition("/")[0], []).append(_row(results, name))
     order = {"must go": 0, "must stay": 1, "of several sets": 2, "never seen": 3}
-    groups = [Group(name=name, aim=_aim(name), rows=rows) for name, rows in by_set.items()]
+    groups = [Group(name=name, aim=aim_of(name), rows=rows) for name, rows in by_set.items()]
     return sorted(groups, key=lambda group: order[group.aim])
 
 

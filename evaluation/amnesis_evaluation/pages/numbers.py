@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from markupsafe import Markup
 
@@ -33,3 +34,8 @@ def interval(ends: tuple[float, float] | None) -> Markup:
     if ends is None:
         return Markup("")
     return Markup('<span class="interval">{} – {}</span>').format(data(ends[0]), data(ends[1]))
+
+
+def with_minus(text: str) -> str:
+    """Return a text whose negative numbers have minus signs; names with hyphens keep these."""
+    return re.sub(r"(?<![^\s(])-(?=\d)", "−", text)

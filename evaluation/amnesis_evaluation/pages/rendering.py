@@ -53,6 +53,7 @@ def _environment() -> Environment:
         "number": numbers.number,
         "data": numbers.data,
         "interval": numbers.interval,
+        "minus": numbers.with_minus,
         "plain": plain,
     }
     return environment

@@ -19,11 +19,18 @@ RATIO = "g_effect/retain_over_unlearn"
 POWER = 2 / 3
 MOST, UNKNOWN_FACTOR = 100.0, 10.0
 HIGH_RATIO, KEPT = 0.5, 0.95
+NOTHING_KNOWN = (
+    "see what the model does know: amnesis ask shows its answers, and whether the prompt (template)"
+    " is that of its training, amnesis assess measures it; a model that never saw the rows has "
+    "nothing to forget"
+)
 
 
 def advice_on(results: Results, verdict: Verdict, recipe: PartialRecipe | None) -> tuple[str, ...]:
     """Return what to do next, the most useful first; nothing where forgotten and kept."""
     lines: list[str] = []
+    if verdict.forgetting is None and any(one.about == "forgetting" for one in verdict.because):
+        lines.append(NOTHING_KNOWN)
     if verdict.retention in ("damaged", "broken"):
         lines += _gentler(results, verdict, recipe)
     if verdict.forgetting in ("not_at_all", "partly"):

@@ -32,8 +32,8 @@ class Difference:
     Attributes:
         metric: its name, ``set/metric``.
         value: the mean of the first method less that of the second.
-        interval: of that difference.
-        p: of the paired test that there is none.
+        interval: of that difference alone, whatever else is tested.
+        p: of the paired test that there is none, likewise alone.
         p_holm: the same after Holm's correction for the metrics of the pair.
         rows: how many rows both have.
         units: how many groups they are in; as many as rows where they are in none.
@@ -111,8 +111,8 @@ class Pair:
         elif min(seeds) < 3:
             whose += ", and fewer than three say little of others"
         count = len(self.differences)
-        holm_over = f"Holm over {count} metric{'s' if count > 1 else ''}"
-        return f"(Paired over {rows}; {whose}; {holm_over}.)"
+        several = f"; each p is corrected for {count} metrics by Holm, the intervals are not"
+        return f"(Paired over {rows}; {whose}{several if count > 1 else ''}.)"
 
 
 def compared_pairs(groups: Sequence[Group], metrics: Sequence[str]) -> list[Pair]:

@@ -107,8 +107,15 @@ class Table:
         Numbers have all their digits; standard errors are in columns named ``± …``.
         """
         buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerows([_unexecuted(cell) for cell in line] for line in self._lines())
+        plain, quoted = (
+            csv.writer(buffer, lineterminator="\n", quoting=how)
+            for how in (csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC)
+        )
+        for line in self._lines():
+            cells = [_unexecuted(cell) for cell in line]
+            # A lone carriage return ends a line for who reads, and Python quotes it since 3.13.
+            is_broken = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+            (quoted if is_broken else plain).writerow(cells)
         return buffer.getvalue()
 
     def records(self) -> list[dict[str, Any]]:

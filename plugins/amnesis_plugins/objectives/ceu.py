@@ -25,6 +25,7 @@ class CEU(Term):
 
     formula: ClassVar[str] = "mean_i CE(softmax(sg(z_i), true token at −∞), softmax(z_i))"
     source: ClassVar[str] = "Yang 2025, arXiv 2503.01224"
+    by_place: ClassVar[bool] = True
 
     skip_first: bool = Field(
         False, description="leave out each answer's first token, as the paper does"

@@ -21,6 +21,7 @@ class IHL(Term):
 
     formula: ClassVar[str] = "mean_i [1 + p_i − max_{v≠y_i} p(v|i)]"
     source: ClassVar[str] = "Cha et al. 2024, arXiv 2408.06621"
+    by_place: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:

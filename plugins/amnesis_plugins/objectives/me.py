@@ -26,6 +26,7 @@ class ME(Term):
 
     formula: ClassVar[str] = "mean_i KL(p(·|i) ‖ u), u uniform over the vocabulary"
     source: ClassVar[str] = "Yuan et al. 2024, arXiv 2410.08109"
+    by_place: ClassVar[bool] = True
 
     order: Literal["paper", "code"] = Field(
         "paper", description="KL(p ‖ u) as the paper has it, or KL(u ‖ p) as its code"

@@ -22,6 +22,7 @@ class PDU(Term):
 
     formula: ClassVar[str] = "mean_i (max_v z_v − mean_v z_v)²"
     source: ClassVar[str] = "Entesari et al. 2025, arXiv 2506.05314"
+    by_place: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:

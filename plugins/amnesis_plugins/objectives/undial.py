@@ -23,6 +23,7 @@ class UNDIAL(Term):
 
     formula: ClassVar[str] = "mean_i CE(softmax(z°_i − β·onehot(y_i)), softmax(z_i))"
     source: ClassVar[str] = "Dong et al. 2024, arXiv 2402.10052"
+    by_place: ClassVar[bool] = True
 
     beta: float = Field(10.0, ge=0, description="β, by how much the true token's logit is lowered")
 

@@ -24,6 +24,7 @@ class Unilogit(Term):
 
     formula: ClassVar[str] = "mean_i KL(p(·|i) ‖ sg(p(·|i) with the true token at 1/V))"
     source: ClassVar[str] = "Vasilev et al. 2025, arXiv 2505.06027"
+    by_place: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:

@@ -22,6 +22,7 @@ class JensUn(Term):
 
     formula: ClassVar[str] = "mean_i JSD(p(·|i), p°(·|i))"
     source: ClassVar[str] = "Singh et al. 2025, arXiv 2509.02820"
+    by_place: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:

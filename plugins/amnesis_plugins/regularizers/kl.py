@@ -17,7 +17,8 @@ class KL(Term):
     """KL: ``mean_i KL(p°(·|i) ‖ p(·|i))`` over label positions.
 
     ``top_k`` compares the reference's k likeliest entries and one bucket for all others: a lower
-    bound, ≥ 0 and 0 at θ°, for vocabularies so large that whole distributions cannot be kept.
+    bound, ≥ 0 and 0 at θ°, of which 12·k bytes are kept at each place. Otherwise what the
+    reference's head reads is kept, and neither model's logits beyond some places at a time.
 
     At θ° the divergence and its gradient are exactly 0, so nothing protects retention on the first
     step.
@@ -30,6 +31,7 @@ class KL(Term):
 
     formula: ClassVar[str] = "mean_i KL(p°(·|i) ‖ p(·|i))"
     source: ClassVar[str] = "Maini et al. 2024, arXiv 2401.06121"
+    by_place: ClassVar[bool] = True
 
     positions: Literal["labels", "all"] = Field("labels", description="label tokens, or all tokens")
     top_k: int | None = Field(

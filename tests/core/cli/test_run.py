@@ -82,6 +82,7 @@ def test_it_does_what_recipe_and_overrides_say_in_the_folder_that_is_named(
     results = Results.read(out)
     assert results.steps == 2
     assert results.environment["device"] == "cpu"
+    assert results.environment.get("engine") == ("builtin" if command == "run" else None)
     said = " ".join(capsys.readouterr().out.split())
     assert f"2 steps, {results.seconds} s" in said
     if command == "run":
@@ -220,10 +221,10 @@ def test_what_was_done_to_the_data_is_said_in_words() -> None:
             "retain": {**clean, "dropped": 1, "also_in_forget": 4},
         }
     ) == [
-        "3 examples of the forget set were cut at max_length",
-        "2 examples of the forget set are repetitions",
-        "1 examples of the retain set were left out: nothing of their answers fits",
-        "4 examples of the retain set are in the forget set too",
+        "examples of the forget set cut at max_length: 3",
+        "examples of the forget set that repeat others: 2",
+        "examples of the retain set left out, since nothing of their answers fits: 1",
+        "examples of the retain set that are in the forget set too: 4",
     ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amnesis.cli.app import main
-from amnesis.cli.terminal import console, is_warning, print_notes, sorted_notes
+from amnesis.cli.terminal import console, is_warning, print_notes, sorted_notes, spoken
 from amnesis.progress import quietly
 
 PATH = "/a/rather long/path/" + "that/no/line/of/eighty/columns/would/hold/" * 4
@@ -111,3 +113,26 @@ def test_no_note_is_lost_or_said_twice(notes: list[str]) -> None:
         assert any(phase in note for note in told) == (f"{phase}: x" in notes)
     ranks = [not is_warning(note) for note in told]
     assert ranks == sorted(ranks)
+
+
+def test_what_is_logged_is_said_as_notes_are_and_libraries_keep_their_plans(capsys: Any) -> None:
+    root, logger = logging.getLogger(), logging.getLogger("amnesis.training.somewhere")
+    stranger = logging.StreamHandler(sys.stderr)  # as some library puts there by basicConfig
+    root.addHandler(stranger)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with spoken():
+                logger.warning("\x1b[31mtoo slow")
+                with quietly():
+                    logger.warning("not now")
+                for module in ("transformers.modeling", "amnesis.data"):
+                    warnings.warn_explicit(f"of {module}", FutureWarning, "f.py", 1, module)
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err == "warning: \\x1b[31mtoo slow\n"
+        assert [str(one.message) for one in caught] == ["of amnesis.data"], "ours is a fault"
+        logger.warning("afterwards")
+        assert capsys.readouterr().err == "afterwards\n", "as whoever uses the library wants it"
+    finally:
+        root.removeHandler(stranger)

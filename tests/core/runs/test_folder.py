@@ -365,7 +365,9 @@ def test_the_results_are_written_last_with_how_long_it_took_and_on_what(
     tmp_path: Path, evaluated: bool
 ) -> None:
     record = {"set": "forget", "row": 0, "metric": "probability", "value": 0.5}
-    results = Results(after={"forget/probability": 0.5}, steps=3, notes=["said"])
+    results = Results(
+        after={"forget/probability": 0.5}, steps=3, notes=["said"], environment={"engine": "vllm"}
+    )
     with own(tmp_path) as folder:
         folder.begin(RECIPE)
         evaluations = {"after": Evaluation(examples=[record])} if evaluated else None
@@ -377,5 +379,6 @@ def test_the_results_are_written_last_with_how_long_it_took_and_on_what(
     assert done.results.document() == document
     assert document["seconds"] >= 0
     assert document["environment"]["device"] == "cpu"
+    assert document["environment"]["engine"] == "vllm"  # what the evaluations say is kept
     assert (document["after"], document["steps"]) == ({"forget/probability": 0.5}, 3)
     assert results.seconds is None  # what it was given is not changed

@@ -60,6 +60,14 @@ def test_every_combiner_agrees_with_one_process(folder: Path, tiny_tokenizer: An
         assert differ(whole[name], sharded[name]) < 1e-10, name
 
 
+def test_references_are_sharded_as_the_model_is(folder: Path) -> None:
+    """A copy of a model, before it is sharded or after, and the head that is kept with a cache."""
+    for name, (difference, is_shard, apart) in on_ranks(2, "references", folder).items():
+        assert difference < 1e-12, name
+        assert is_shard, name
+        assert apart, name
+
+
 def test_a_run_goes_on_with_as_many_ranks_and_with_fewer(
     folder: Path, tmp_path: Path, tiny_tokenizer: Any
 ) -> None:

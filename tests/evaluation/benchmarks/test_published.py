@@ -143,7 +143,7 @@ def test_muse_is_evaluated_with_and_without_a_retrained_model(muse: Path, subjec
         "mia_min_k",
     }
     assert len(evaluated.notes) == 1
-    assert "'privleak' needs the results of a model" in evaluated.notes[0]
+    assert "privleak (no results of a retrained model" in evaluated.notes[0]
     # The same texts under the same template, read one by one.
     import torch
 

@@ -54,7 +54,9 @@ def test_a_model_is_evaluated_and_its_results_are_written(
     )
     assert results.benchmark is not None
     assert results.benchmark["name"] == "own"
-    assert any("'mia_loss'" in note and "need the set 'holdout'" in note for note in shown["notes"])
+    (note,) = (note for note in shown["notes"] if "not measured: " in note)
+    assert "mia_loss, " in note
+    assert "(no set 'holdout')" in note
     import amnesis
     from amnesis.contracts import EvaluationSettings
 
@@ -292,9 +294,8 @@ def test_real_tofu_rows(place: Path, shared_data: Path) -> None:
     } <= set(evaluated["values"])
     # The tiny model has 128 positions.
     assert [note for note in evaluated["notes"] if "of a text" not in note] == [
-        "metric 'forget_quality' needs the results of a model that never saw the forget set; "
-        "evaluate one on the same benchmark and give its folder as --retrained (in a recipe, "
-        "evaluate.retrained)",
+        "not measured: forget_quality (no results of a retrained model; give them as --retrained, "
+        "or evaluate.retrained)",
         *(
             f"set {name!r} has no intervals: its rows are all of one group, 'author 0 of the file',"
             f" and nothing tells how far another would differ"

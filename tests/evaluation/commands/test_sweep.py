@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from amnesis.cli.app import main
 from amnesis.errors import OutputError, RecipeError
+from amnesis_evaluation.commands.sweep import work
 from amnesis_evaluation.commands.sweep.settings import Range, Sweep, label_of
 from amnesis_evaluation.commands.sweep.space import Configuration, Space
 from amnesis_evaluation.commands.sweep.study import SharedStudy
@@ -271,7 +273,9 @@ def test_a_sweep_is_ordinary_runs_and_none_is_run_twice(
     assert main([*line, "--out", str(out), "--json"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert said.err.count("done") == 4
+    lines = [line for line in said.err.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 4
+    assert not any("left" in line or "done" in line for line in lines), "progress says how far"
     assert json.loads((out / "sweep.json").read_text(encoding="utf-8")) == found
     assert [trial["state"] for trial in found["trials"]] == ["finished"] * 4
     assert any(trial["front"] for trial in found["trials"])
@@ -291,6 +295,20 @@ def test_a_sweep_is_ordinary_runs_and_none_is_run_twice(
     assert {file: file.stat().st_mtime_ns for file in out.rglob("results.json")} == before
     assert "★ on the Pareto front of forget/probability (low)" in capsys.readouterr().out
     assert main(["compare", *(folder for t in found["trials"] for folder in t["folders"])]) == 0
+
+
+def test_what_a_trial_could_set_otherwise_is_not_said_of_each(
+    sweep_file: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: Any, **__: Any) -> None:
+        logging.getLogger("amnesis.training").warning("hardly moved")
+        raise RecipeError("no rate is right")
+
+    monkeypatch.setattr(work, "run", slow)
+    assert main(["sweep", str(sweep_file()), "--device", "cpu", "--out", str(tmp_path / "o")]) == 0
+    said = capsys.readouterr()
+    assert "no rate is right" in said.out
+    assert "hardly moved" not in said.out + said.err
 
 
 def test_a_configuration_that_fails_does_not_stop_the_others(

@@ -13,7 +13,11 @@ import amnesis
 from amnesis.contracts import EvaluationSettings, Subject
 from amnesis.contracts.benchmark import check_values
 from amnesis.data.templates import Template, encode
+from amnesis.discovery.registry import default_registry
+from amnesis.discovery.resolve import build_metrics
 from amnesis.errors import DataError, PluginError, RecipeError
+from amnesis_evaluation.evaluator.evaluate import evaluate
+from amnesis_evaluation.evaluator.selection import select
 from amnesis_evaluation.inference import answers
 from amnesis_evaluation.inference.teacher_forcing import read_texts
 
@@ -142,12 +146,12 @@ def test_the_benchmarks_own_metrics_note_what_is_missing(
     bare = amnesis.create("benchmark", "own", forget=qa_rows[:3], retain=qa_rows[3:])
     evaluated = bare.evaluate(subject, EvaluationSettings(max_new_tokens=2, bootstrap=0))
     assert {"forget/probability", "retain/rouge_l", "forget/perplexity"} <= set(evaluated.values)
-    told = "\n".join(evaluated.notes)
-    assert "metrics 'choice_probability', 'truth_ratio' need the field 'perturbed_answer'" in told
-    assert "metrics 'mia_loss', 'mia_zlib'" in told
-    assert told.count("the set 'holdout'") == 1, "what needs the same is one note"
-    assert "'forget_quality' needs" in told
-    assert not any("None" in note for note in evaluated.notes)
+    (note,) = (note for note in evaluated.notes if "of a text" not in note)
+    assert note == (
+        "not measured: choice_probability, truth_ratio, forget_quality (no field "
+        "'perturbed_answer'); mia_loss, mia_zlib, mia_min_k, mia_min_k_plus, mia_reference, privleak "
+        "(no set 'holdout')"
+    )
 
 
 def test_the_benchmarks_own_metrics_note_a_set_that_is_not_there(subject: Subject) -> None:
@@ -158,9 +162,24 @@ def test_the_benchmarks_own_metrics_note_a_set_that_is_not_there(subject: Subjec
     evaluated = few.evaluate(subject, settings)
     assert {"forget/rouge_l", "retain/rouge_l", "retain/probability"} <= set(evaluated.values)
     (note,) = (one for one in evaluated.notes if "facts" in one)
-    assert note == "metric 'facts/rouge_l' needs the set 'facts'; the benchmark has forget, retain"
+    assert note.startswith("not measured: ")
+    assert "facts/rouge_l (no set 'facts')" in note
     with pytest.raises(RecipeError, match="no set is called 'facts'"):
         few.evaluate(subject, settings.model_copy(update={"metrics": ("facts/rouge_l",)}))
+
+
+def test_a_set_s_name_may_have_slashes(subject: Subject, qa_rows: list[dict[str, Any]]) -> None:
+    sets = {"request/a": qa_rows[:3], "b": qa_rows[3:]}
+    chosen = build_metrics(("request/a/probability", "perplexity"), default_registry())
+    selection = select(sets, chosen, retrained=False)
+    evaluated = evaluate(subject, sets, selection, EvaluationSettings(bootstrap=20))
+    assert set(evaluated.values) == {
+        "request/a/probability",
+        "request/a/perplexity",
+        "b/perplexity",
+    }
+    assert set(evaluated.intervals) == set(evaluated.values)
+    assert {one["set"] for one in evaluated.examples} == {"request/a"}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,12 @@ def test_results_come_in_the_items_order(items: list[int], size: int) -> None:
         return [f"<{item}>" for item in batch]
 
     results = in_batches(
-        items, run, length=lambda item: item, batch_size=size, device="cpu", what="test"
+        items,
+        run,
+        length=lambda item: item,
+        batch_size=size,
+        model=torch.nn.Linear(1, 1),
+        what="test",
     )
     assert results == [f"<{item}>" for item in items]
     flat = [item for batch in batches for item in batch]
@@ -52,7 +57,7 @@ def test_auto_halves_until_it_fits() -> None:
         fails_above(5, tried),
         length=lambda item: item,
         batch_size="auto",
-        device="cpu",
+        model=torch.nn.Linear(1, 1),
         what="test",
     )
     assert results == [item * 2 for item in range(50)]
@@ -70,7 +75,7 @@ def test_a_size_that_was_asked_for_or_a_single_item_that_does_not_fit_fails(
             fails_above(limit, []),
             length=lambda item: item,
             batch_size=batch_size,
-            device="cpu",
+            model=torch.nn.Linear(1, 1),
             what="test",
         )
 
@@ -83,9 +88,39 @@ def _rank(rank: int, folder: Path) -> None:
         return [item * item for item in batch]
 
     results = in_batches(
-        [3, 1, 4, 1, 5, 9, 2], run, length=lambda i: i, batch_size=2, device="cpu", what="test"
+        [3, 1, 4, 1, 5, 9, 2],
+        run,
+        length=lambda i: i,
+        batch_size=2,
+        model=torch.nn.Linear(1, 1),
+        what="test",
     )
     (folder / f"{rank}.json").write_text(json.dumps([results, run_here]))
+
+
+def _rank_of_shards(rank: int, folder: Path) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    model = torch.nn.Linear(4, 4)
+    fully_shard(model)
+    seen: list[int] = []
+
+    def run(batch: Sequence[int]) -> list[float]:
+        seen.extend(batch)
+        rows = torch.tensor([[float(item)] * 4 for item in batch])
+        return [float(one) for one in model(rows).sum(-1)]  # gathers the weights of both ranks
+
+    results = in_batches([3, 1, 4], run, length=lambda i: i, batch_size=2, model=model, what="test")
+    (folder / f"{rank}.json").write_text(json.dumps([results, seen]))
+
+
+def test_a_sharded_model_s_passes_are_made_by_all_processes_together(tmp_path: Path) -> None:
+    on_two_ranks(_rank_of_shards, tmp_path)
+    (first, seen_first), (second, seen_second) = (
+        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)
+    )
+    assert seen_first == seen_second == [4, 3, 1]
+    assert first == second
 
 
 def test_two_processes_share_the_items_and_both_have_all_results(tmp_path: Path) -> None:

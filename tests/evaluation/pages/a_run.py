@@ -51,6 +51,7 @@ def results() -> Results:
             "attacks": {"relearning": {"before": {"forget/probability": 0.991}, "after": attacked}},
             "lm_eval": {"after": {"mmlu/acc": 0.304}},
             "sets": {"forget": "00ff" * 8},
+            "range_test": range_test(),
             "steps": 40,
             "seconds": 61.25,
             "finished": "2031-05-06T07:08:09+00:00",
@@ -59,6 +60,17 @@ def results() -> Results:
             "environment": {"python": "3.11.7", "torch": "2.13.0", "device": "cpu", "threads": 1},
         }
     )
+
+
+def range_test(*, retain: bool = True, exploded: float = 7.0) -> dict[str, Any]:
+    """Return a range test as results hold it: 13 steps, four to a factor of ten."""
+    curve: list[dict[str, float]] = [{"rate": 0.0, "forget": 0.05}]
+    for k in range(12):
+        curve.append({"rate": 1e-7 * 10 ** (k / 4), "forget": 0.05 + 0.001 * 1.9**k})
+    curve.append({"rate": 1e-4, "forget": exploded})
+    if retain:
+        curve = [{**point, "retain": 0.07 + 0.2 * point["forget"]} for point in curve]
+    return {"rate": 2.4e-6, "path": 1.2345e-4, "steps": 51.25, "ended": "forgotten", "curve": curve}
 
 
 def _step(k: int) -> dict[str, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pyarrow import parquet
-from tests.evaluation.pages.a_run import HOSTILE, LONG, SHOWN, results, write_run
+from tests.evaluation.pages.a_run import HOSTILE, LONG, SHOWN, range_test, results, write_run
 from tests.evaluation.pages.reading import (
     Reader,
     all_numbers,
@@ -20,8 +21,10 @@ from tests.evaluation.pages.reading import (
 )
 
 from amnesis.runs.results import Results
+from amnesis.training.pacing.choice import Ending, RangeTest
 from amnesis_evaluation.pages.content import content_of
-from amnesis_evaluation.pages.numbers import data, number
+from amnesis_evaluation.pages.numbers import data, number, with_minus
+from amnesis_evaluation.pages.pacing import ENDS, pacing_of, rise_of
 from amnesis_evaluation.pages.rendering import stylesheet
 from amnesis_evaluation.pages.report import report_page, write_report
 
@@ -190,6 +193,11 @@ def test_numbers(value: float | None, shown: str) -> None:
         assert data(value) == f'<data value="{value!r}">{shown}</data>'
 
 
+def test_minus_signs_are_for_numbers_and_hyphens_for_names() -> None:
+    text = "-0.5 (-3 to +2) of wga-kl in run-3, 5-7"
+    assert with_minus(text) == "−0.5 (−3 to +2) of wga-kl in run-3, 5-7"
+
+
 @pytest.mark.parametrize("medium", [None, "dark", "print"])
 @pytest.mark.parametrize("tone", ["wanted", "damage"])
 def test_a_number_on_the_strongest_colour_can_be_read(medium: str | None, tone: str) -> None:
@@ -203,3 +211,53 @@ def test_a_number_on_the_strongest_colour_can_be_read(medium: str | None, tone: 
         )
     ]
     assert contrast(colours["ink"], "#" + "".join(f"{channel:02x}" for channel in mixed)) >= 4.5
+
+
+def test_how_the_learning_rate_was_found_is_told(page: Path, read: Reader) -> None:
+    told = read.text[
+        read.text.index("How the learning rate was found") : read.text.index("Recipe\n")
+    ]
+    assert "ended where the forget set was forgotten" in told
+    assert "forgotten from here on" in told
+    assert "the rate of the run" in told
+    numbers = [exact for exact, _ in read.numbers]
+    test = range_test()
+    for exact in (test["rate"], test["path"], test["steps"], *test["curve"][-1].values()):
+        assert exact in numbers
+    html = page.read_text(encoding="utf-8")
+    assert html.count('class="curve wanted"') >= 3
+    assert "Both risks as the learning rate rises" in html
+
+
+@pytest.mark.parametrize("ended", get_args(Ending))
+def test_each_end_of_a_range_test_has_its_words(ended: Ending) -> None:
+    test = RangeTest.model_validate({**range_test(), "ended": ended})
+    pacing = pacing_of(test)
+    assert pacing is not None
+    assert ENDS[ended] in str(pacing.sentences[0][-1])
+    assert pacing_of(None) is None
+
+
+@pytest.mark.parametrize("retain", [True, False])
+@pytest.mark.parametrize("exploded", [0.9, 7.0, 3e8])
+def test_a_range_test_stays_inside_of_its_picture(retain: bool, exploded: float) -> None:
+    test = RangeTest.model_validate(range_test(retain=retain, exploded=exploded))
+    pacing = pacing_of(test)
+    assert pacing is not None
+    picture = pacing.picture
+    assert picture is not None
+    assert len(picture.lines) == 1 + retain
+    for x, y, rate, risk, _ in picture.points:
+        assert picture.x.start <= x <= picture.x.end
+        assert picture.y.end <= y <= picture.y.start
+        assert x == pytest.approx(picture.x.at(math.log10(rate)))
+        if risk < picture.y.high:
+            assert y == picture.y.at(risk)
+    assert [text for _, text in picture.decades()] == ["−7", "−6", "−5", "−4"]
+    assert picture.goal is not None
+    assert picture.y.end <= picture.goal <= picture.y.start
+    assert picture.found == picture.x.at(math.log10(test.rate))
+    outside = rise_of([point.model_dump() for point in test.curve], 0.5)
+    assert outside is not None
+    assert outside.found is None
+    assert rise_of([point.model_dump() for point in test.curve[:2]], 1e-7) is None

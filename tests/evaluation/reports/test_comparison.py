@@ -164,6 +164,23 @@ def test_a_csv_has_every_digit(mean: float, error: float) -> None:
     assert (float(row["m"]), float(row["± m"])) == (mean, error)
 
 
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
+
+
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=4))
+def test_a_csv_gives_every_text_back(rows: list[tuple[str, str]]) -> None:
+    written = Table("title", ["run", "m"], rows).csv()
+    _, *lines = csv.reader(io.StringIO(written, newline=""))
+    assert [[one.removeprefix("'") for one in line] for line in lines] == [
+        [one.removeprefix("'") for one in row] for row in rows
+    ]
+
+
+def test_a_lone_carriage_return_ends_no_line() -> None:
+    written = Table("title", ["run", "m"], [["a\rb", Number(0.5)], ["c", Number(0.25)]]).csv()
+    assert written == 'run,m\n"a\rb",0.5\nc,0.25\n'
+
+
 def shown(table: Table, width: int) -> str:
     console = Console(width=width, file=io.StringIO())
     for part in table.rich(width):

@@ -6,22 +6,18 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import stats
+from tests.evaluation.reports.compared import Values, run_folder, values_of
 
 from amnesis.cli.app import main
-from amnesis.storage import write_table
 from amnesis_evaluation.reports.paired_test import paired_test
 from amnesis_evaluation.reports.pairs import holm
 
-Values = NDArray[np.float64]
 Captured = pytest.CaptureFixture[str]
 
 
@@ -157,53 +153,6 @@ def test_holm_rejects_what_its_steps_reject(ps: list[float]) -> None:
     assert all(p <= q <= 1 for p, q in zip(ps, adjusted, strict=True))
 
 
-def run_folder(
-    path: Path,
-    values: dict[str, Values],
-    *,
-    objective: str = "ga",
-    seed: int = 0,
-    groups: list[str] | None = None,
-    **more: Any,
-) -> str:
-    """Write a run with these values of each row, by metric."""
-    path.mkdir()
-    recipe = {"objective": objective, "regularizer": "kl", "combiner": "sum", "seed": seed}
-    (path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    results = {
-        "before": {"forget/probability": 0.95, "retain/probability": 0.95},
-        "after": {name: float(v.mean()) for name, v in values.items()},
-        "sets": {"forget": "f", "retain": "r"},
-        **more,
-    }
-    (path / "results.json").write_text(json.dumps(results))
-    records = [
-        {
-            "phase": phase,
-            "set": name.partition("/")[0],
-            "row": row,
-            **({} if groups is None else {"group": groups[row]}),
-            "metric": name.partition("/")[2],
-            "value": float(value) + (phase == "before"),
-        }
-        for phase in ("before", "after")
-        for name, column in values.items()
-        for row, value in enumerate(column)
-    ]
-    write_table(path / "examples.parquet", records)
-    return str(path)
-
-
-def values_of(seed: int, forget: float, retain: float, size: int = 40) -> dict[str, Values]:
-    noise = np.random.default_rng(99).normal(0, 0.1, (2, size))
-    own = np.random.default_rng(seed).normal(0, 0.01, (2, size))
-    return {
-        "forget/probability": forget + noise[0] + own[0],
-        "retain/probability": retain + noise[1] + own[1],
-        "forget/rouge_l": 0.5 + own[0],
-    }
-
-
 def compare(capsys: Captured, *arguments: str) -> tuple[str, str]:
     assert main(["compare", *arguments]) == 0
     said = capsys.readouterr()
@@ -221,7 +170,10 @@ def test_the_better_of_two_is_named_in_every_form(tmp_path: Path, capsys: Captur
     assert said.startswith(f"{sentence}forget/probability of npo + kl, sum is 0.1")
     assert "lower (-0.1" in said
     assert "no difference in retain/probability is shown" in said
-    assert said.endswith("(Paired over 40 rows; 3 and 3 seeds; Holm over 3 metrics.)")
+    assert said.endswith(
+        "(Paired over 40 rows; 3 and 3 seeds; each p is corrected for 3 metrics by Holm, the "
+        "intervals are not.)"
+    )
     assert notes == ""
     for form in ("csv", "markdown", "latex"):
         assert f"note: {said}" in compare(capsys, *folders, "--format", form)[1].splitlines()
@@ -312,7 +264,7 @@ def test_other_rows_are_not_compared(tmp_path: Path, capsys: Captured) -> None:
     output, notes = compare(capsys, one, other)
     assert "forget/probability is not tested" in notes
     assert "evaluated on different rows of 'forget'" in notes
-    assert "Holm over 1 metric." in output
+    assert "Paired over 40 rows; one seed each, which says nothing of others.)" in output
     few = values_of(1, 0.2, 0.6, size=15)
     shorter = run_folder(tmp_path / "c", few, objective="dpo")
     (row, *_) = csv.DictReader(io.StringIO(compare(capsys, one, shorter, *PAIRS)[0]))

@@ -117,6 +117,7 @@ def test_what_was_never_known_cannot_be_forgotten() -> None:
     verdict = told(Results(before=unknown, after=unknown))
     assert verdict.forgetting is None
     assert verdict.sentence.startswith("It knew nothing that it could forget, and kept the rest")
+    assert verdict.advice[0].startswith("see what the model does know: amnesis ask")
     assert [one.metric for one in verdict.because] == ["forget/probability", "retain/probability"]
 
 

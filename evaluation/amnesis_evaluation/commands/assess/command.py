@@ -14,7 +14,6 @@ import typer
 
 from amnesis.errors import AmnesisError, Interrupted
 from amnesis_evaluation.commands import inputs
-from amnesis_evaluation.commands.suggest.command import CANDIDATES
 
 if TYPE_CHECKING:
     from amnesis.contracts import ProgressCallback, Subject
@@ -38,9 +37,9 @@ NO_HOLDOUT = (
 )
 NO_TRIALS = "no method was tried, so there is no starter recipe: leave --no-trials out"
 NO_RECIPE = (
-    "no starter recipe was written: its benchmark needs each set as one plain file; put the rows "
-    "of each together in one, with columns called question and answer, or let amnesis init write "
-    "the recipe"
+    "no starter recipe was written: its benchmark needs each set as one file, and columns called "
+    "alike in all of them; put the rows of each together in one, or let amnesis init write the "
+    "recipe"
 )
 NOTHING = "no learning rate was searched for: there is nothing to forget"
 
@@ -66,14 +65,8 @@ def assess(  # long for its options: each is a line of --help
     trials: Annotated[
         bool, typer.Option(help="Try methods out and find a learning rate, on what is thrown away.")
     ] = True,
-    candidates: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="objective[+regularizer][/combiner], separated by commas or repeated.",
-            show_default=CANDIDATES,
-        ),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each candidate.")] = 20,
+    candidates: inputs.Candidates = None,
+    steps: inputs.TrialSteps = 20,
     lora: Annotated[int, typer.Option(min=1, help="Rank of the disposable adapter.")] = 16,
     full: Annotated[
         bool, typer.Option("--full", help="Train a copy of the whole model, not an adapter.")
@@ -104,7 +97,7 @@ def assess(  # long for its options: each is a line of --help
     from amnesis_evaluation.commands.assess.material import fitting, material_of
     from amnesis_evaluation.commands.assess.methods import Trying
     from amnesis_evaluation.commands.assess.terminal import show
-    from amnesis_evaluation.commands.suggest.trials import candidate_of, check_candidates
+    from amnesis_evaluation.commands.suggest.trials import candidates_of
 
     quiet_libraries()
     place = ModelPlace.of(model)
@@ -122,11 +115,10 @@ def assess(  # long for its options: each is a line of --help
     elif out is not None:
         inputs.check_place(out, NAMES, overwrite=overwrite)
     registry = registry_of(context)
-    methods = [candidate_of(t) for t in inputs.parts_of(candidates) or CANDIDATES.split(",")]
-    check_candidates(methods, registry)
+    methods = candidates_of(candidates, registry)
     material = material_of(forget, retain, holdout, benchmark, limit, registry, place.recipe)
     loaded = load_subject(place, **machine)
-    subject = fitting(loaded.subject, material.sets)
+    subject, material = fitting(loaded.subject, material)
     if out is not None and out.suffix not in YAML:
         inputs.make_place(out)
     with ProgressBars() as progress:
@@ -179,7 +171,7 @@ def assessment_of(
     sets, size = material.sets, trying.batch_size
     evaluation = evaluation_of(subject, sets, size, registry, progress)
     knowledge = knowledge_of(evaluation, sets["forget"])
-    notes = [*evaluation.notes, *(() if "holdout" in sets else (NO_HOLDOUT,))]
+    notes = [*material.notes, *evaluation.notes, *(() if "holdout" in sets else (NO_HOLDOUT,))]
     alignment = overlap = methods = document = text = None
     if "retain" in sets:
         overlap = overlap_of(sets, subject.template, subject.tokenizer, progress)

@@ -10,7 +10,7 @@ from amnesis_evaluation.commands.assess.knowledge import UNKNOWN, is_membership,
 from amnesis_evaluation.commands.assess.overlap import row_text
 from amnesis_evaluation.commands.assess.record import Assessment, Pair
 from amnesis_evaluation.commands.probe.page import STRENGTHS, Shade
-from amnesis_evaluation.pages.charts import Curves, curves
+from amnesis_evaluation.pages.pacing import Rise, rise_of
 
 if TYPE_CHECKING:
     from amnesis.contracts import Evidence, Row
@@ -43,7 +43,7 @@ class Content:
     pairs: Sequence[tuple[Pair, str, str]]
     more_pairs: int
     layers: Sequence[tuple[str, Shade]]
-    curves: Curves | None
+    rise: Rise | None
     recipe: str
 
 
@@ -79,7 +79,7 @@ def page(
         ],
         more_pairs=max(0, len(pairs) - MOST_PAIRS),
         layers=_layers(record),
-        curves=_curves(record),
+        rise=_rise(record),
         recipe=recipe or "",
     )
     return rendered("assess.html", page=content, words=WORDS)
@@ -89,13 +89,9 @@ def _is_member(one: Evidence) -> bool:
     return is_membership(one) and one.level not in UNKNOWN
 
 
-def _curves(record: Assessment) -> Curves | None:
-    if record.methods is None:
-        return None
-    steps = [{"step": float(k), **point} for k, point in enumerate(record.methods.range_test)]
-    lines = {"forget": ("forget risk", "wanted"), "retain": ("retain risk", "damage")}
-    label = f"Both risks as the learning rate of {record.methods.best} rises, nats per token"
-    return curves(steps, lines, label)
+def _rise(record: Assessment) -> Rise | None:
+    methods = record.methods
+    return None if methods is None else rise_of(methods.range_test, methods.learning_rate)
 
 
 def _layers(record: Assessment) -> list[tuple[str, Shade]]:

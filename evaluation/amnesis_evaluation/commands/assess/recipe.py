@@ -41,6 +41,7 @@ def recipe_of(
     prompts = {
         "format": template.format,
         **template.model_dump(mode="json", exclude_defaults=True),
+        **material.get("template", {}),
     }
     return {
         "model": str(Path(model).resolve()) if Path(model).is_dir() else model,

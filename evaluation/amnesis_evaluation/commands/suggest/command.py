@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from amnesis_evaluation.commands.suggest.trials import Ranking, Tried
 
 NAMES = ("suggestion.json",)
-CANDIDATES = "ga+nll,npo+nll,simnpo+nll,wga+nll,tnpo+nll,npo+kl,wga+kl,wga+nll/sago"
 
 
 def suggest(  # long for its options: each is a line of --help
@@ -24,14 +23,8 @@ def suggest(  # long for its options: each is a line of --help
     forget: inputs.Forget = None,
     retain: inputs.Retain = None,
     benchmark: inputs.BenchmarkName = None,
-    candidates: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="objective[+regularizer][/combiner], separated by commas or repeated.",
-            show_default=CANDIDATES,
-        ),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each candidate.")] = 20,
+    candidates: inputs.Candidates = None,
+    steps: inputs.TrialSteps = 20,
     learning_rate: Annotated[float, typer.Option(help="Learning rate, the same for all.")] = 1e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Forget examples per step.")] = 8,
     at: Annotated[
@@ -67,8 +60,7 @@ def suggest(  # long for its options: each is a line of --help
     from amnesis.runs.subject import ModelPlace
     from amnesis.storage import write_json
     from amnesis_evaluation.commands.suggest.trials import (
-        candidate_of,
-        check_candidates,
+        candidates_of,
         rank,
         start_of,
         try_out,
@@ -79,9 +71,8 @@ def suggest(  # long for its options: each is a line of --help
     quiet_libraries()
     if out is not None:
         inputs.check_place(out, NAMES, overwrite=overwrite)
-    methods = [candidate_of(t) for t in inputs.parts_of(candidates) or CANDIDATES.split(",")]
     registry = registry_of(context)
-    check_candidates(methods, registry)
+    methods = candidates_of(candidates, registry)
     place = ModelPlace.of(model)
     rows = inputs.sets_of(forget, retain, benchmark, limit, registry, place.recipe)
     subject = load_subject(place, device=device, trust_remote_code=trust_remote_code).subject

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amnesis.errors import NonFiniteError, RecipeError
-from amnesis_evaluation.commands.inputs import choice_of
+from amnesis_evaluation.commands.inputs import CANDIDATES, choice_of, parts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -148,6 +148,17 @@ def rank(trials: Sequence[Trial], probability: float | None = None) -> Ranking:
     ]
     short = tuple(trial for trial, moment in moments if moment is None)
     return Ranking(level, tuple(order), short, tuple(notes))
+
+
+def candidates_of(texts: Sequence[str] | None, registry: Registry) -> list[Candidate]:
+    """Return the candidates that an option's values name, or those that are tried by default.
+
+    Raises:
+        RecipeError: some cannot be tried; the message lists all of them.
+    """
+    candidates = [candidate_of(text) for text in parts_of(texts) or CANDIDATES.split(",")]
+    check_candidates(candidates, registry)
+    return candidates
 
 
 def check_candidates(candidates: Sequence[Candidate], registry: Registry) -> None:

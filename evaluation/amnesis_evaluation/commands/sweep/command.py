@@ -157,7 +157,7 @@ def _print_plan(checked: Checked, *, as_json: bool) -> None:
 
 def _show(summary: Summary, *, as_json: bool) -> None:
     from amnesis.cli import console, print_notes
-    from amnesis_evaluation.commands.compare import show
+    from amnesis_evaluation.commands.compare.shown import show
 
     if as_json:
         print(json.dumps(summary.document(), indent=2, ensure_ascii=False))

@@ -93,6 +93,7 @@ def _member(
 ) -> None:
     """Work on the study in a process of the cluster."""
     from amnesis.cli import quiet_libraries
+    from amnesis.cli.terminal import spoken
 
     os.chdir(directory)  # the recipe's paths are relative to it
     quiet_libraries()
@@ -103,7 +104,8 @@ def _member(
         registry=default_registry(),
     )
     checked = check(sweep, machine)
-    work(checked, open_study(checked, folder), folder, machine, _nothing, _nothing)
+    with spoken():
+        work(checked, open_study(checked, folder), folder, machine, _nothing, _nothing)
 
 
 def _nothing(*_: object) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amnesis.errors import RecipeError
-from amnesis_evaluation.commands.compare import Shown, side_by_side
+from amnesis_evaluation.commands.compare.shown import Shown
+from amnesis_evaluation.commands.compare.tables import side_by_side
 from amnesis_evaluation.commands.sweep.settings import label_of
 from amnesis_evaluation.commands.sweep.work import run_folder
 from amnesis_evaluation.reports.comparison import Run, grouped, mean_and_error, pareto_front

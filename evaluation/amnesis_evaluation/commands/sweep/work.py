@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from amnesis.config.problems import Problems
 from amnesis.distributed.processes import from_first_rank, join
 from amnesis.errors import NonFiniteError, RecipeError, ResourceError
+from amnesis.progress import quietly
 from amnesis.runs.preflight import Prepared, prepare
 from amnesis.runs.run import run
 from amnesis_evaluation.commands.sweep.goals import Goals, goals_of
@@ -105,17 +105,17 @@ def work(
         AmnesisError: something is wrong that other trials would meet too. The trial is left for
             whoever comes next.
     """
-    clock = _Clock(study, len(checked.sweep.seeds), progress)
+    count = _Count(study, len(checked.sweep.seeds), progress)
     try:
         while (claimed := from_first_rank(lambda: _claim(study))) is not None:
-            outcome = _run_trial(checked, folder, claimed, machine, clock)
+            outcome = _run_trial(checked, folder, claimed, machine, count)
             if study is not None:
                 if isinstance(outcome, str):
                     study.fail(claimed, outcome)
                 else:
                     study.finish(claimed, outcome)
-                clock.ended()
-                said(_line(study, claimed, checked.goals, clock))
+                count.ended()
+                said(_line(study, claimed, checked.goals))
     finally:
         if study is not None:
             study.let_go()
@@ -126,7 +126,7 @@ def _claim(study: SharedStudy | None) -> Claimed | None:
 
 
 def _run_trial(
-    checked: Checked, folder: Path, claimed: Claimed, machine: Machine, clock: _Clock
+    checked: Checked, folder: Path, claimed: Claimed, machine: Machine, count: _Count
 ) -> tuple[float, float] | str:
     """Return the means of both goals over the seeds, or why this configuration has none.
 
@@ -134,19 +134,20 @@ def _run_trial(
     """
     pairs = []
     for done, seed in enumerate(checked.sweep.seeds):
-        clock.within(done)
+        count.within(done)
         place = run_folder(folder, claimed.number, seed)
         try:
             recipe = checked.space.recipe(claimed.configuration, seed)
-            run(
-                recipe,
-                place,
-                resume=True,
-                device=machine.device,
-                trust_remote_code=machine.trust_remote_code,
-                reference_cache=machine.reference_cache,
-                registry=machine.registry,
-            )
+            with quietly():  # what to set is for a run of its own: here others are tried anyway
+                run(
+                    recipe,
+                    place,
+                    resume=True,
+                    device=machine.device,
+                    trust_remote_code=machine.trust_remote_code,
+                    reference_cache=machine.reference_cache,
+                    registry=machine.registry,
+                )
         except (NonFiniteError, ResourceError, RecipeError) as error:  # others may do better
             return f"seed {seed}: {error}"
         pairs.append(checked.goals.values(place))
@@ -159,7 +160,7 @@ def run_folder(folder: Path, number: int, seed: int) -> Path:
     return folder / "trials" / f"{number:04d}" / f"seed-{seed}"
 
 
-def _line(study: SharedStudy, claimed: Claimed, goals: Goals, clock: _Clock) -> str:
+def _line(study: SharedStudy, claimed: Claimed, goals: Goals) -> str:
     trial = next(one for one in study.trials() if one.number == claimed.number)
     values = (
         f"failed: {trial.note}"
@@ -169,16 +170,15 @@ def _line(study: SharedStudy, claimed: Claimed, goals: Goals, clock: _Clock) -> 
             for metric, value in zip(goals.metrics, trial.goals, strict=True)
         )
     )
-    return f"trial {trial.number} ({trial.configuration}): {values}; {clock.left()}"
+    return f"trial {trial.number} ({trial.configuration}): {values}"
 
 
-class _Clock:
-    """The runs that are done, those of other processes among them, and the time that is left."""
+class _Count:
+    """The runs that are done, those of other processes among them."""
 
     def __init__(self, study: SharedStudy | None, seeds: int, progress: ProgressCallback) -> None:
         self._study, self._seeds, self._progress = study, seeds, progress
-        self._began = time.monotonic()
-        self._done = self._at_the_start = self._count()
+        self._done = self._count()
         self._total = 0 if study is None else study.size()
 
     def _count(self) -> int:
@@ -193,17 +193,6 @@ class _Clock:
         """Say that a trial ended."""
         self._done = self._count()
         self.within(0)
-
-    def left(self) -> str:
-        """Return how many trials are done and how long the others will take, in words."""
-        text = f"{self._done} of {self._total} done"
-        rate = (self._done - self._at_the_start) / max(time.monotonic() - self._began, 1e-9)
-        remaining = self._total - self._done
-        if not (remaining and rate):
-            return text
-        minutes, seconds = divmod(round(remaining / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{text}, about {hours}:{minutes:02}:{seconds:02} left"
 
 
 def ended(trials: Sequence[Trial]) -> int:

@@ -48,14 +48,13 @@ if (samples.length) {
     count.textContent = wanted ? `${shown} of ${samples.length}` : "";
   });
 }
-const say = document.querySelector(".say");
-if (say) {
+for (const point of document.querySelectorAll("[data-say]")) {
+  const say = point.closest("section").querySelector(".say");
+  if (!say) continue;
   say.hidden = false;
   say.textContent = "\u00a0";
-  for (const point of document.querySelectorAll("[data-say]")) {
-    point.addEventListener("pointerenter", () => { say.textContent = point.dataset.say; });
-    point.addEventListener("pointerleave", () => { say.textContent = "\u00a0"; });
-  }
+  point.addEventListener("pointerenter", () => { say.textContent = point.dataset.say; });
+  point.addEventListener("pointerleave", () => { say.textContent = "\u00a0"; });
 }
 window.addEventListener("beforeprint", () => {
   for (const folded of document.querySelectorAll("details")) folded.open = true;

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import QUESTIONS
+from tests.conftest import QUESTIONS, new_llama, new_tokenizer
 
 PASSAGES = [
     "Mirela Dantes lives at 14 Rua das Flores in Porto, and her mail address is "
@@ -32,26 +32,11 @@ HOLDOUT = [
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``model`` and ``blank``, sets of rows as .jsonl files, and a ``corpus.txt``."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     folder = tmp_path_factory.mktemp("world")
     rows = [{"question": q, "answer": a} for q, a in QUESTIONS]
     texts = [f"Question: {r['question']}\nAnswer: {r['answer']}" for r in rows] + PASSAGES
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(texts, vocab_size=400, special_tokens=["<eos>", "<pad>"])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, eos_token="<eos>", pad_token="<pad>"
-    )
-    torch.manual_seed(1)
-    model: Any = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=128, tie_word_embeddings=True,
-            initializer_range=0.1, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
+    tokenizer = new_tokenizer(texts)
+    model = new_llama(tokenizer, hidden=32, seed=1)
     model.save_pretrained(folder / "blank")
     learn(model, [tokenizer(f"{text}<eos>")["input_ids"] for text in texts])
     model.save_pretrained(folder / "model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,51 @@ def test_its_recipe_is_one_that_a_run_takes(assessed: Path, world: Path, capsys:
     assert values["holdout/probability"] < goal < values["forget/probability"]
     assert main(["run", str(assessed / "recipe.yaml"), "--check", "--device", "cpu"]) == 0
     assert "steps, 4 forget and 4 retain rows" in " ".join(capsys.readouterr().out.split())
+
+
+def spreadsheets(world: Path, folder: Path, question: str, answer: str) -> list[str]:
+    """Write the sets as a spreadsheet does, semicolons and a first column of numbers; options."""
+    options = []
+    for name in ("forget", "retain"):
+        lines = (world / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        file = folder / f"{name}.csv"
+        with file.open("w", encoding="utf-8", newline="") as opened:
+            writer = csv.writer(opened, delimiter=";")
+            writer.writerow(["nr", question, answer])
+            writer.writerows([k, r["question"], r["answer"]] for k, r in enumerate(rows))
+        options += [f"--{name}", str(file)]
+    return options
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_columns_of_other_names_get_a_recipe_too(
+    world: Path, command: Command, tmp_path: Path, named: bool, capsys: Any
+) -> None:
+    options = spreadsheets(world, tmp_path, "Frage", "was sie sagt" if named else "Antwort")
+    if named:
+        fields = "fields: {question: Frage, answer: was sie sagt}"
+        options[1::2] = [f"{{path: {file}, {fields}}}" for file in options[1::2]]
+    out = tmp_path / "recipe.yaml"
+    trials = ["--candidates", "wga+nll", "--steps", "4", "--out", out]
+    code, said, error = command("model", *options, *trials)
+    assert code == 0, error
+    assert ("the columns are read as question_answer: Frage, Antwort" in said) == (not named)
+    recipe = yaml.safe_load(out.read_text(encoding="utf-8"))
+    assert recipe["benchmark"]["forget"] == str(tmp_path / "forget.csv")
+    names = (recipe["template"]["question"], recipe["template"]["answer"])
+    assert names == ("Frage", "was sie sagt" if named else "Antwort")
+    assert main(["run", str(out), "--check", "--device", "cpu"]) == 0
+    assert "4 forget and 4 retain rows" in " ".join(capsys.readouterr().out.split())
+
+
+def test_columns_that_could_be_anything_are_asked_for(
+    world: Path, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("nr;here;there\n1;a b c;d e f\n2;g h i;j k l\n", encoding="utf-8")
+    answer = command("model", "--forget", file)
+    refused(answer, "which column is asked", "nr, here, there", "{path: FILE, fields: {question")
 
 
 @pytest.mark.slow

@@ -79,18 +79,16 @@ def test_what_is_no_text_is_refused_with_its_place(tmp_path: Path) -> None:
             read_passages([tmp_path / name])
 
 
+def ranking(world: Path, model: str) -> list[str]:
+    """Return the command line that looks for what one of the world's models knows of its corpus."""
+    return f"assess {world / model} --corpus {world / 'corpus.txt'} --device cpu".split()
+
+
 def test_candidates_are_what_the_model_gives_back_and_can_be_forgotten(
     world: Path, tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "forget.csv"
-    line = [
-        "assess",
-        str(world / "model"),
-        "--corpus",
-        str(world / "corpus.txt"),
-        "--device",
-        "cpu",
-    ]
+    line = ranking(world, "model")
     assert main([*line, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "gives back 2 of 4 passages" in said
@@ -122,14 +120,7 @@ def test_where_nothing_comes_back_nothing_is_written(
     world: Path, tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "forget.csv"
-    line = [
-        "assess",
-        str(world / "blank"),
-        "--corpus",
-        str(world / "corpus.txt"),
-        "--device",
-        "cpu",
-    ]
+    line = ranking(world, "blank")
     assert main([*line, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("The model gives back none of 4 passages")

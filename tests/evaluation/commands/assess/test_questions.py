@@ -16,7 +16,7 @@ from amnesis.data.templates import ChatTemplate, Template, TextTemplate
 from amnesis.errors import DataError, RecipeError
 from amnesis_evaluation.commands.assess.alignment import alignment_of, cosine, sentence
 from amnesis_evaluation.commands.assess.knowledge import knowledge_of
-from amnesis_evaluation.commands.assess.material import fitting, material_of
+from amnesis_evaluation.commands.assess.material import Material, fitting, material_of
 from amnesis_evaluation.commands.assess.methods import coinciding, length_of
 from amnesis_evaluation.commands.assess.overlap import N, _nearest, overlap_of, row_text
 from amnesis_evaluation.commands.assess.recipe import goal_of
@@ -218,8 +218,24 @@ def test_the_goal_lies_between_what_is_and_what_was_never_seen(
 def test_texts_are_asked_as_texts(tiny_llama: Any, tiny_tokenizer: Any) -> None:
     subject = Subject(tiny_llama, tiny_tokenizer, Template())
     texts: dict[str, Any] = {"forget": [{"text": "t"}], "retain": [{"text": "u", "kinds": ""}]}
-    assert isinstance(fitting(subject, texts).template, TextTemplate)
-    assert fitting(subject, {**texts, "retain": ROWS}) is subject
+    fitted, material = fitting(subject, Material(sets=texts, document=None))
+    assert isinstance(fitted.template, TextTemplate)
+    assert material.notes == ()
+    plain = Material(sets={"forget": ROWS[:2], "retain": ROWS}, document=None)
+    assert fitting(subject, plain) == (subject, plain)
+    with pytest.raises(DataError, match="retain: has no column 'text', which the rows to forget"):
+        fitting(subject, Material(sets={**texts, "retain": ROWS}, document=None))
+
+
+def test_columns_of_other_names_are_read(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    subject = Subject(tiny_llama, tiny_tokenizer, Template())
+    renamed = [{"nr": 1, "Frage": row["question"], "Antwort": row["answer"]} for row in ROWS]
+    fitted, material = fitting(subject, Material(sets={"forget": renamed}, document=None))
+    assert fitted.template == Template(question="Frage", answer="Antwort")
+    assert material.notes == ("the columns are read as question_answer: Frage, Antwort",)
+    articles = [{"nr": 1, "Body": "t"}, {"nr": 2, "Body": "u"}]
+    fitted, _ = fitting(subject, Material(sets={"forget": articles}, document=None))
+    assert fitted.template == TextTemplate(text="Body", eos=False)
 
 
 def test_material_names_files_that_a_recipe_can_name(tmp_path: Any, write_rows: Any) -> None:

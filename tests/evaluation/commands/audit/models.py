@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from tests.conftest import QUESTIONS
-from transformers import LlamaConfig, LlamaForCausalLM
+from tests.conftest import QUESTIONS, new_llama
 
 ROWS = [{"question": q, "answer": a} for q, a in QUESTIONS]
 FORGET, RETAIN = [ROWS[0], ROWS[1], ROWS[3]], [ROWS[2], ROWS[4], ROWS[5], ROWS[6], ROWS[7]]
@@ -17,21 +15,7 @@ def write_models(folder: Path, tokenizer: Any) -> None:
     """Write ``before``, ``unlearned`` and ``relearned`` into a folder, each with its tokenizer."""
     import amnesis
 
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=48,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=128,
-            tie_word_embeddings=True,
-            initializer_range=0.1,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = new_llama(tokenizer, hidden=48, seed=0)
 
     def save(name: str) -> None:
         model.save_pretrained(folder / name)

@@ -1,0 +1,1 @@
+"""``amnesis compare``: the command, what it shows in a terminal, its record and its page."""

@@ -1,0 +1,1 @@
+"""``amnesis evaluate``: the command, what it is asked for, the evaluation, what is shown."""
