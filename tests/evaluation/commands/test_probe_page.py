@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from tests.evaluation.commands.page_reader import Page
+from tests.evaluation.pages.browser import CHROMIUM, browser
+from tests.evaluation.pages.looks import check_everywhere
 from tests.evaluation.pages.reading import Reader, all_numbers, as_number
 
 from amnesis_evaluation.commands.probe.page import by_ratio, coinciding, page, record
@@ -212,3 +215,15 @@ def test_hostile_rows_are_text() -> None:
     assert reader.text.count(hostile) == 3 + 2
     assert "\\x1b[31m" in reader.text
     assert reader.unbalanced == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_it_is_legible_everywhere(tmp_path: Path) -> None:
+    """Objectives by layer, and a page of tokens."""
+    layers = by_layer({"a": (FORGETS, [1.0, 1.0, 0.0]), "learns": ([1.0] * 3, [2.0] * 3)})
+    with browser(tmp_path / "profile") as chromium:
+        for name, table in (("layers", layers), ("tokens", by_token())):
+            path = tmp_path / f"{name}.html"
+            path.write_text(page("a model", {"g_effect": table}, ROWS), encoding="utf-8")
+            check_everywhere(chromium, path, texts=25)

@@ -9,8 +9,8 @@ import pytest
 from tests.evaluation.commands.audit.bodies import body
 from tests.evaluation.pages.a_run import HOSTILE, LONG, SHOWN
 from tests.evaluation.pages.browser import CHROMIUM, browser
+from tests.evaluation.pages.looks import check_everywhere
 from tests.evaluation.pages.reading import Reader
-from tests.evaluation.pages.test_browser import OVERFLOWING
 
 from amnesis_evaluation.commands.audit.history import append
 from amnesis_evaluation.commands.audit.records import Outcome
@@ -46,12 +46,4 @@ def test_names_are_text_and_numbers_are_in_the_record(page: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 def test_it_fits_prints_and_says_nothing_to_the_console(page: Path, tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as chromium:
-        for width in (1280, 390):
-            for scheme in ("light", "dark"):
-                chromium.open(page, width, scheme)
-                assert chromium.value("document.documentElement.scrollWidth") <= width
-                assert chromium.value(OVERFLOWING) == []
-                assert chromium.value("document.title").endswith("amnesis")
-        assert chromium.pdf().startswith(b"%PDF")
-        assert chromium.complaints == []
-    assert page.stat().st_size < 3_000_000
+        check_everywhere(chromium, page, texts=40)
