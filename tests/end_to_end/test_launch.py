@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from tests.end_to_end.sharding_cli import carry_out
+from tests.processes import on_ranks
 
 from amnesis import Recipe
+from amnesis.cli.app import main
 
 LAUNCH = Path(__file__).resolve().parents[2] / "examples" / "launch"
-CLI = Path(__file__).parent / "sharding_cli.py"
 CONFIGURATIONS = sorted(
     path.name for path in LAUNCH.glob("*.yaml") if "compute_" in path.read_text()
 )
@@ -81,11 +83,10 @@ def test_the_recipes_are_whole(name: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_that_accelerate_starts(overrides: list[str], tmp_path: Path) -> None:
-    run = ["run", str(LAUNCH / "lora.yaml"), *overrides, "--device", "cpu"]
-    started([sys.executable, "-m", "amnesis", *run, "--out", str(tmp_path / "one")])
+    run = ["run", str(LAUNCH / "lora.yaml"), *overrides, "--device", "cpu", "--out"]
+    assert main([*run, str(tmp_path / "one")]) == 0
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    two = [*launch, str(LAUNCH / "cpu.yaml"), "-m", "amnesis", *run, "--out", str(tmp_path / "two")]
-    started(two)
+    started([*launch, str(LAUNCH / "cpu.yaml"), "-m", "amnesis", *run, str(tmp_path / "two")])
     same(tmp_path / "one", tmp_path / "two")
 
 
@@ -95,18 +96,10 @@ def test_two_processes_that_shard_the_model(
     name: str, overrides: list[str], tmp_path: Path
 ) -> None:
     """As ``fsdp2.yaml`` shards it, from the command line to the model that is written whole."""
-    run = ["run", str(LAUNCH / name), *overrides, "--device", "cpu"]
-    started([sys.executable, "-m", "amnesis", *run, "--out", str(tmp_path / "one")])
+    run = ["run", str(LAUNCH / name), *overrides, "--device", "cpu", "--out"]
+    assert main([*run, str(tmp_path / "one")]) == 0
     settings = yaml.safe_load((LAUNCH / "fsdp2.yaml").read_text(encoding="utf-8"))["fsdp_config"]
-    environment = {key.upper(): str(value) for key, value in settings.items()}
-    started(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node=2", str(CLI), *run, "--out", str(tmp_path / "two")),
-        ],
-        ACCELERATE_USE_FSDP="true",
-        **environment,
-    )
+    on_ranks(2, carry_out, tmp_path, [*run, str(tmp_path / "two")], 2, settings)
     same(tmp_path / "one", tmp_path / "two")
     files = [tmp_path / out / "model" for out in ("one", "two")]
     assert [path.name for path in sorted(files[0].iterdir())] == [

@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch.distributed as dist
+from tests.core.distributed.two_ranks import compare
+from tests.processes import on_two_ranks
 
 from amnesis.distributed.processes import added_over_ranks, alone, world
-
-RANK_SCRIPT = Path(__file__).parent / "two_ranks.py"
-
-
-def launched(how: str, folder: Path) -> dict[str, Any]:
-    """Run two ranks; give rank 0's findings."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-    }
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(RANK_SCRIPT), how, str(folder)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(outputs)
-    found: dict[str, Any] = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-    return found
 
 
 @pytest.mark.parametrize("how", ["plain", "sharded"])
 def test_two_ranks_give_what_one_gives(how: str, tmp_path: Path) -> None:
     """Accumulation 1 and 3, float32 to 1e-6 and float64 to 1e-10, relative to the norm."""
-    found = launched(how, tmp_path)
+    on_two_ranks(compare, tmp_path, how)
+    found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert len(found) == 1 + 2 * 2 * (2 + 11)  # the streams and eleven combiners
     for name, error in found.items():
         assert error <= (1e-6 if "float32" in name else 1e-10), (name, error)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.evaluation.two_processes import on_two_ranks
+from tests.processes import on_two_ranks
 from torch.autograd import backward
 from torch.nn import Parameter
 

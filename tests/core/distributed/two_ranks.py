@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +140,8 @@ def chunked_error(how: str, rank: int, everyone: list[Example]) -> float:
     return float((in_chunks - score(model, mine, needs).logps).detach().abs().max())
 
 
-def main(how: str, folder: Path) -> None:
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    torch.set_num_threads(1)
+def compare(rank: int, folder: Path, how: str) -> None:
+    """Write the errors of each stream and each combiner beside one process."""
     everyone = examples()
     # Interleaved, so that each rank has three forget and three retain examples of the whole.
     mine = everyone[:6][rank::2] + everyone[6:][rank::2]
@@ -170,9 +167,3 @@ def main(how: str, folder: Path) -> None:
                     assert abs(seen / norm(both[name]) - 1) < 1e-5
     if rank == 0:
         (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.evaluation.two_processes import on_two_ranks
+from tests.processes import on_two_ranks
 
 from amnesis.models import fingerprint as module
 from amnesis.models.fingerprint import fingerprint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,12 +205,13 @@ def references(tokenizer: Any) -> dict[str, list[float | bool]]:
     return found
 
 
-def main(task: str, folder: Path) -> None:
+def do(rank: int, folder: Path, task: str, ranks: int) -> None:
     """Do one task on every rank; the first writes what came out."""
     from transformers import AutoTokenizer
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    # As torchrun says it to accelerate.
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     out: Any = None
     if task == "trajectories":
@@ -222,10 +223,5 @@ def main(task: str, folder: Path) -> None:
     else:
         result = finish(tokenizer, folder / "checkpoints", True, folder / task)
         out = {"trajectory": result.trajectory, "notes": result.notes}
-    if dist.get_rank() == 0:
+    if rank == 0:
         (folder / f"{task}.json").write_text(json.dumps(out))
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.core.training.sharded_process import RUNS, finish, trajectories
+from tests import processes
+from tests.core.training.sharded_process import RUNS, do, finish, trajectories
 
-ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 
 
 def on_ranks(ranks: int, task: str, folder: Path) -> Any:
     """Do a task on that many processes, and return what the first of them wrote."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}"),
-            *("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m"),
-            *("tests.core.training.sharded_process", task, str(folder)),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        timeout=540,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    processes.on_ranks(ranks, do, folder, task, ranks)
     return json.loads((folder / f"{task}.json").read_text())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.evaluation.two_processes import on_two_ranks
+from tests.processes import on_two_ranks
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject

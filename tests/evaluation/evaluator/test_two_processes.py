@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.evaluation.two_processes import on_two_ranks
+from tests.processes import on_two_ranks
 
 import amnesis
 from amnesis.contracts import EvaluationSettings, Subject

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tests.evaluation.two_processes import on_two_ranks
+from tests.processes import on_two_ranks
 
 from amnesis.contracts import EvaluationSettings, LmEvalSettings, Subject
 from amnesis.data.templates import Template

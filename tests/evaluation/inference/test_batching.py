@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.evaluation.two_processes import on_two_ranks
+from tests.processes import on_two_ranks
 
 from amnesis_evaluation.inference.batching import BatchSize, in_batches
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import QUESTIONS
-from tests.evaluation.two_processes import on_two_ranks
+from tests.processes import on_two_ranks
 
 from amnesis import Unlearner
 
