@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def test_it_ends_with_the_verdict_the_table_and_the_report(shown: tuple[Path, st
     assert (verdict["forgetting"], verdict["retention"]) == ("forgotten", "kept")
     assert printed.startswith(verdict["sentence"])
     assert printed.index("extraction strength") > printed.index(verdict["sentence"])
+    assert re.search(r"80 steps, [1-9]\d* s in all; everything is in", printed)
     assert printed.endswith(f"Read the report: {folder / 'report.html'}\n")
     page = (folder / "report.html").read_text(encoding="utf-8")
     for text in ("Forgotten", "Kept", "the best remembered first", "G-effect", "retrained"):

@@ -68,7 +68,9 @@ class Cost:
         ``memory`` says what a step takes in all, where that was looked at.
         """
         size = "" if self.parameters is None else f"{self.parameters / 1e6:,.1f} M parameters, "
-        known = "unknown" if self.memory_gib is None else f"about {self.memory_gib:.1f} GiB"
+        known = "unknown"
+        if self.memory_gib is not None:
+            known = f"about {in_words(self.memory_gib * GIB)}"
         held = f"{known} for weights, two gradients and optimizer (activations beside it)"
         first, *rest = memory or [held]
         least = "at least " if self.steps_at_least else ""
@@ -165,7 +167,7 @@ def _pacing_lines(recipe: Recipe, method: Method, size: ModelSize | None) -> lis
     """Return what finding a learning rate and looking for the goal will take, a line each."""
     lines = []
     if recipe.training.learning_rate == "auto" and method.procedure is None:
-        copied = "" if size is None else f" ({_held(size) / GIB:.1f} GiB in main memory)"
+        copied = "" if size is None else f" ({in_words(_held(size))} in main memory)"
         lines.append(
             f"learning rate: found before the run, in at most {RANGE_STEPS} steps at rising rates, "
             f"with a copy of what trains{copied}"
@@ -178,6 +180,12 @@ def _pacing_lines(recipe: Recipe, method: Method, size: ModelSize | None) -> lis
             f"metric shows in an evaluation after every {every} steps"
         )
     return lines
+
+
+def in_words(count: float) -> str:
+    """Return a number of bytes in GiB, or in MiB where a GiB would be too coarse."""
+    size = count / GIB
+    return f"{size:.1f} GiB" if size >= 0.95 else f"{count / (1 << 20):.0f} MiB"
 
 
 def _held(size: ModelSize) -> int:
@@ -240,9 +248,9 @@ def _memory(
     if way == "auto":
         way = way_that_fits(held + master, device)
     kept = size.trained * update_bytes(way, moments)
-    notes = [f"bfloat16 weights, updated {_WAYS[way]}: {kept / GIB:.1f} GiB of it"]
+    notes = [f"bfloat16 weights, updated {_WAYS[way]}: {in_words(kept)} of it"]
     if way == "stochastic":
-        notes[0] += f" ({master / GIB:.1f} through float32 master weights)"
+        notes[0] += f" ({in_words(master)} through float32 master weights)"
     rate = training.learning_rate
     if way == "plain" and moments and rate != "auto" and rate < ROUNDING:
         notes.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +80,7 @@ def demo(
     )
     from amnesis.runs.answers import REPORT
 
+    began = time.monotonic()
     quiet_libraries()
     folder = out or make_new_folder("demo")
     with ProgressBars() as progress:
@@ -93,7 +95,11 @@ def demo(
     print_verdict(results.verdict)
     console().print(_table(results))
     print_notes(results.notes)
-    console().print(f"{results.steps} steps; everything is in {folder}.", soft_wrap=True)
+    seconds = time.monotonic() - began
+    console().print(
+        f"{results.steps} steps, {seconds:.0f} s in all; everything is in {folder}.",
+        soft_wrap=True,
+    )
     console().print(f"Watch the run: tensorboard --logdir {folder}", soft_wrap=True)
     console().print(f"Read the report: {folder / REPORT}", soft_wrap=True)
 

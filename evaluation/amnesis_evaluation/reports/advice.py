@@ -81,16 +81,19 @@ def _further(verdict: Verdict, limits: Collection[str]) -> str:
     """Return what goal to name: a longer or faster run would end at the one that was reached."""
     from amnesis_evaluation.reports.verdict import UNSEEN
 
-    for one in verdict.because:
-        bound = UNSEEN.get(one.metric.rpartition("/")[2])
-        if one.level in ("not_at_all", "partly") and bound is not None and one.value >= bound:
-            what = (
-                ", and not all is forgotten there: name a lower one in until"
-                if one.metric in limits
-                else f", of which {one.metric} is not a part: add it to until"
-            )
-            return f"the run ended at its goal{what}, {one.metric}: {{below: {bound:g}}}"
-    return "the run ended at its goal, and not all is forgotten there: name a lower one in until"
+    bounds = {
+        one.metric: bound
+        for one in verdict.because
+        if one.level in ("not_at_all", "partly")
+        and (bound := UNSEEN.get(one.metric.rpartition("/")[2])) is not None
+        and one.value >= bound
+    }
+    what = ", and not all is forgotten there: name a lower one in until"
+    if others := [name for name in bounds if name not in limits]:
+        is_part, them = ("is not a part", "it") if len(others) == 1 else ("are no parts", "them")
+        what = f", of which {' and '.join(others)} {is_part}: add {them} to until"
+    goals = "".join(f", {name}: {{below: {bound:g}}}" for name, bound in bounds.items())
+    return f"the run ended at its goal{what}{goals}"
 
 
 def _forgets_at(entry: dict[str, float]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from amnesis.runs.cost import GIB, Cost
+from amnesis.runs.cost import GIB, Cost, in_words
 from amnesis.runs.preflight import prepare
 from amnesis.runs.recipe import Recipe
 from amnesis.training.optimizers import bfloat16
@@ -102,3 +102,12 @@ def test_a_rate_below_the_weights_rounding_is_said(
     for way in ("auto", "stochastic"):
         said = cost(training={**training, "bfloat16_weights": way}).lines()
         assert not any("plain loses" in line for line in said)
+
+
+def test_no_size_is_said_to_be_zero(cost: Any) -> None:
+    assert in_words(2.26 * GIB) == "2.3 GiB"
+    assert in_words(GIB / 2) == "512 MiB"
+    said = cost(training={"learning_rate": "auto", "bfloat16_weights": "master"})
+    lines = "\n".join([*said.lines(), *said.notes])
+    assert "MiB for weights" in lines
+    assert "0.0 GiB" not in lines

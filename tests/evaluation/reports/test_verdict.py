@@ -215,6 +215,11 @@ def test_a_run_that_ended_at_its_goal_is_told_what_to_ask_for_beside() -> None:
     goal |= {"limits": limits}
     (advice,) = told(run_of((0.012, 0.5, 0.24), RETENTION["kept"], goal=goal)).advice
     assert advice.endswith("name a lower one in until, forget/extraction_strength: {below: 0.1}")
+    goal |= {"limits": {"forget/loss": {"above": 1}}}
+    (advice,) = told(run_of((0.012, 0.5, 0.8), RETENTION["kept"], goal=goal)).advice
+    assert "forget/rouge_l and forget/extraction_strength are no parts" in advice
+    assert "forget/extraction_strength: {below: 0.1}" in advice
+    assert "forget/rouge_l: {below: 0.4}" in advice, "one run more for each would be a long way"
 
 
 def test_an_objective_that_does_not_raise_the_risk_is_not_helped_by_larger_steps() -> None:

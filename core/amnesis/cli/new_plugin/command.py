@@ -36,7 +36,11 @@ def new_plugin(
     write_plugin(name, chosen, folder)
     plain = console()
     plain.print(f"{folder} has {', '.join(chosen)}. To go on:", soft_wrap=True)
-    for line in (f"pip install -e {folder}", "amnesis plugins", f"pytest {folder}"):
+    for line in (
+        f"pip install -e {folder}",
+        "amnesis plugins",
+        f"pip install pytest && pytest {folder}",
+    ):
         plain.print(f"  {line}", soft_wrap=True)
 
 

@@ -17,6 +17,7 @@ from amnesis.models.devices import memory_of
 from amnesis.models.loading import check_model
 from amnesis.models.trainable import LoraSettings
 from amnesis.progress import ProgressCallback
+from amnesis.runs.cost import in_words
 from amnesis.runs.planning.rehearsal import WEIGHTS, Scene, StreamRows, rehearse
 
 if TYPE_CHECKING:
@@ -84,21 +85,23 @@ class MemoryPlan:
         found = self.forecast
         if found is None:
             return ["memory of a step: unknown, for the model's code reads values; see --measure"]
-        has = "" if self.room is None else f", of {_gib(self.room)} on {self.device}"
+        has = "" if self.room is None else f", of {in_words(self.room)} on {self.device}"
         each = f" in each of {self.processes} processes" if self.processes > 1 else ""
         lines = [
-            f"about {_gib(found.peak)} at the highest{each}, in {found.part}{has}: "
-            f"{_gib(found.weights)} weights, {_gib(found.held - found.weights)} kept by optimizer, "
-            f"combiner and reference, {_gib(found.peak - found.held)} gradients and activations"
+            f"about {in_words(found.peak)} at the highest{each}, in {found.part}{has}: "
+            f"{in_words(found.weights)} weights, "
+            f"{in_words(found.held - found.weights)} kept by optimizer, combiner and reference, "
+            f"{in_words(found.peak - found.held)} gradients and activations"
         ]
         if self.fits:
             return lines
         if self.cheaper is None or not self.way:
-            least = "" if self.cheaper is None else f": {_gib(self.cheaper.peak)} with all of it"
+            cheaper = self.cheaper
+            least = "" if cheaper is None else f": {in_words(cheaper.peak)} with all of it"
             return [*lines, f"that does not fit, nor with any setting known here{least}"]
         return [
             *lines,
-            f"that does not fit; the cheapest that does ({_gib(self.cheaper.peak)}): "
+            f"that does not fit; the cheapest that does ({in_words(self.cheaper.peak)}): "
             f"{' '.join(self.way)}",
         ]
 
@@ -327,8 +330,3 @@ def _with_micro_batch(scene: Scene, size: int) -> Scene:
         passes = one.passes * len(one.examples) // len(longest)
         rows[stream] = replace(one, examples=longest, passes=passes)
     return replace(scene, rows=rows)
-
-
-def _gib(count: int) -> str:
-    size = count / GIB
-    return f"{size:.1f} GiB" if size >= 0.95 else f"{count / (1 << 20):.0f} MiB"

@@ -62,7 +62,7 @@ class GoalReport(Settings):
     @property
     def note(self) -> str:
         """The outcome in one line, loud where the goal was missed."""
-        said = " and ".join(
+        said = "; ".join(
             f"{name} was to be {limit}, and is "
             + (f"{self.values[name]:.4g}" if name in self.values else "not known")
             for name, limit in self.limits.items()

@@ -359,7 +359,7 @@ def _verify(
 
 
 def _show_ledger(history: Path, as_json: bool) -> None:
-    from amnesis.cli import print_notes
+    from amnesis.cli import console, print_notes
     from amnesis_evaluation.commands.audit.history import (
         faults_of,
         read_chain,
@@ -377,5 +377,8 @@ def _show_ledger(history: Path, as_json: bool) -> None:
         document = {"requests": [entry.document() for entry in entries], "faults": faults}
         print(json.dumps(document, indent=1, ensure_ascii=False))
         return
-    print_ledger(entries)
+    if entries:
+        print_ledger(entries)
+    else:
+        console().print(f"{history}: no record names a request to forget", soft_wrap=True)
     print_notes(f"the history is not as it was written: {fault}" for fault in faults)

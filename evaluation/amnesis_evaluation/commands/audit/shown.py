@@ -66,16 +66,13 @@ def print_verification(path: Path, verification: Verification) -> None:
     plain = console()
     count = len(verification.records)
     records = "1 record" if count == 1 else f"{count} records"
-    if verification.faults:
-        plain.print(f"{path}: not as it should be", style="bold", soft_wrap=True)
-        for fault in verification.faults:
-            plain.print(f"✕ {printable(fault)}", soft_wrap=True)
-    else:
-        plain.print(
-            f"{path}: {records}, none altered, missing or out of order",
-            style="bold",
-            soft_wrap=True,
-        )
+    is_whole = all(fault == verification.model_fault for fault in verification.faults)
+    said = f"{records}, none altered, missing or out of order"
+    plain.print(
+        f"{path}: {said if is_whole else 'not as it should be'}", style="bold", soft_wrap=True
+    )
+    for fault in verification.faults:
+        plain.print(f"✕ {printable(fault)}", soft_wrap=True)
     print_notes(verification.notes)
 
 

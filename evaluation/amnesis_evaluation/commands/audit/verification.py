@@ -25,13 +25,20 @@ _LIBRARIES = ("torch", "transformers", "peft")
 class Verification:
     """What was checked: the records, what is wrong, what is to be known beside.
 
-    ``model`` is the newest record of the model that was asked about.
+    ``model`` is the newest record of the model that was asked about, ``model_fault`` the one of the
+    faults that is the model's and not the history's.
     """
 
     records: list[Record]
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     model: Record | None = None
+    model_fault: str | None = None
+
+    def blame_model(self, fault: str) -> None:
+        """Add what is wrong with the model that was asked about."""
+        self.model_fault = fault
+        self.faults.append(fault)
 
 
 def verify_history(
@@ -135,20 +142,18 @@ def verify_model(
     text = f"{place.path}: is none of the models that were audited"
     if namesakes:
         text += f", though record {namesakes[-1].number} is of one by that name"
-    verification.faults.append(text)
+    verification.blame_model(text)
     if verification.records:
         verification.notes += _other_libraries((namesakes or verification.records)[-1])
 
 
 def _settle(verification: Verification, record: Record, name: str, how: str) -> None:
     verification.model = record
-    verification.notes.append(
-        f"{name}: is the model of record {record.number}, of {record.time} ({how})"
-    )
+    which = f"{name}: is the model of record {record.number}"
+    kept = ", which passed" if record.passed else ""
+    verification.notes.append(f"{which}, of {record.time}{kept} ({how})")
     if not record.passed:
-        verification.faults.append(
-            f"{name}: is the model of record {record.number}, which violates the policy"
-        )
+        verification.blame_model(f"{which}, which violates the policy")
 
 
 def _other_libraries(record: Record) -> list[str]:

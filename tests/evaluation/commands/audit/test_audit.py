@@ -362,9 +362,10 @@ def test_a_third_party_verifies_signatures_and_the_model_without_the_data(place:
     assert "2 records, none altered" in audit(*VERIFY, "--public-key", "audit.pub")
     assert "whose key that is was not checked" in audit(*VERIFY)
     assert "is signed by another key" in audit(*VERIFY, "--public-key", "other.pub", code=3)
-    assert "is the model of record 1" in audit(
-        "delivered", *VERIFY, "--public-key", "audit.pub", "--public-key", "other.pub"
-    )
+    said = audit("delivered", *VERIFY, "--public-key", "audit.pub", "--public-key", "other.pub")
+    assert "is the model of record 1" in said
+    assert ", which passed (file by file)" in said
+    assert "no record names a request" in audit("--ledger", "--history", "audit.jsonl")
     shown = json.loads(audit("delivered", *VERIFY, "--public-key", "audit.pub", "--json"))
     assert shown["whole"]
     assert shown["model"] == 1
@@ -375,7 +376,9 @@ def test_a_third_party_verifies_signatures_and_the_model_without_the_data(place:
     said = audit("saved-otherwise", *VERIFY)
     assert "by weights and tokenizer; these of its files are others: config.json" in said
     shutil.copytree(place / "before", there / "knows")
-    assert "which violates the policy" in audit("knows", *VERIFY, code=3)
+    said = audit("knows", *VERIFY, code=3)
+    assert "which violates the policy" in said
+    assert "2 records, none altered" in said, "the history is not what is wrong"
     shutil.rmtree(there / "delivered")
     shutil.copytree(place / "relearned", there / "delivered")
     assert "is none of the models that were audited" in audit("delivered", *VERIFY, code=3)
