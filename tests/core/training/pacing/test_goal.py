@@ -49,8 +49,8 @@ def test_all_goals_must_hold_at_once() -> None:
     assert (report.reached, report.step, report.cap) == (True, 6, 50)
     assert report.values == {"forget/loss": 2.0, "forget/probability": 0.05}
     assert report.note == (
-        "the goal was reached after step 6: forget/probability was to be below 0.1, and is 0.05 "
-        "and forget/loss was to be above 1, and is 2"
+        "the goal was reached after step 6: forget/probability was to be below 0.1, and is 0.05"
+        "; forget/loss was to be above 1, and is 2"
     )
 
 
