@@ -10,7 +10,8 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # How many processes share the tests; a file's tests stay in one of them, with their fixtures.
 PROCESSES ?= 2
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-PYTEST := -m pytest -q -n $(PROCESSES) --dist loadfile
+# In the order of folders: by number of tests, the few that take long would come last, and alone.
+PYTEST := -m pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What the demo needs: the package alone, or the developers' environment where there is one.
 RUNS := $(VENV)/.$(if $(wildcard $(VENV)/.installed),installed,package)
 

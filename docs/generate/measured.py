@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 import statistics
@@ -20,7 +21,7 @@ TARGET = 0.1  # the forget probability at which runs are compared
 _COMBINERS = ("sum", "pcgrad", "sago")
 _KEPT = ("retain", "facts")
 _ATTACKERS = ("forget", "unrelated")
-_WORLDS = {"people": "people", "tofu": "TOFU, one seed"}
+_WORLDS = {"people": "people", "tofu": "TOFU"}
 # The rows of a table, by the name that the runs have.
 _VARIANTS = {
     "sum": "`sum`",
@@ -49,6 +50,7 @@ def pages() -> dict[Path, str]:
     """Return the pages that hold such tables, with the tables of the runs that are there now."""
     tables = {
         "cone": (cone_table, "cone"),
+        "ablations": (ablations_table, "cone"),
         "robustness": (robustness_table, "robust"),
         "kept": (kept_table, "results"),
         "defaults": (defaults_table, "results"),
@@ -104,17 +106,30 @@ def _kept(group: Sequence[Run]) -> str:
 
 
 def cone_table() -> str:
-    """Return SAGO's and CONE's costs at equal forgetting, cell by cell."""
+    """Return SAGO's and CONE's costs at equal forgetting, cell by cell, where both were run."""
     groups = _grouped(runs("cone"), "world", "objective", "rate", "rule")
     rates = sorted({rate for _, _, rate, _ in groups})
+    objectives = dict.fromkeys(objective for _, objective, _, _ in groups)
+    cells = itertools.product(_WORLDS.items(), objectives, rates)
     rows = (
-        [shown, code(objective), f"{rate:g}", *(_cost(groups[world, objective, rate, rule])
-                                                for rule in ("sago", "cone"))]
-        for world, shown in _WORLDS.items()
-        for objective in ("npo", "ga")
-        for rate in rates
-    )  # fmt: skip
-    return table(["world", "objective", "rate", "SAGO", "CONE"], rows)
+        [shown, code(objective), f"{rate:g}", str(len(pair[0])), *map(_cost, pair)]
+        for (world, shown), objective, rate in cells
+        for pair in [[groups.get((world, objective, rate, rule), []) for rule in ("sago", "cone")]]
+        if all(pair)
+    )
+    return table(["world", "objective", "rate", "seeds", "SAGO", "CONE"], rows)
+
+
+def ablations_table() -> str:
+    """Return what parts of CONE do: NPO with invented people, at one rate."""
+    groups = _grouped(runs("cone"), "world", "objective", "rate", "rule")
+    found = {
+        rule: group
+        for (world, objective, rate, rule), group in groups.items()
+        if (world, objective, rate) == ("people", "npo", 5e-4) and rule.startswith("cone")
+    }
+    rows = ([rule.replace("cone, ", ""), str(len(g)), _cost(g)] for rule, g in found.items())
+    return table(["CONE with", "seeds", "steps / retain / no stream"], rows)
 
 
 def _cost(group: Sequence[Run]) -> str:

@@ -6,6 +6,7 @@ so many recipes, half as many data files and a fifth as many command lines.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from tests.end_to_end.fuzzed import Fuzzed, command_lines, data_files, recipes
 from amnesis.cli.app import app, main
 from amnesis.data.bounded import within
 from amnesis.discovery.registry import default_registry
+from amnesis.runs.planning import plan
 from amnesis.runs.recipe import Recipe
 
 CASES = int(os.environ.get("AMNESIS_FUZZ_CASES", "300"))
@@ -61,6 +63,17 @@ def place(
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("years of work", encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def seldom_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forecast memory in every twentieth check: it goes through a step, for seconds each time."""
+    forecast, checks = plan.plan_memory, itertools.count()
+
+    def seldom(*arguments: Any, **options: Any) -> Any:
+        return None if next(checks) % 20 else forecast(*arguments, **options)
+
+    monkeypatch.setattr(plan, "plan_memory", seldom)
 
 
 def outcome(line: list[str], capfd: Any) -> tuple[int, str]:

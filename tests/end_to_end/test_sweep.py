@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def test_two_processes_share_a_sweep(sweep_file: Path, tmp_path: Path) -> None:
         line.partition(" (")[0]
         for one in said
         for line in one.splitlines()
-        if line.startswith("trial ") and " done" in line
+        if re.match(r"trial \d+ \(.*\): ", line)
     ]
     assert sorted(trials) == [f"trial {number}" for number in range(3)]
     assert len(runs_in(out)) == 3
