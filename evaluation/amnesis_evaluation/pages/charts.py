@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from amnesis_evaluation.reports.verdict import QUALITY, UNSEEN, is_forgotten_set
+from amnesis_evaluation.reports.thresholds import QUALITY, UNSEEN, is_forgotten_set
 
 if TYPE_CHECKING:
     from amnesis.runs.results import Results

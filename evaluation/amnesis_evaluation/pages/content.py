@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from amnesis_evaluation.pages import charts
 from amnesis_evaluation.pages.pacing import Pacing, pacing_of
 from amnesis_evaluation.pages.samples import SampleSet, sample_sets
-from amnesis_evaluation.reports.verdict import is_forgotten_set
+from amnesis_evaluation.reports.thresholds import is_forgotten_set
 from amnesis_plugins.g_effect.layers import is_layer
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amnesis_evaluation.reports.verdict import is_forgotten_set
+from amnesis_evaluation.reports.thresholds import is_forgotten_set
 
 WORST, BEST = 8, 2  # rows of each set
 MOST_TEXT, MOST_TOKENS = 900, 160

@@ -8,6 +8,8 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
+from amnesis_evaluation.reports.thresholds import UNSEEN
+
 if TYPE_CHECKING:
     from amnesis.contracts import Evidence, Verdict
     from amnesis.runs.recipe import PartialRecipe
@@ -79,8 +81,6 @@ def _more(results: Results, verdict: Verdict) -> Iterator[str]:
 
 def _further(verdict: Verdict, limits: Collection[str]) -> str:
     """Return what goal to name: a longer or faster run would end at the one that was reached."""
-    from amnesis_evaluation.reports.verdict import UNSEEN
-
     bounds = {
         one.metric: bound
         for one in verdict.because

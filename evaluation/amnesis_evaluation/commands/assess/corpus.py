@@ -19,7 +19,7 @@ from amnesis_evaluation.commands.assess.record import Candidate, Candidates
 from amnesis_evaluation.inference.answers import Asked, answers_of
 from amnesis_evaluation.metrics.extraction_strength import ExtractionStrength
 from amnesis_evaluation.reports.tables import Number, Table
-from amnesis_evaluation.reports.verdict import UNSEEN
+from amnesis_evaluation.reports.thresholds import UNSEEN
 
 if TYPE_CHECKING:
     from amnesis.contracts import ProgressCallback, Subject

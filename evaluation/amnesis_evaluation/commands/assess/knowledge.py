@@ -17,7 +17,8 @@ from amnesis_evaluation.evaluator.evaluate import evaluate
 from amnesis_evaluation.evaluator.selection import select
 from amnesis_evaluation.evaluator.units import groups_of
 from amnesis_evaluation.reports.tables import Number
-from amnesis_evaluation.reports.verdict import GAP, STILL_THERE, UNSEEN, shown, verdict_of
+from amnesis_evaluation.reports.thresholds import GAP, STILL_THERE, UNSEEN
+from amnesis_evaluation.reports.verdict import shown, verdict_of
 
 if TYPE_CHECKING:
     from amnesis.contracts import ProgressCallback, Subject

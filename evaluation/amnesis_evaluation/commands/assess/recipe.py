@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from amnesis.errors import printable
 from amnesis_evaluation.commands.suggest.trials import candidate_of
-from amnesis_evaluation.reports.verdict import FORGOTTEN, UNSEEN
+from amnesis_evaluation.reports.thresholds import FORGOTTEN, UNSEEN
 
 if TYPE_CHECKING:
     from amnesis.data.templates import AnyTemplate

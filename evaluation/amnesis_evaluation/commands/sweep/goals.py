@@ -14,7 +14,7 @@ from amnesis.runs.results import Results
 from amnesis_evaluation.benchmarks.sets import SetsBenchmark
 from amnesis_evaluation.commands.sweep.settings import Goal, Sweep
 from amnesis_evaluation.evaluator.selection import select
-from amnesis_evaluation.reports.verdict import UNSEEN, is_forgotten_set
+from amnesis_evaluation.reports.thresholds import UNSEEN, is_forgotten_set
 
 if TYPE_CHECKING:
     from amnesis.runs.preflight import Prepared
