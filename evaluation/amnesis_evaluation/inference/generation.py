@@ -54,13 +54,15 @@ def generate(
     write, at_once = _writer(engine, model, decoding)
 
     def run(batch: Sequence[Prompt]) -> list[list[int]]:
-        if at_once:
-            return write(model, batch, decoding)
-        continuations: dict[int, list[int]] = {}
-        for rows in together(batch, model):
-            written = write(model, [batch[row] for row in rows], decoding)
-            continuations.update(zip(rows, written, strict=True))
-        return [continuations[row] for row in range(len(batch))]
+        written: list[list[int]] = [[] for _ in batch]
+        rows = [row for row, prompt in enumerate(batch) if prompt.limit > 0]
+        asked = [batch[row] for row in rows]
+        groups = [list(range(len(rows)))] if at_once else together(asked, model)
+        for group in groups if rows else ():
+            answers = write(model, [asked[place] for place in group], decoding)
+            for place, tokens in zip(group, answers, strict=True):
+                written[rows[place]] = tokens
+        return written
 
     with torch.no_grad(), evaluating(model):
         return in_batches(

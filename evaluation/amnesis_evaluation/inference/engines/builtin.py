@@ -31,9 +31,8 @@ def write(model: PreTrainedModel, prompts: Sequence[Prompt], decoding: Decoding)
         NonFiniteError: the model's logits are not numbers.
     """
     continuations: list[list[int]] = [[] for _ in prompts]
-    rows = [i for i, prompt in enumerate(prompts) if prompt.limit > 0]
-    if rows:
-        _continue(model, prompts, decoding, chooser(prompts, decoding), rows, continuations)
+    rows = list(range(len(prompts)))
+    _continue(model, prompts, decoding, chooser(prompts, decoding), rows, continuations)
     return continuations
 
 

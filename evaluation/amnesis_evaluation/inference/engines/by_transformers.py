@@ -69,27 +69,23 @@ def write(model: PreTrainedModel, prompts: Sequence[Prompt], decoding: Decoding)
         raise ModelError(
             f"evaluate.engine: a {type(bare(model)).__name__} has no generate; say builtin"
         )
-    rows = [row for row, prompt in enumerate(prompts) if prompt.limit > 0]
-    written: list[list[int]] = [[] for _ in prompts]
-    if not rows:
-        return written
-    asked = [prompts[row] for row in rows]
     device = next(model.parameters()).device
-    ids, mask = (t.to(device) for t in left_padded(asked, decoding.pad))
-    limits = torch.tensor([prompt.limit for prompt in asked], device=device)
-    chosen = _Greedy() if decoding.temperature == 0 else _Drawn(asked, decoding.temperature)
+    ids, mask = (t.to(device) for t in left_padded(prompts, decoding.pad))
+    limits = torch.tensor([prompt.limit for prompt in prompts], device=device)
+    chosen = _Greedy() if decoding.temperature == 0 else _Drawn(prompts, decoding.temperature)
     with _without_defaults(model):
         sequences = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=_configuration(asked, decoding, use_cache=not _hides_cache(model)),
+            generation_config=_configuration(prompts, decoding, use_cache=not _hides_cache(model)),
             logits_processor=LogitsProcessorList([chosen]),
             stopping_criteria=StoppingCriteriaList([_Limits(ids.shape[1] + limits)]),
         )
     check_numbers(chosen.broken)
-    for row, prompt, sequence in zip(rows, asked, sequences.tolist(), strict=True):
-        written[row] = cut(sequence[ids.shape[1] :], prompt, decoding.end)
-    return written
+    return [
+        cut(sequence[ids.shape[1] :], prompt, decoding.end)
+        for prompt, sequence in zip(prompts, sequences.tolist(), strict=True)
+    ]
 
 
 def write_continuously(
@@ -101,30 +97,26 @@ def write_continuously(
         ModelError: transformers returned no answer to a prompt.
         NonFiniteError: the model's logits are not numbers.
     """
-    rows = [row for row, prompt in enumerate(prompts) if prompt.limit > 0]
-    written: list[list[int]] = [[] for _ in prompts]
-    if not rows:
-        return written
-    asked = [prompts[row] for row in rows]
     with _without_defaults(model):
         outputs = model.generate_batch(
-            [list(prompt.input_ids) for prompt in asked],
-            generation_config=_configuration(asked, decoding),
+            [list(prompt.input_ids) for prompt in prompts],
+            generation_config=_configuration(prompts, decoding),
             continuous_batching_config=_paging(),
             progress_bar=False,
         )
     answers = list(outputs.values())  # in the prompts' order
-    if len(answers) < len(rows) or any(one.error is not None for one in answers):
+    if len(answers) < len(prompts) or any(one.error is not None for one in answers):
         reasons = [str(one.error) for one in answers if one.error is not None]
         raise ModelError(
-            f"evaluate.engine: transformers left {len(rows) - len(answers) + len(reasons)} of "
-            f"{len(rows)} prompts without an answer ({reasons[0] if reasons else 'no reason'}); "
+            f"evaluate.engine: transformers left {len(prompts) - len(answers) + len(reasons)} of "
+            f"{len(prompts)} prompts without an answer ({reasons[0] if reasons else 'no reason'}); "
             f"say builtin"
         )
     check_numbers(any(logp != logp for one in answers for logp in one.logprobs))  # NaN
-    for row, prompt, answer in zip(rows, asked, answers, strict=True):
-        written[row] = cut(answer.generated_tokens, prompt, decoding.end)
-    return written
+    return [
+        cut(answer.generated_tokens, prompt, decoding.end)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
 
 
 def _paging() -> ContinuousBatchingConfig:

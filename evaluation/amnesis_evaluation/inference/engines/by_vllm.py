@@ -74,11 +74,6 @@ def write(model: PreTrainedModel, prompts: Sequence[Prompt], decoding: Decoding)
         ModelError: there is no vLLM, it cannot take this model, or it failed.
         NonFiniteError: the model's logits are not numbers.
     """
-    rows = [row for row, prompt in enumerate(prompts) if prompt.limit > 0]
-    written: list[list[int]] = [[] for _ in prompts]
-    if not rows:
-        return written
-    asked = [prompts[row] for row in rows]
     vllm_version()
     dtype = _type_of(model)
     with tempfile.TemporaryDirectory(prefix="amnesis-vllm-") as place:
@@ -89,20 +84,21 @@ def write(model: PreTrainedModel, prompts: Sequence[Prompt], decoding: Decoding)
             {
                 "model": str(folder / "model"),
                 "dtype": dtype,
-                "longest": max(len(prompt.input_ids) + prompt.limit for prompt in asked),
+                "longest": max(len(prompt.input_ids) + prompt.limit for prompt in prompts),
                 "temperature": decoding.temperature,
                 "end": sorted(decoding.end),
                 "prompts": [
                     {"tokens": prompt.input_ids, "limit": prompt.limit, "seed": seed_of(prompt)}
-                    for prompt in asked
+                    for prompt in prompts
                 ],
             },
             model.device,
         )
     check_numbers(answer["broken"] > 0)
-    for row, prompt, tokens in zip(rows, asked, answer["tokens"], strict=True):
-        written[row] = cut(tokens, prompt, decoding.end)
-    return written
+    return [
+        cut(tokens, prompt, decoding.end)
+        for prompt, tokens in zip(prompts, answer["tokens"], strict=True)
+    ]
 
 
 def _type_of(model: PreTrainedModel) -> str:
