@@ -18,7 +18,7 @@ from amnesis.models.loading import check_model
 from amnesis.models.trainable import LoraSettings
 from amnesis.progress import ProgressCallback
 from amnesis.runs.cost import in_words
-from amnesis.runs.planning.rehearsal import WEIGHTS, Scene, StreamRows, rehearse
+from amnesis.runs.planning.rehearsal import STREAM, WEIGHTS, Scene, StreamRows, rehearse
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -197,7 +197,7 @@ def forecast_of(scene: Scene) -> Forecast | None:
         return None
     weights = phases.pop(WEIGHTS).peak
     part = max(phases, key=lambda name: phases[name].peak)
-    held = min(phase.start for phase in phases.values())
+    held = phases[STREAM.format("forget")].start  # once the optimizer has its state
     return Forecast(weights=weights, held=held, peak=phases[part].peak, part=part)
 
 

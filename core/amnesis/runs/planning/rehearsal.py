@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from amnesis.runs.recipe import Recipe
     from amnesis.scoring.scores import Needs
 
-WEIGHTS, UPDATE = "the weights", "the update"
+WEIGHTS, STREAM, UPDATE = "the weights", "the {} stream", "the update"
 # Bytes of a weight that is held in 8 or 4 bits, with the scale of each block of 64.
 _QUANTIZED = {"int8": 1.0, "nf4": 0.5 + 4 / 64}
 
@@ -151,8 +151,7 @@ class _Step:
         self._optimizer = _optimizer(scene, model, self._trained)
         for p in self._trained:
             p.register_post_accumulate_grad_hook(lambda p: self._divide([p.grad]))  # type: ignore[no-untyped-call]
-        if scene.sharded:
-            counting.add(_gathered(model, scene.ranks))
+        self._gathered = _gathered(model, scene.ranks) if scene.sharded else 0
         if training.learning_rate == "auto" and torch.device(scene.device).type == "cpu":
             counting.add(sum(p.nbytes for p in self._trained))  # put back after the range test
 
@@ -177,8 +176,10 @@ class _Step:
         self._streams.watch(statistics="retain" in losses and not blocks, products=pairs)
         risks = {gradient for pair in pairs for gradient in pair}
         for stream in losses:
-            with self._counting.phase(f"the {stream} stream"):
+            with self._counting.phase(STREAM.format(stream)):
+                self._counting.add(self._gathered)
                 self._run(stream, wants_risk=RISKS[stream] in risks)
+                self._counting.add(-self._gathered)
         with self._counting.phase(UPDATE):
             self._streams.combine()
             norm = self._scene.recipe.training.max_grad_norm

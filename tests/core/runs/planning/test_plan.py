@@ -173,7 +173,7 @@ def test_a_shard_takes_less_and_two_copies_more(ready: Ready) -> None:
     assert copy is not None
     assert shard is not None
     assert shard.weights == pytest.approx(one.weights / 8, rel=0.01)
-    assert shard.held < one.held
+    assert shard.held == pytest.approx(one.held / 8, rel=0.02)  # moments and all
     assert shard.peak < one.peak < copy.peak + 1
 
 
